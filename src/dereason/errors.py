@@ -1,0 +1,26 @@
+"""The one exception that users see: a cause and its mend, on one line.
+
+Everything a user can put right (a bad row, a missing model, a full disk, a recipe that asks for a GPU
+that is not there) is raised as a :class:`DereasonError`. The command line prints it without a traceback;
+any other exception is a bug and keeps its traceback under ``--debug``.
+"""
+
+from __future__ import annotations
+
+
+class DereasonError(Exception):
+    """An error with a known cause.
+
+    Args:
+        cause: what is wrong, naming the file, row or field.
+        mend: what to do about it, as an instruction.
+    """
+
+    def __init__(self, cause: str, mend: str = "") -> None:
+        self.cause = " ".join(cause.split())
+        self.mend = " ".join(mend.split())
+        super().__init__(self.line())
+
+    def line(self) -> str:
+        """The message as one line of text."""
+        return f"{self.cause} — {self.mend}" if self.mend else self.cause

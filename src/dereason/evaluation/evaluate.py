@@ -1,0 +1,92 @@
+"""Scoring a model on held-out problems: accuracy with an interval, and the verdict shares beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from pydantic import Field
+
+from dereason.evaluation.statistics import accuracy_interval, paired_difference
+from dereason.lm.base import Sampling
+from dereason.settings import Settings
+from dereason.verify.verdict import verdict_counts
+
+
+class Evaluation(Settings):
+    """How models are scored; the same for the base and for every trained model."""
+
+    samples: int = Field(default=1, gt=0)
+    """Responses per problem; accuracy is the mean over problems of the mean over responses (avg@n)."""
+    sampling: Sampling = Sampling(temperature=0.0, max_new_tokens=1024)
+    """How responses are drawn; temperature 0 is greedy."""
+    seed: int = 0
+    """Seed of the sampling streams and of the bootstrap."""
+    level: float = Field(default=0.95, gt=0, lt=1)
+    """Confidence level of all intervals."""
+
+
+Outcomes = dict[str, tuple[int, int]]
+"""problem id -> (correct, n), verifier errors left out of n."""
+
+
+def outcomes(samples: pl.DataFrame) -> Outcomes:
+    """Count correct responses per problem.
+
+    Args:
+        samples: SAMPLE table.
+    """
+    counted = samples.group_by("problem_id", maintain_order=True).agg(
+        (pl.col("verdict") == "correct").sum().alias("c"), (pl.col("verdict") != "error").sum().alias("n")
+    )
+    return {p: (int(c), int(n)) for p, c, n in counted.iter_rows()}
+
+
+def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -> dict[str, Any]:
+    """Accuracy with its interval (bootstrap clustered by problem), overall and by domain, and verdict counts.
+
+    Returns:
+        The fields of one entry of ``summary.json``'s ``results`` that do not name the arm.
+    """
+    found = outcomes(samples)
+    overall = accuracy_interval(list(found.values()), level=settings.level, seed=settings.seed)
+    verdicts = verdict_counts(samples["verdict"].to_list())
+    answered = verdicts["correct"] + verdicts["wrong"]
+    domains = dict(problems.select("id", "domain").iter_rows())
+    by_domain = {}
+    for domain in sorted(set(domains[p] for p in found)):
+        part = accuracy_interval(
+            [o for p, o in found.items() if domains[p] == domain], level=settings.level, seed=settings.seed
+        )
+        by_domain[domain] = {
+            "accuracy": part.estimate,
+            "low": part.low,
+            "high": part.high,
+            "n_problems": part.n_problems,
+        }
+    return {
+        "accuracy": overall.estimate,
+        "low": overall.low,
+        "high": overall.high,
+        "level": settings.level,
+        "n_problems": overall.n_problems,
+        "n_samples": overall.n_samples,
+        "verdicts": verdicts,
+        "answered_accuracy": verdicts["correct"] / answered if answered else None,
+        "mean_tokens": float(samples["tokens"].mean() or 0.0),  # type: ignore[arg-type]
+        "by_domain": by_domain,
+    }
+
+
+def compare(before: pl.DataFrame, after: pl.DataFrame, settings: Evaluation) -> dict[str, Any]:
+    """Difference of two models' accuracies on the same problems, paired by problem."""
+    interval = paired_difference(
+        outcomes(before), outcomes(after), level=settings.level, seed=settings.seed
+    )
+    return {
+        "difference": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "level": settings.level,
+        "n_problems": interval.n_problems,
+    }

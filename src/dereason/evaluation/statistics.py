@@ -1,0 +1,228 @@
+"""Estimates with intervals: accuracy, paired differences, pass@k, rank correlation.
+
+Problems, not samples, are what was drawn at random, so every interval resamples problems (a bootstrap
+clustered by problem): the samples of one problem stay together. Verifier errors are left out of n before the
+counts come here.
+
+Shapes: P problems, R resamples. A percentile bootstrap is somewhat narrow for few problems, so give P with
+every interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dereason.errors import DereasonError
+
+Floats = NDArray[np.float64]
+
+# How many numbers of a bootstrap are held at once (32 MB).
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate, its interval, and what it rests on."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    """The nominal coverage, 0.95 for 95 %."""
+    n_problems: int
+    """Problems that count."""
+    n_samples: int
+    """Samples behind them (for a difference: of both sides together)."""
+    left_out: int = 0
+    """Problems left out: no sample of theirs could be judged, or (paired) one side lacks them."""
+
+
+def accuracy_interval(
+    outcomes: Sequence[tuple[int, int]], level: float = 0.95, seed: int = 0, resamples: int = 10_000
+) -> Interval:
+    """Mean over problems of each problem's share of correct samples, with a bootstrap interval over problems.
+
+    Args:
+        outcomes: for each problem (correct, n), verifier errors not in n; problems with n = 0 are left out.
+        level: the nominal coverage.
+        seed: of the resampling.
+        resamples: R.
+
+    Where all problems have the same share, every resample is the same and a bootstrap would claim a width of
+    zero. The interval then rests on Wilson's bound on problems instead: 0 of P gives [0, z^2 / (P + z^2)].
+
+    Raises:
+        DereasonError: no problem has n > 0.
+        ValueError: a count or the level is impossible.
+    """
+    rates = _rates(outcomes)
+    if not rates.size:
+        raise DereasonError(
+            f"none of {len(outcomes)} problems has a sample that could be judged",
+            "look at the reasons of the verdicts 'error' in the samples table",
+        )
+    low, high = _mean_interval(rates, 0.0, 1.0, level, seed, resamples)
+    samples = sum(n for _, n in outcomes)
+    return Interval(float(rates.mean()), low, high, level, rates.size, samples, len(outcomes) - rates.size)
+
+
+def paired_difference(
+    a: Mapping[str, tuple[int, int]],
+    b: Mapping[str, tuple[int, int]],
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> Interval:
+    """Accuracy of b minus accuracy of a on the problems that both have, with a paired bootstrap interval.
+
+    Args:
+        a: for each problem's id (correct, n) before, or of the first arm.
+        b: the same after, or of the second arm.
+        level: the nominal coverage.
+        seed: of the resampling.
+        resamples: R.
+
+    A problem counts where both sides have n > 0; the others are counted in ``left_out``. Equal differences
+    everywhere (two models that never differ) are treated as in :func:`accuracy_interval`.
+
+    Raises:
+        DereasonError: the two share no judged problem.
+    """
+    # Sorted, so that the result does not depend on the order of either mapping.
+    shared = sorted(id for id in a.keys() & b.keys() if a[id][1] > 0 and b[id][1] > 0)
+    if not shared:
+        raise DereasonError(
+            "the two results share no problem that could be judged in both",
+            "evaluate both on the same problems",
+        )
+    differences = _rates([b[id] for id in shared]) - _rates([a[id] for id in shared])
+    low, high = _mean_interval(differences, -1.0, 1.0, level, seed, resamples)
+    samples = sum(a[id][1] + b[id][1] for id in shared)
+    left_out = len(a.keys() | b.keys()) - len(shared)
+    return Interval(float(differences.mean()), low, high, level, len(shared), samples, left_out)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The unbiased estimate of the chance that one of k samples is correct: 1 - C(n-c, k) / C(n, k).
+
+    arXiv 2107.03374, equation 1, by the product of 1 - k/i over i = n-c+1..n, which does not overflow.
+
+    Args:
+        n: samples of the problem.
+        c: correct ones among them.
+        k: at most n.
+
+    Raises:
+        ValueError: unless 0 <= c <= n and 1 <= k <= n.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, not n={n}, c={c}, k={k}")
+    if n - c < k:
+        return 1.0
+    return float(1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
+
+
+def spearman(
+    x: Sequence[float], y: Sequence[float], level: float = 0.95, seed: int = 0, resamples: int = 2_000
+) -> Interval | None:
+    """Spearman's rank correlation (ties share their mean rank) with a bootstrap interval over pairs.
+
+    Args:
+        x, y: one number each for every problem, in the same order.
+        level: the nominal coverage.
+        seed: of the resampling.
+        resamples: R; those in which one side is constant have no correlation and are skipped.
+
+    Returns:
+        The interval (``n_samples`` is the number of pairs too), or None where there is no rank correlation:
+        fewer than 3 pairs, or one side constant. A perfect order gives an interval without width, which is no
+        certainty.
+
+    Raises:
+        ValueError: the two differ in length, or a value is not finite.
+    """
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if xs.shape != ys.shape or xs.ndim != 1:
+        raise ValueError(f"x and y must be equally long, not {xs.shape} and {ys.shape}")
+    if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
+        raise ValueError("x and y must be finite; leave out the problems without a score")
+    _check_level(level)
+    pairs = xs.size
+    if pairs < 3 or np.ptp(xs) == 0 or np.ptp(ys) == 0:
+        return None
+    estimate = _rank_correlations(xs[None], ys[None])[0]
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // pairs)
+    values = []
+    for start in range(0, resamples, rows):
+        chosen = rng.integers(0, pairs, size=(min(rows, resamples - start), pairs))
+        values.append(_rank_correlations(xs[chosen], ys[chosen]))
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(np.concatenate(values), [tail, 1 - tail])
+    return Interval(float(estimate), float(low), float(high), level, pairs, pairs)
+
+
+def _rank_correlations(x: Floats, y: Floats) -> Floats:
+    """Spearman's rho of each row of x and y, both (R, P); NaN where a side is constant."""
+    from scipy.stats import rankdata
+
+    rank_x, rank_y = rankdata(x, axis=1), rankdata(y, axis=1)
+    centre = (x.shape[1] + 1) / 2
+    rank_x, rank_y = rank_x - centre, rank_y - centre
+    scale = np.sqrt((rank_x**2).sum(axis=1) * (rank_y**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho: Floats = (rank_x * rank_y).sum(axis=1) / scale
+    return np.clip(rho, -1.0, 1.0)
+
+
+def _rates(outcomes: Sequence[tuple[int, int]]) -> Floats:
+    for correct, n in outcomes:
+        if not 0 <= correct <= n:
+            raise ValueError(f"correct must lie between 0 and n, not {correct} of {n}")
+    return np.array([correct / n for correct, n in outcomes if n > 0], dtype=np.float64)
+
+
+def _mean_interval(
+    values: Floats, least: float, most: float, level: float, seed: int, resamples: int
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of values, which lie in [least, most] by their nature."""
+    _check_level(level)
+    distinct, counts = np.unique(values, return_counts=True)
+    if distinct.size == 1:
+        return _constant_interval(float(distinct[0]), values.size, least, most, level)
+    # Drawing P problems with replacement, seen by their values, is one multinomial draw over the distinct
+    # values: the same distribution at a cost that does not grow with P.
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // distinct.size)
+    means = []
+    for start in range(0, resamples, rows):
+        drawn = rng.multinomial(values.size, counts / values.size, size=min(rows, resamples - start))
+        means.append(drawn @ distinct / values.size)
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _constant_interval(
+    value: float, problems: int, least: float, most: float, level: float
+) -> tuple[float, float]:
+    """The interval where all problems have one value: others may differ, but not many of them.
+
+    By Wilson's bound for 0 of P, at most a share w = z^2 / (P + z^2) of all problems differs from the value;
+    the ends suppose that this share lies at the least and at the most possible value. For accuracies of 0 and
+    1 this is Wilson's interval itself.
+    """
+    from scipy.special import ndtri
+
+    z = float(ndtri(0.5 + level / 2))
+    other = z**2 / (problems + z**2)
+    return value + other * (least - value), value + other * (most - value)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")

@@ -1,0 +1,1 @@
+"""The in-process backend: any causal language model of transformers."""

@@ -1,0 +1,364 @@
+"""What each kind of step does: folders in, files out. The recipe's run and the single commands both use these.
+
+Each function takes the step's work folder and plain values, writes its outputs there, and returns the facts
+that land in ``step.json``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dereason.difficulty.judge import judge_scores
+from dereason.difficulty.pass_rate import pass_rates
+from dereason.difficulty.profiles import Profile, build_profiles
+from dereason.errors import DereasonError
+from dereason.evaluation.evaluate import Evaluation, score
+from dereason.lm.local.model import LocalModel, ModelSettings
+from dereason.lm.prompts import Prompt
+from dereason.pipeline.progress import Progress, Screen
+from dereason.problems.hygiene import check_unique_ids, deduplicate, drop_unanswered, remove_overlap
+from dereason.problems.schema import read_table, validate, write_table
+from dereason.problems.sources import Source, load_source
+from dereason.routing.policies import describe, route, route_warnings
+from dereason.supervision.reference import reference_targets
+from dereason.supervision.targets import Targets, teacher_targets
+from dereason.training.phase import PhaseResult
+from dereason.verify.samples import draw_samples
+from dereason.verify.verdict import VERIFIER_VERSION, verdict_counts
+
+Info = dict[str, Any]
+
+
+@dataclass
+class Context:
+    """What steps share: the prompt, the screen, and the model loaded last (loading takes seconds)."""
+
+    prompt: Prompt
+    screen: Screen
+    label: str = ""
+    _loaded: tuple[str, LocalModel] | None = field(default=None, repr=False)
+
+    def progress(self) -> Progress:
+        """A progress display under the current step's label."""
+        return self.screen.step(self.label)
+
+    def model(self, settings: ModelSettings, identity: str | None = None) -> LocalModel:
+        """The model, loaded unless it was the last one asked for."""
+        key = f"{settings.model_dump_json()} {identity}"
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # free the old one before the new one is loaded
+            self._loaded = (key, LocalModel(settings, self.prompt.chat_template_kwargs, identity=identity))
+        return self._loaded[1]
+
+    def release(self) -> None:
+        """Forget the loaded model."""
+        self._loaded = None
+
+
+def load_problems(source: Source, base: Path, where: str, drop: bool) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Read a source, check it and clean it: unique ids, answers, duplicates.
+
+    Returns:
+        PROBLEM table and how many rows each rule dropped.
+    """
+    table = load_source(source, base)
+    check_unique_ids(table, where)
+    table, unanswered = drop_unanswered(table, where, drop)
+    table, duplicates = deduplicate(table)
+    if table.is_empty():
+        raise DereasonError(f"{where}: the pool is empty", "add problems with answers")
+    return validate("problem", table, where), {"duplicate question": duplicates, "unanswered": unanswered}
+
+
+def do_problems(work: Path, train: Source, test: Source, base: Path, drop: bool) -> Info:
+    """Write ``train.parquet`` and ``test.parquet``; pool questions that stand in the test set are dropped."""
+    pool, dropped = load_problems(train, base, "problems.train", drop)
+    held_out, test_dropped = load_problems(test, base, "problems.test", drop)
+    pool, overlap = remove_overlap(pool, held_out)
+    if pool.is_empty():
+        raise DereasonError("problems.train: every problem stands in problems.test", "use another pool or test set")
+    write_table(pool, work / "train.parquet")
+    write_table(held_out, work / "test.parquet")
+    return {
+        "train": {"n": pool.height, "domains": domains(pool), "dropped": dropped | {"also in the test set": overlap}},
+        "test": {"n": held_out.height, "domains": domains(held_out), "dropped": test_dropped},
+    }
+
+
+def domains(table: pl.DataFrame) -> dict[str, int]:
+    """Problems per domain, in alphabetical order."""
+    return dict(table.group_by("domain").len().sort("domain").iter_rows())
+
+
+def do_judge(work: Path, problems: pl.DataFrame, profile: Profile, model: ModelSettings, ctx: Context) -> Info:
+    """Write ``scores.parquet``."""
+    lm = ctx.model(profile.judge.model or model)
+    table = judge_scores(lm, problems, profile.judge, store=work / "batches", progress=ctx.progress())
+    write_table(table, work / "scores.parquet")
+    shutil.rmtree(work / "batches", ignore_errors=True)
+    mean = table["judge_expectation"].mean()
+    return {
+        "judge_model": lm.identity,
+        "template_hash": lm.template_hash(),
+        "rubric": profile.judge.rubric_hash(),
+        "words": f"{table.height} problems, mean score {mean:.2f} "
+        f"({table['judge_expectation'].min():.2f} to {table['judge_expectation'].max():.2f})",
+    }
+
+
+def do_pass_rate(work: Path, problems: pl.DataFrame, profile: Profile, model: ModelSettings, ctx: Context) -> Info:
+    """Write ``samples.parquet`` (every response) and ``rates.parquet``."""
+    settings = profile.pass_rate
+    lm = ctx.model(model)
+    samples = draw_samples(
+        lm,
+        problems,
+        ctx.prompt,
+        n=settings.k,
+        sampling=settings.sampling,
+        seed=settings.seed,
+        purpose="profile",
+        store=work / "batches",
+        progress=ctx.progress(),
+    )
+    write_table(samples, work / "samples.parquet")
+    write_table(pass_rates(samples), work / "rates.parquet")
+    shutil.rmtree(work / "batches", ignore_errors=True)
+    verdicts = verdict_counts(samples["verdict"].to_list())
+    return {
+        "model": lm.identity,
+        "template_hash": lm.template_hash(),
+        "verifier": VERIFIER_VERSION,
+        "verdicts": verdicts,
+        "tokens_generated": int(samples["tokens"].sum()),
+        "words": f"{samples.height} responses, {shares(verdicts)}",
+    }
+
+
+def shares(verdicts: dict[str, int]) -> str:
+    """Verdict shares in words; every log line that counts verdicts says all of them that occur."""
+    total = max(1, sum(verdicts.values()))
+    return ", ".join(f"{100 * count / total:.0f} % {name}" for name, count in verdicts.items() if count)
+
+
+def do_profile(
+    work: Path, problems: pl.DataFrame, judge: Path | None, rates: Path | None, provenance: Info, model: str
+) -> Info:
+    """Write ``profiles.parquet`` from the folders of the judge and pass-rate steps."""
+    table = build_profiles(
+        problems,
+        model=model,
+        scores=None if judge is None else pl.read_parquet(judge / "scores.parquet"),
+        rates=None if rates is None else pl.read_parquet(rates / "rates.parquet"),
+        judge_model=provenance.get("judge_model"),
+        provenance=provenance,
+    )
+    write_table(table, work / "profiles.parquet")
+    return {"words": f"{table.height} profiles"}
+
+
+def do_route(work: Path, problems: pl.DataFrame, profiles: pl.DataFrame | None, policy: Any) -> Info:
+    """Write ``routes.parquet``."""
+    routes = route(problems, profiles, policy)
+    write_table(routes, work / "routes.parquet")
+    sizes = dict(routes.group_by("set").len().sort("set").iter_rows())
+    return {
+        "policy": describe(policy),
+        "sets": sizes,
+        "warnings": route_warnings(routes, profiles, policy),
+        "words": ", ".join(f"{count} → {name}" for name, count in sizes.items()),
+    }
+
+
+def select_set(problems: pl.DataFrame, routes: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The problems routed to one set, in pool order.
+
+    Raises:
+        DereasonError: there are none.
+    """
+    ids = routes.filter(pl.col("set") == name)["problem_id"]
+    table = problems.filter(pl.col("id").is_in(ids.implode()))
+    if table.is_empty():
+        filled = ", ".join(f"{s} ({n})" for s, n in routes.group_by("set").len().sort("set").iter_rows())
+        raise DereasonError(
+            f"no problem was routed to the set {name!r} (sets: {filled})",
+            "use the quantile policy, or other thresholds",
+        )
+    return table
+
+
+def do_targets(work: Path, problems: pl.DataFrame, targets: Targets, ctx: Context) -> Info:
+    """Write ``targets.parquet`` for one set; with ``keep: accepted`` the others are counted and left out."""
+    generated = 0
+    if targets.teacher is not None:
+        samples = draw_samples(
+            ctx.model(targets.teacher),
+            problems,
+            ctx.prompt,
+            n=1,
+            sampling=targets.sampling,
+            seed=targets.seed,
+            purpose="teacher",
+            store=work / "batches",
+            progress=ctx.progress(),
+        )
+        table = teacher_targets(samples)
+        generated = int(samples["tokens"].sum())
+        write_table(samples, work / "samples.parquet")
+        shutil.rmtree(work / "batches", ignore_errors=True)
+    else:
+        assert targets.style != "teacher"  # Targets' validator: this style always names a teacher
+        table = reference_targets(problems, targets.style)
+    built = table.height
+    if targets.keep == "accepted":
+        table = table.filter(pl.col("accepted"))
+    if table.is_empty():
+        raise DereasonError(
+            f"none of {built} targets was accepted by the verifier", "set targets.keep=all, or another targets.style"
+        )
+    write_table(table, work / "targets.parquet")
+    notes = dict(table.group_by("note").len().sort("len", "note", descending=[True, False]).iter_rows())
+    return {
+        "n": table.height,
+        "built": built,
+        "accepted": int(table["accepted"].sum()),
+        "origins": dict(table.group_by("origin").len().sort("origin").iter_rows()),
+        "notes": dict(list(notes.items())[:10]),
+        "tokens_generated": generated,
+        "words": f"{table.height} of {built} kept" + (f" ({next(iter(notes))})" if len(notes) == 1 else ""),
+    }
+
+
+def finish_training(work: Path, result: PhaseResult, words: str) -> Info:
+    """Drop what only a resume needs and return the facts of a phase."""
+    shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    facts = asdict(result) | {"model": result.model.name}
+    return facts | {"words": words}
+
+
+def do_train_sft(
+    work: Path,
+    problems: pl.DataFrame,
+    targets: pl.DataFrame,
+    settings: Any,
+    model: ModelSettings,
+    *,
+    seed: int,
+    expected_hash: str | None,
+    ctx: Context,
+) -> Info:
+    """Write ``model/`` and ``metrics.jsonl`` of a supervised phase."""
+    from dereason.training.sft import run_sft
+
+    ctx.release()
+    result = run_sft(
+        model,
+        ctx.prompt,
+        problems,
+        targets,
+        settings,
+        out=work / "model",
+        work=work,
+        seed=seed,
+        expected_hash=expected_hash,
+        progress=ctx.progress(),
+    )
+    return finish_training(work, result, f"{result.steps} steps, {result.tokens_trained:,} tokens trained")
+
+
+def do_train_rl(
+    work: Path,
+    problems: pl.DataFrame,
+    settings: Any,
+    model: ModelSettings,
+    *,
+    identity: str,
+    seed: int,
+    expected_hash: str | None,
+    ctx: Context,
+) -> Info:
+    """Write ``model/``, ``metrics.jsonl`` and ``samples.parquet`` (every rollout) of an RL phase."""
+    from dereason.training.rl import rollout_table, run_rl
+
+    ctx.release()
+    result = run_rl(
+        model,
+        ctx.prompt,
+        problems,
+        settings,
+        identity=identity,
+        out=work / "model",
+        work=work,
+        seed=seed,
+        expected_hash=expected_hash,
+        progress=ctx.progress(),
+    )
+    rollouts = rollout_table(work)
+    write_table(rollouts, work / "samples.parquet")
+    shutil.rmtree(work / "rollouts", ignore_errors=True)
+    verdicts = verdict_counts(rollouts["verdict"].to_list())
+    words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}"
+    return finish_training(work, result, words) | {"verdicts": verdicts}
+
+
+def do_eval(
+    work: Path,
+    problems: pl.DataFrame,
+    settings: Evaluation,
+    model: ModelSettings,
+    *,
+    identity: str | None,
+    expected_hash: str | None,
+    ctx: Context,
+) -> Info:
+    """Write ``samples.parquet`` of a model on held-out problems; the score goes to ``step.json``.
+
+    Raises:
+        DereasonError: the model renders chats differently from the one that the run began with.
+    """
+    lm = ctx.model(model, identity)
+    found = lm.template_hash()
+    if expected_hash is not None and found != expected_hash:
+        raise DereasonError(
+            f"{lm.identity} renders chats differently (template {found}) from the base model ({expected_hash})",
+            "evaluate with the template that was trained",
+        )
+    samples = draw_samples(
+        lm,
+        problems,
+        ctx.prompt,
+        n=settings.samples,
+        sampling=settings.sampling,
+        seed=settings.seed,
+        purpose="eval",
+        store=work / "batches",
+        progress=ctx.progress(),
+    )
+    write_table(samples, work / "samples.parquet")
+    shutil.rmtree(work / "batches", ignore_errors=True)
+    result = score(samples, problems, settings)
+    return {
+        "model": lm.identity,
+        "template_hash": found,
+        "result": result,
+        "tokens_generated": int(samples["tokens"].sum()),
+        "words": f"{percent(result)}; {shares(result['verdicts'])}",
+    }
+
+
+def percent(result: Info) -> str:
+    """An accuracy with its interval, in words."""
+    return (
+        f"{100 * result['accuracy']:.1f} % [{100 * result['low']:.1f}, {100 * result['high']:.1f}] "
+        f"of {result['n_problems']} problems"
+    )
+
+
+def read_problems(path: Path) -> pl.DataFrame:
+    """A PROBLEM table from Parquet."""
+    return read_table("problem", path)

@@ -1,0 +1,313 @@
+"""From a recipe to its steps: which exist, what each reads, in the order they run.
+
+Keys come from settings alone, so the whole graph, and what of it is cached, is known before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dereason.lm.local.model import ModelSettings, model_identity
+from dereason.pipeline import actions
+from dereason.pipeline.actions import Context
+from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase
+from dereason.pipeline.store import Info, Step, read_json
+from dereason.problems.schema import read_table
+from dereason.problems.sources import fingerprint
+
+_PLACEHOLDER = Context.__new__(Context)  # a plan builds steps that it never runs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model that is evaluated: the base, or what one phase of one arm left behind.
+
+    Attributes:
+        arm: name of the arm.
+        seed: training seed.
+        name: ``base``, ``1-sft``, ``2-rl``, ...
+        phase: 0 for the base, else the number of the phase.
+        evaluation: the step that scores it.
+        training: the step that made it, None for the base.
+        targets: the targets that it was trained on, None for the base and for RL.
+    """
+
+    arm: str
+    seed: int
+    name: str
+    phase: int
+    evaluation: Step
+    training: Step | None = None
+    targets: Step | None = None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All steps of a recipe.
+
+    Attributes:
+        problems, judge, pass_rate, profile: shared steps; None where no arm needs them.
+        routes: by arm.
+        stages: every model that is evaluated, in order.
+    """
+
+    problems: Step
+    judge: Step | None
+    pass_rate: Step | None
+    profile: Step | None
+    routes: dict[str, Step]
+    stages: list[Stage]
+
+    def steps(self) -> Iterator[Step]:
+        """Every step once, each after its inputs; all routes come before any training."""
+        seen: set[str] = set()
+
+        def visit(step: Step | None) -> Iterator[Step]:
+            if step is None or step.folder in seen:
+                return
+            seen.add(step.folder)
+            for needed in step.inputs.values():
+                yield from visit(needed)
+            yield step
+
+        yield from visit(self.problems)
+        yield from visit(self.judge)
+        yield from visit(self.pass_rate)
+        yield from visit(self.profile)
+        for step in self.routes.values():
+            yield from visit(step)
+        for stage in self.stages:
+            yield from visit(stage.evaluation)
+
+
+_LM = ("lm", "problems/schema.py")
+_SAMPLING = (*_LM, "verify")
+
+
+def build(recipe: Recipe, base: Path, ctx: Context = _PLACEHOLDER) -> Graph:
+    """The steps of a recipe.
+
+    Args:
+        recipe: the recipe.
+        base: folder that relative paths in it start from.
+        ctx: what the steps share when they run.
+    """
+    student = {"model": model_identity(recipe.model), "prompt": recipe.prompt.model_dump(mode="json")}
+    precision = {"dtype": recipe.model.dtype, "device": recipe.model.device}
+    problems = _problems(recipe, base)
+    needs = recipe.needs()
+    profile = recipe.profile
+    judge = pass_rate = profiles = None
+    if needs and profile.judge.enabled:
+        judge = _judge(recipe, problems, ctx)
+    if needs and profile.pass_rate.enabled:
+        pass_rate = Step(
+            kind="pass-rate",
+            config={**student, **precision, "pass_rate": profile.pass_rate.model_dump(mode="json")},
+            inputs={"problems": problems},
+            rooms=(*_SAMPLING, "difficulty"),
+            label=f"pass rate, {profile.pass_rate.k} responses each",
+            action=lambda work, at: actions.do_pass_rate(
+                work, read_table("problem", at["problems"] / "train.parquet"), profile, recipe.model, ctx
+            ),
+        )
+    if judge or pass_rate:
+        profiles = _profiles(recipe, problems, judge, pass_rate, student["model"])
+    routes = {arm.name: _route(arm, problems, profiles) for arm in recipe.arms}
+    evaluation = recipe.evaluation.model_dump(mode="json")
+
+    def evaluate(training: Step | None, label: str) -> Step:
+        inputs = {"problems": problems} | ({"training": training} if training else {})
+
+        def action(work: Path, at: dict[str, Path]) -> Info:
+            model, identity, expected = _start(recipe.model, at.get("training"))
+            return actions.do_eval(
+                work,
+                read_table("problem", at["problems"] / "test.parquet"),
+                recipe.evaluation,
+                model,
+                identity=identity,
+                expected_hash=expected,
+                ctx=ctx,
+            )
+
+        config = {**student, **precision, "evaluation": evaluation}
+        return Step("eval", config, inputs, (*_SAMPLING, "evaluation"), label, action)
+
+    stages: list[Stage] = []
+    base_eval = evaluate(None, "evaluate base")
+    for arm in recipe.arms:
+        for seed in recipe.seeds:
+            stages.append(Stage(arm.name, seed, "base", 0, base_eval))
+            before: Step | None = None
+            for number, phase in enumerate(arm.phases, 1):
+                words = f"{arm.name}, seed {seed}, {number}-{phase.kind}"
+                targets = None
+                if isinstance(phase, SFTPhase):
+                    targets = _targets(arm, number, phase, student, problems, routes[arm.name], ctx)
+                    training = _train_sft(recipe, phase, seed, problems, targets, before, student, words, ctx)
+                else:
+                    training = _train_rl(
+                        recipe, phase, seed, problems, routes[arm.name], before, student, words, ctx
+                    )
+                scored = evaluate(training, f"evaluate {words}")
+                stages.append(Stage(arm.name, seed, f"{number}-{phase.kind}", number, scored, training, targets))
+                before = training
+    return Graph(problems, judge, pass_rate, profiles, routes, stages)
+
+
+def _start(model: ModelSettings, training: Path | None) -> tuple[ModelSettings, str | None, str | None]:
+    """The model that a step begins with, its name, and the template hash that it must have."""
+    if training is None:
+        return model, None, None
+    facts = read_json(training / "step.json")["info"]
+    started = model.model_copy(update={"name": str(training / facts["model"]), "revision": None})
+    return started, training.name, facts["template_hash"]
+
+
+def _problems(recipe: Recipe, base: Path) -> Step:
+    spec = recipe.problems
+    return Step(
+        kind="problems",
+        config={
+            "train": fingerprint(spec.train, base),
+            "test": fingerprint(spec.test, base),
+            "drop_unanswered": spec.drop_unanswered,
+        },
+        inputs={},
+        rooms=("problems",),
+        label="problems",
+        action=lambda work, at: actions.do_problems(work, spec.train, spec.test, base, spec.drop_unanswered),
+    )
+
+
+def _judge(recipe: Recipe, problems: Step, ctx: Context) -> Step:
+    judge = recipe.profile.judge
+    model = judge.model or recipe.model
+    return Step(
+        kind="judge",
+        config={
+            "model": model_identity(model),
+            "dtype": model.dtype,
+            "device": model.device,
+            "kwargs": recipe.prompt.chat_template_kwargs,
+            "judge": judge.model_dump(mode="json", exclude={"model"}),
+        },
+        inputs={"problems": problems},
+        rooms=(*_LM, "difficulty"),
+        label="judge, reasoning intensity 1-5",
+        action=lambda work, at: actions.do_judge(
+            work, read_table("problem", at["problems"] / "train.parquet"), recipe.profile, recipe.model, ctx
+        ),
+    )
+
+
+def _profiles(recipe: Recipe, problems: Step, judge: Step | None, pass_rate: Step | None, model: str) -> Step:
+    inputs = {"problems": problems}
+    inputs |= {"judge": judge} if judge else {}
+    inputs |= {"pass_rate": pass_rate} if pass_rate else {}
+
+    def action(work: Path, at: dict[str, Path]) -> Info:
+        provenance: Info = {"model": model, "prompt": recipe.prompt.model_dump(mode="json")}
+        if "judge" in at:
+            facts = read_json(at["judge"] / "step.json")["info"]
+            provenance |= {k: facts[k] for k in ("judge_model", "template_hash", "rubric")}
+        if "pass_rate" in at:
+            facts = read_json(at["pass_rate"] / "step.json")["info"]
+            provenance |= {k: facts[k] for k in ("template_hash", "verifier")}
+            provenance |= recipe.profile.pass_rate.model_dump(mode="json")
+        pool = read_table("problem", at["problems"] / "train.parquet")
+        return actions.do_profile(work, pool, at.get("judge"), at.get("pass_rate"), provenance, model)
+
+    return Step("profile", {"model": model}, inputs, ("difficulty", "problems/schema.py"), "profiles", action)
+
+
+def _route(arm: Arm, problems: Step, profiles: Step | None) -> Step:
+    inputs = {"problems": problems} | ({"profiles": profiles} if profiles else {})
+
+    def action(work: Path, at: dict[str, Path]) -> Info:
+        pool = read_table("problem", at["problems"] / "train.parquet")
+        known = read_table("profile", at["profiles"] / "profiles.parquet") if "profiles" in at else None
+        return actions.do_route(work, pool, known, arm.route)
+
+    config = {"policy": arm.route.model_dump(mode="json")}
+    return Step("route", config, inputs, ("routing", "problems/schema.py"), f"route, {arm.name}", action)
+
+
+def _targets(
+    arm: Arm, number: int, phase: SFTPhase, student: Info, problems: Step, routes: Step, ctx: Context
+) -> Step:
+    def action(work: Path, at: dict[str, Path]) -> Info:
+        pool = read_table("problem", at["problems"] / "train.parquet")
+        chosen = actions.select_set(pool, read_table("route", at["routes"] / "routes.parquet"), phase.set)
+        return actions.do_targets(work, chosen, phase.targets, ctx)
+
+    config: Info = {"set": phase.set, "targets": phase.targets.model_dump(mode="json")}
+    if phase.targets.teacher is not None:
+        config |= {"teacher": model_identity(phase.targets.teacher), "prompt": student["prompt"]}
+    inputs = {"problems": problems, "routes": routes}
+    return Step("targets", config, inputs, (*_SAMPLING, "supervision"), f"targets, {arm.name} {number}", action)
+
+
+def _phase_config(recipe: Recipe, phase: SFTPhase | RLPhase, seed: int, student: Info) -> Info:
+    settings = phase.model_dump(mode="json", exclude={"targets"})
+    del settings["optimiser"]["checkpoint_every"]  # when it saves does not change what it learns
+    return {**student, "device": recipe.model.device, "seed": seed, "phase": settings}
+
+
+_TRAINING = (*_SAMPLING, "training")
+
+
+def _train_sft(
+    recipe: Recipe,
+    phase: SFTPhase,
+    seed: int,
+    problems: Step,
+    targets: Step,
+    before: Step | None,
+    student: Info,
+    words: str,
+    ctx: Context,
+) -> Step:
+    def action(work: Path, at: dict[str, Path]) -> Info:
+        model, _, expected = _start(recipe.model, at.get("before"))
+        return actions.do_train_sft(
+            work,
+            read_table("problem", at["problems"] / "train.parquet"),
+            read_table("target", at["targets"] / "targets.parquet"),
+            phase,
+            model,
+            seed=seed,
+            expected_hash=expected,
+            ctx=ctx,
+        )
+
+    inputs = {"problems": problems, "targets": targets} | ({"before": before} if before else {})
+    return Step("train-sft", _phase_config(recipe, phase, seed, student), inputs, _TRAINING, f"train {words}", action)
+
+
+def _train_rl(
+    recipe: Recipe,
+    phase: RLPhase,
+    seed: int,
+    problems: Step,
+    routes: Step,
+    before: Step | None,
+    student: Info,
+    words: str,
+    ctx: Context,
+) -> Step:
+    def action(work: Path, at: dict[str, Path]) -> Info:
+        model, _, expected = _start(recipe.model, at.get("before"))
+        pool = read_table("problem", at["problems"] / "train.parquet")
+        chosen = actions.select_set(pool, read_table("route", at["routes"] / "routes.parquet"), phase.set)
+        name = work.name.removesuffix(".partial")
+        return actions.do_train_rl(
+            work, chosen, phase, model, identity=name, seed=seed, expected_hash=expected, ctx=ctx
+        )
+
+    inputs: dict[str, Any] = {"problems": problems, "routes": routes} | ({"before": before} if before else {})
+    return Step("train-rl", _phase_config(recipe, phase, seed, student), inputs, _TRAINING, f"train {words}", action)

@@ -1,0 +1,219 @@
+"""``--dry-run``: what a recipe would do, without loading a model or touching the network.
+
+Sizes are exact where the step is cached or the recipe decides them; otherwise they are upper bounds, marked
+``known after`` the step that decides them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from dereason.pipeline.graph import Graph, Stage, build
+from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase
+from dereason.pipeline.store import Info, Step, finished
+from dereason.problems.schema import read_table
+from dereason.problems.sources import FileSource, GymSource, Source, read_rows
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number that may not be known yet.
+
+    Attributes:
+        value: the number or its upper bound; None where nothing is known.
+        known_after: the step that decides it; empty where it is exact.
+    """
+
+    value: int | None
+    known_after: str = ""
+
+    def times(self, factor: int) -> Count:
+        """This many times a factor."""
+        return Count(None if self.value is None else self.value * factor, self.known_after)
+
+    def words(self) -> str:
+        """For people."""
+        if self.value is None:
+            return f"known after {self.known_after}"
+        return f"≤ {self.value:,} (known after {self.known_after})" if self.known_after else f"{self.value:,}"
+
+    def json(self) -> Info:
+        """For machines."""
+        return {"value": self.value, "exact": not self.known_after, "known_after": self.known_after or None}
+
+
+def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
+    """The resolved plan: pool, set sizes, steps with sizes and token bounds, what is cached.
+
+    Args:
+        recipe: the recipe.
+        run_dir: its run directory; need not exist.
+        base: folder that relative paths in the recipe start from.
+    """
+    graph = build(recipe, base)
+    steps = run_dir / "steps"
+    pool, pool_note = _size(recipe.problems.train, base)
+    test, test_note = _size(recipe.problems.test, base)
+    if (record := finished(steps / graph.problems.folder)) is not None:
+        pool, test = Count(record["info"]["train"]["n"]), Count(record["info"]["test"]["n"])
+        pool_note = test_note = "cached"
+    set_sizes = {arm.name: _set_sizes(arm, graph, steps, pool) for arm in recipe.arms}
+    rows = [_row(step, recipe, graph, steps, pool, test, set_sizes) for step in graph.steps()]
+    return {
+        "name": recipe.name,
+        "run_dir": str(run_dir),
+        "model": recipe.model.name,
+        "pool": pool.json() | {"words": pool.words(), "note": pool_note},
+        "test": test.json() | {"words": test.words(), "note": test_note},
+        "sets": {
+            arm: {name: count.json() | {"words": count.words()} for name, count in sizes.items()}
+            for arm, sizes in set_sizes.items()
+        },
+        "steps": rows,
+        "cached": sum(r["cached"] for r in rows),
+    }
+
+
+def _size(source: Source, base: Path) -> tuple[Count, str]:
+    if isinstance(source, GymSource):
+        total = sum(f.size for f in source.families)
+        return Count(total, "problems"), "made by reasoning-gym; repeated questions are dropped"
+    if isinstance(source, FileSource):
+        rows = read_rows(base / source.path)
+        return Count(min(len(rows), source.limit or len(rows)), "problems"), f"{source.path}; duplicates are dropped"
+    from datasets import config
+
+    there = (Path(config.HF_DATASETS_CACHE) / source.name.replace("/", "___").lower()).is_dir() or (
+        Path(config.HF_DATASETS_CACHE) / source.name.replace("/", "___")
+    ).is_dir()
+    note = f"hub data set {source.name}, split {source.split}: " + ("in the cache" if there else "not downloaded")
+    return Count(source.limit, "problems"), note
+
+
+def _set_sizes(arm: Arm, graph: Graph, steps: Path, pool: Count) -> dict[str, Count]:
+    from dereason.routing.policies import needs, sets
+
+    folder = steps / graph.routes[arm.name].folder
+    names = sorted(sets(arm.route))
+    if (folder / "step.json").is_file():
+        counts = dict(read_table("route", folder / "routes.parquet").group_by("set").len().iter_rows())
+        return {name: Count(counts.get(name, 0)) for name in names}
+    if len(names) == 1:
+        return {names[0]: pool}
+    if not pool.known_after and pool.value and _by_rank(arm):
+        return _decided(arm, pool.value)
+    after = "profile" if needs(arm.route) else "route"
+    return {name: Count(pool.value, after) for name in names}
+
+
+def _by_rank(arm: Arm) -> bool:
+    """Does the policy's own settings fix the set sizes for a pool of known size?"""
+    from dereason.routing.settings import Quantile, Random, Reversed
+
+    policy = arm.route
+    while isinstance(policy, Random | Reversed):
+        inner = policy.like if isinstance(policy, Random) else policy.of
+        if isinstance(inner, str):
+            return False
+        policy = inner
+    return isinstance(policy, Quantile)
+
+
+def _decided(arm: Arm, pool: int) -> dict[str, Count]:
+    """Sizes that ranks alone decide, found by routing a stand-in pool with distinct scores."""
+    from dereason.problems.schema import PROFILE, PROBLEM
+    from dereason.routing.policies import route, sets
+
+    ids = [str(i) for i in range(pool)]
+    problems = pl.DataFrame({"id": ids}).with_columns(
+        *[pl.lit("x" if t == pl.String else None, dtype=t).alias(n) for n, t in PROBLEM.items() if n != "id"]
+    )
+    scores = {"pass_rate": [i / pool for i in range(pool)], "judge_expectation": [1 + i / pool for i in range(pool)]}
+    profiles = pl.DataFrame({"problem_id": ids, **scores, "n": [1] * pool}).with_columns(
+        *[
+            pl.lit(None, dtype=t).alias(n)
+            for n, t in PROFILE.items()
+            if n not in ("problem_id", "pass_rate", "judge_expectation", "n")
+        ]
+    )
+    counts = dict(route(problems, profiles, arm.route).group_by("set").len().iter_rows())
+    return {name: Count(counts.get(name, 0)) for name in sorted(sets(arm.route))}
+
+
+def _row(
+    step: Step,
+    recipe: Recipe,
+    graph: Graph,
+    steps: Path,
+    pool: Count,
+    test: Count,
+    set_sizes: dict[str, dict[str, Count]],
+) -> Info:
+    record = finished(steps / step.folder)
+    partial = (steps / (step.folder + ".partial")).is_dir()
+    row: Info = {
+        "name": step.label,
+        "kind": step.kind,
+        "key": step.key,
+        "cached": record is not None,
+        "state": "cached" if record else "interrupted, will be continued" if partial else "to do",
+    }
+    return row | _work(step, recipe, graph, pool, test, set_sizes)
+
+
+def _work(
+    step: Step, recipe: Recipe, graph: Graph, pool: Count, test: Count, set_sizes: dict[str, dict[str, Count]]
+) -> Info:
+    """Problems and tokens of one step, in words."""
+    if step is graph.judge:
+        return {"work": f"{pool.words()} problems, one forward pass each", "tokens_generated": Count(0).json()}
+    if step is graph.pass_rate:
+        settings = recipe.profile.pass_rate
+        responses = pool.times(settings.k)
+        return _generation(responses, settings.sampling.max_new_tokens)
+    if step.kind == "eval":
+        responses = test.times(recipe.evaluation.samples)
+        return _generation(responses, recipe.evaluation.sampling.max_new_tokens)
+    found = _phase_of(step, recipe, graph)
+    if found is None:
+        return {"work": ""}
+    stage, phase = found
+    size = set_sizes[stage.arm].get(phase.set, Count(0))
+    if isinstance(phase, RLPhase):
+        generations = -(-phase.steps // phase.updates_per_generation)
+        rollouts = generations * phase.prompts_per_generation * phase.group_size
+        tokens = rollouts * phase.max_new_tokens
+        return {
+            "work": f"set {phase.set}: {size.words()} problems; {phase.steps} optimiser steps, {rollouts:,} rollouts, "
+            f"≤ {tokens:,} tokens generated and trained",
+            "tokens_generated": Count(tokens, step.label).json(),
+        }
+    if step.kind == "targets":
+        if phase.targets.teacher is None:
+            return {"work": f"set {phase.set}: {size.words()} problems, style {phase.targets.style}"}
+        return _generation(size, phase.targets.sampling.max_new_tokens)
+    return {
+        "work": f"set {phase.set}: {size.words()} targets × {phase.epochs:g} epochs, batch {phase.batch}, "
+        "tokens known after targets"
+    }
+
+
+def _generation(responses: Count, limit: int) -> Info:
+    tokens = responses.times(limit)
+    bound = f"≤ {tokens.value:,} tokens" if tokens.value is not None else "tokens unknown"
+    return {
+        "work": f"{responses.words()} responses, {bound} generated",
+        "tokens_generated": Count(tokens.value, "it ran").json(),
+    }
+
+
+def _phase_of(step: Step, recipe: Recipe, graph: Graph) -> tuple[Stage, SFTPhase | RLPhase] | None:
+    for stage in graph.stages:
+        for mine in (stage.training, stage.targets):
+            if mine is not None and mine.folder == step.folder:
+                arm = next(a for a in recipe.arms if a.name == stage.arm)
+                return stage, arm.phases[stage.phase - 1]
+    return None

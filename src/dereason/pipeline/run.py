@@ -1,0 +1,98 @@
+"""Running a recipe: every step that is not finished, then the summary and the report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dereason.errors import DereasonError
+from dereason.lm.local.model import resolve_device
+from dereason.pipeline.actions import Context
+from dereason.pipeline.environment import environment, peak_memory_bytes
+from dereason.pipeline.graph import Graph, build
+from dereason.pipeline.progress import Screen
+from dereason.pipeline.recipe import Recipe, resolved_yaml
+from dereason.pipeline.store import Info, Log, digest, execute, locked, read_json, write_json
+from dereason.pipeline.summary import summarise
+
+
+def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None = None) -> Info:
+    """Run a recipe in a run directory; finished steps are kept, an interrupted one is continued.
+
+    Args:
+        recipe: what to run.
+        run_dir: the run directory, made where it is missing.
+        base: folder that relative paths in the recipe start from.
+        screen: where progress is shown; None shows none.
+
+    Returns:
+        The content of ``summary.json``.
+
+    Raises:
+        DereasonError: whatever stops the run; finished steps stay.
+    """
+    screen = screen or Screen(quiet=True)
+    device = resolve_device(recipe.model.device)  # a GPU that is not there is refused before any work
+    ctx = Context(prompt=recipe.prompt, screen=screen)
+    graph = build(recipe, base, ctx)
+    with locked(run_dir):
+        (run_dir / "steps").mkdir(exist_ok=True)
+        log = Log(run_dir / "log.jsonl")
+        (run_dir / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
+        _manifest(recipe, graph, run_dir, device)
+        log.event("run-start", recipe=recipe.name, recipe_hash=digest(recipe.model_dump(mode="json")))
+        cached = _steps(graph, run_dir, ctx, log)
+        peak = _peak_memory(run_dir)
+        summary = summarise(recipe, graph, run_dir, cached, peak)
+        write_json(run_dir / "summary.json", summary)
+
+        from dereason.report import write_report
+
+        write_report(run_dir)
+        log.event("run-end", seconds=summary["seconds"], peak_memory_bytes=peak)
+    return summary
+
+
+def _steps(graph: Graph, run_dir: Path, ctx: Context, log: Log) -> dict[str, bool]:
+    cached: dict[str, bool] = {}
+    steps = run_dir / "steps"
+    for step in graph.steps():
+        ctx.label = step.label
+        try:
+            inputs = {role: steps / s.folder for role, s in step.inputs.items()}
+            record, was_there = execute(steps / step.folder, step, inputs, log)
+        finally:
+            ctx.screen.stop()
+        cached[step.folder] = was_there
+        how = "cached" if was_there else f"{record['seconds']:.0f} s"
+        ctx.screen.end(step.label, f"{how:>7}  {record['info'].get('words', '')}")
+        for warning in record["info"].get("warnings", []):
+            ctx.screen.say(f"  warning: {warning}", style="yellow")
+    ctx.release()
+    return cached
+
+
+def _manifest(recipe: Recipe, graph: Graph, run_dir: Path, device: str) -> None:
+    """``manifest.json``: versions, seeds and hashes; no secrets, no user names."""
+    value = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe_hash": digest(recipe.model_dump(mode="json")),
+        "seeds": recipe.seeds,
+        "environment": environment(device),
+        "steps": {s.folder: {"label": s.label, "inputs": [i.folder for i in s.inputs.values()]} for s in graph.steps()},
+    }
+    path = run_dir / "manifest.json"
+    earlier: list[Info] = read_json(path)["runs"] if path.is_file() else []
+    write_json(path, {"schema_version": 1, "runs": [*earlier, value]})
+
+
+def _peak_memory(run_dir: Path) -> int:
+    """The largest peak of all runs of this directory: a run that finds all steps cached needs little."""
+    path = run_dir / "summary.json"
+    before = 0
+    if path.is_file():
+        try:
+            before = int(read_json(path).get("peak_memory_bytes", 0))
+        except DereasonError:
+            pass  # it is about to be written again
+    return max(before, peak_memory_bytes())

@@ -1,0 +1,310 @@
+"""One step at a time, over files: what ``dereason profile``, ``route``, ``supervise``, ``train`` and ``eval`` run.
+
+The output folder behaves like a step of a run: it appears whole, an interrupted call is continued by the same
+call, and a finished one is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from dereason.errors import DereasonError
+from dereason.evaluation.evaluate import Evaluation
+from dereason.difficulty.profiles import Profile
+from dereason.lm.local.model import ModelSettings, model_identity, resolve_device
+from dereason.lm.prompts import Prompt
+from dereason.pipeline import actions
+from dereason.pipeline.actions import Context, Info
+from dereason.pipeline.progress import Screen
+from dereason.pipeline.recipe import RLPhase, SFTPhase
+from dereason.pipeline.store import Log, Step, execute, finished, locked
+from dereason.problems.hygiene import check_unique_ids, drop_unanswered
+from dereason.problems.schema import PROBLEM, read_table
+from dereason.problems.sources import FileSource, load_source
+from dereason.routing.policies import Policy
+from dereason.settings import Settings
+from dereason.supervision.targets import Targets
+
+
+class ProfileJob(Settings):
+    """Settings of ``dereason profile``."""
+
+    model: ModelSettings = ModelSettings()
+    """The student."""
+    prompt: Prompt = Prompt()
+    """How questions are put."""
+    profile: Profile = Profile()
+    """What is measured."""
+
+
+class RouteJob(Settings):
+    """Settings of ``dereason route``."""
+
+    route: Policy
+    """The routing policy."""
+
+
+class SuperviseJob(Settings):
+    """Settings of ``dereason supervise``."""
+
+    prompt: Prompt = Prompt()
+    """How a teacher is asked."""
+    targets: Targets = Targets()
+    """What targets are built."""
+
+
+class SFTJob(Settings):
+    """Settings of ``dereason train sft``."""
+
+    model: ModelSettings = ModelSettings()
+    """Where training starts."""
+    prompt: Prompt = Prompt()
+    """How questions are put."""
+    phase: SFTPhase = SFTPhase(kind="sft")
+    """The phase; its `targets` and `set` are not read here, the files say them."""
+    seed: int = 0
+    """Training seed."""
+
+
+class RLJob(Settings):
+    """Settings of ``dereason train rl``."""
+
+    model: ModelSettings = ModelSettings()
+    """Where training starts."""
+    prompt: Prompt = Prompt()
+    """How questions are put."""
+    phase: RLPhase = RLPhase(kind="rl")
+    """The phase; its `set` is the one that is trained on where routes are given."""
+    seed: int = 0
+    """Training seed."""
+
+
+class EvalJob(Settings):
+    """Settings of ``dereason eval``."""
+
+    model: ModelSettings = ModelSettings()
+    """The model that is scored."""
+    prompt: Prompt = Prompt()
+    """How questions are put."""
+    evaluation: Evaluation = Evaluation()
+    """How it is scored."""
+
+
+def read_pool(path: Path) -> pl.DataFrame:
+    """Problems from any file that a file source reads, or from a PROBLEM table.
+
+    Raises:
+        DereasonError: missing, malformed, duplicated ids, or rows without an answer.
+    """
+    if path.suffix == ".parquet" and path.is_file() and set(PROBLEM) <= set(pl.read_parquet_schema(path)):
+        table = read_table("problem", path)
+    else:
+        resolved = path.resolve()
+        table = load_source(FileSource(source="file", path=resolved.name), resolved.parent)
+    check_unique_ids(table, str(path))
+    return drop_unanswered(table, str(path), False)[0]
+
+
+def run_single(
+    kind: str,
+    settings: Settings,
+    files: Mapping[str, Path],
+    out: Path,
+    action: Callable[[Path, Context], Info],
+    *,
+    screen: Screen | None = None,
+    overwrite: bool = False,
+) -> Info:
+    """Run one step into ``out`` and return its ``step.json``.
+
+    Args:
+        kind: name of the step.
+        settings: everything that decides its output besides its input files.
+        files: input files by role.
+        out: output folder.
+        action: does the work in the folder it is given.
+        screen: where progress is shown; None shows none.
+        overwrite: replace an output that came from other settings.
+
+    Raises:
+        DereasonError: an input is missing, or ``out`` holds the output of other settings.
+    """
+    for role, path in files.items():
+        if not path.is_file():
+            raise DereasonError(f"{path}: no such file ({role})", "check the path")
+    config: dict[str, Any] = settings.model_dump(mode="json")
+    config["files"] = {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()}
+    model = getattr(settings, "model", None)
+    if model is not None:
+        resolve_device(model.device)
+        config["identity"] = model_identity(model)
+    ctx = Context(getattr(settings, "prompt", Prompt()), screen or Screen(quiet=True), label=kind)
+    rooms = ("problems", "lm", "verify", "difficulty", "routing", "supervision", "training", "evaluation")
+    step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx))
+    partial = out.with_name(out.name + ".partial")
+    with locked(out.parent / f".{out.name}.lock.d"):
+        done = finished(out)
+        if out.exists() and (done is None or done["key"] != step.key):
+            if not overwrite:
+                what = "holds the output of other settings" if done else "exists and is no output of dereason"
+                raise DereasonError(f"{out} {what}", "choose another --out, or give --overwrite")
+            shutil.rmtree(out)
+        mark = partial / "key"
+        if partial.is_dir() and (not mark.is_file() or mark.read_text() != step.key):
+            shutil.rmtree(partial)  # begun with other settings
+        if not out.exists():
+            partial.mkdir(parents=True, exist_ok=True)
+            mark.write_text(step.key)
+        try:
+            record, cached = execute(out, step, {}, Log(out.parent / f"{out.name}.log.jsonl"))
+        finally:
+            ctx.screen.stop()
+    words = record["info"].get("words", "")
+    ctx.screen.end(kind, f"{'cached' if cached else str(round(record['seconds'])) + ' s':>7}  {words}")
+    for warning in record["info"].get("warnings", []):
+        ctx.screen.say(f"  warning: {warning}", style="yellow")
+    return record
+
+
+def profile(pool: Path, job: ProfileJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False) -> Info:
+    """Profile the problems of a file: ``profiles.parquet``, and each profiler's own folder beside it."""
+
+    def action(work: Path, ctx: Context) -> Info:
+        problems = read_pool(pool)
+        provenance: Info = {"model": model_identity(job.model), "prompt": job.prompt.model_dump(mode="json")}
+        info: Info = {}
+        log = Log(out.parent / f"{out.name}.log.jsonl")
+
+        def part(name: str, do: Callable[[Path], Info]) -> Info:
+            """One profiler in a folder of its own: an interrupted profile keeps what is finished."""
+            ctx.label = name
+            record, _ = execute(work / name, Step(name, {}, {}, (), name, lambda folder, _: do(folder)), {}, log)
+            ctx.screen.end(name, record["info"]["words"])
+            return dict(record["info"])
+
+        judge = work / "judge" if job.profile.judge.enabled else None
+        rates = work / "pass-rate" if job.profile.pass_rate.enabled else None
+        if judge is None and rates is None:
+            raise DereasonError("both profilers are off", "enable profile.judge or profile.pass_rate")
+        if judge is not None:
+            facts = part("judge", lambda w: actions.do_judge(w, problems, job.profile, job.model, ctx))
+            provenance |= {k: facts[k] for k in ("judge_model", "template_hash", "rubric")}
+        if rates is not None:
+            info = part("pass-rate", lambda w: actions.do_pass_rate(w, problems, job.profile, job.model, ctx))
+            provenance |= {k: info[k] for k in ("template_hash", "verifier")}
+            provenance |= job.profile.pass_rate.model_dump(mode="json")
+        return info | actions.do_profile(work, problems, judge, rates, provenance, provenance["model"])
+
+    return run_single("profile", job, {"problems": pool}, out, action, screen=screen, overwrite=overwrite)
+
+
+def route(
+    pool: Path,
+    profiles: Path | None,
+    job: RouteJob,
+    out: Path,
+    *,
+    screen: Screen | None = None,
+    overwrite: bool = False,
+) -> Info:
+    """Route the problems of a file: ``routes.parquet``."""
+
+    def action(work: Path, ctx: Context) -> Info:
+        known = read_table("profile", profiles) if profiles else None
+        return actions.do_route(work, read_pool(pool), known, job.route)
+
+    files = {"problems": pool} | ({"profiles": profiles} if profiles else {})
+    return run_single("route", job, files, out, action, screen=screen, overwrite=overwrite)
+
+
+def supervise(
+    pool: Path,
+    routes: Path | None,
+    set_name: str,
+    job: SuperviseJob,
+    out: Path,
+    *,
+    screen: Screen | None = None,
+    overwrite: bool = False,
+) -> Info:
+    """Build targets for one routed set (all problems where no routes are given): ``targets.parquet``."""
+
+    def action(work: Path, ctx: Context) -> Info:
+        return actions.do_targets(work, _chosen(pool, routes, set_name), job.targets, ctx)
+
+    files = {"problems": pool} | ({"routes": routes} if routes else {})
+    return run_single(f"targets-{set_name}", job, files, out, action, screen=screen, overwrite=overwrite)
+
+
+def train_sft(
+    pool: Path, targets: Path, job: SFTJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False
+) -> Info:
+    """Train on targets: ``model/`` and ``metrics.jsonl``."""
+
+    def action(work: Path, ctx: Context) -> Info:
+        return actions.do_train_sft(
+            work,
+            read_pool(pool),
+            read_table("target", targets),
+            job.phase,
+            job.model,
+            seed=job.seed,
+            expected_hash=None,
+            ctx=ctx,
+        )
+
+    files = {"problems": pool, "targets": targets}
+    return run_single("train-sft", job, files, out, action, screen=screen, overwrite=overwrite)
+
+
+def train_rl(
+    pool: Path, routes: Path | None, job: RLJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False
+) -> Info:
+    """Train by GRPO on one routed set: ``model/``, ``metrics.jsonl`` and every rollout in ``samples.parquet``."""
+
+    def action(work: Path, ctx: Context) -> Info:
+        return actions.do_train_rl(
+            work,
+            _chosen(pool, routes, job.phase.set),
+            job.phase,
+            job.model,
+            identity=out.name,
+            seed=job.seed,
+            expected_hash=None,
+            ctx=ctx,
+        )
+
+    files = {"problems": pool} | ({"routes": routes} if routes else {})
+    return run_single("train-rl", job, files, out, action, screen=screen, overwrite=overwrite)
+
+
+def evaluate(pool: Path, job: EvalJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False) -> Info:
+    """Score a model on the problems of a file: ``samples.parquet``, the score in ``step.json``."""
+
+    def action(work: Path, ctx: Context) -> Info:
+        return actions.do_eval(
+            work, read_pool(pool), job.evaluation, job.model, identity=None, expected_hash=None, ctx=ctx
+        )
+
+    return run_single("eval", job, {"problems": pool}, out, action, screen=screen, overwrite=overwrite)
+
+
+def _chosen(pool: Path, routes: Path | None, set_name: str) -> pl.DataFrame:
+    problems = read_pool(pool)
+    return problems if routes is None else actions.select_set(problems, read_table("route", routes), set_name)
+
+
+JOBS: dict[Literal["profile", "route", "supervise", "sft", "rl", "eval"], type[Settings]] = {
+    "profile": ProfileJob,
+    "route": RouteJob,
+    "supervise": SuperviseJob,
+    "sft": SFTJob,
+    "rl": RLJob,
+    "eval": EvalJob,
+}

@@ -1,0 +1,227 @@
+"""``summary.json``: the run for machines, a versioned contract (docs/reference/summary.md).
+
+Everything in it is read from finished steps, so it can be written again at any time.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dereason.evaluation.evaluate import compare
+from dereason.evaluation.statistics import spearman
+from dereason.lm import embedded
+from dereason.lm.local.model import load_tokenizer, model_identity, resolve_device
+from dereason.lm.prompts import template_hash
+from dereason.pipeline.actions import domains
+from dereason.pipeline.environment import environment
+from dereason.pipeline.graph import Graph
+from dereason.pipeline.recipe import Arm, Recipe, SFTPhase
+from dereason.pipeline.store import Info, Step, finished
+from dereason.problems.schema import read_table
+
+SCHEMA_VERSION = 1
+
+
+def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, bool], peak_memory: int) -> Info:
+    """Build the summary of a complete run.
+
+    Args:
+        recipe: the recipe.
+        graph: its steps, all finished.
+        run_dir: the run directory.
+        cached: by step folder: was it there before this run?
+        peak_memory: largest resident size in bytes, over all runs of this directory.
+    """
+    steps = run_dir / "steps"
+
+    def facts(step: Step) -> Info:
+        record = finished(steps / step.folder)
+        assert record is not None, step.folder  # the run has just finished it
+        return dict(record["info"])
+
+    pool = read_table("problem", steps / graph.problems.folder / "train.parquet")
+    profiles = None
+    if graph.profile is not None:
+        profiles = read_table("profile", steps / graph.profile.folder / "profiles.parquet")
+    records = [(s, finished(steps / s.folder) or {}) for s in graph.steps()]
+    results = [
+        {"arm": s.arm, "seed": s.seed, "stage": s.name, "phase": s.phase} | facts(s.evaluation)["result"]
+        for s in graph.stages
+    ]
+    profile = None if profiles is None else _profile(recipe, graph, profiles, facts)
+    warnings = [f"arm {name}: {w}" for name, step in graph.routes.items() for w in facts(step)["warnings"]]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": recipe.name,
+        "description": recipe.description,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(sum(r["seconds"] for _, r in records), 1),
+        "model": _model(recipe),
+        "prompt": _prompt(recipe, pool),
+        "problems": facts(graph.problems),
+        "profile": profile,
+        "arms": [_arm(arm, graph, run_dir, pool, profiles, facts) for arm in recipe.arms],
+        "results": results,
+        "comparisons": _comparisons(recipe, graph, steps),
+        "steps": [
+            {
+                "name": s.label,
+                "kind": s.kind,
+                "key": s.key,
+                "seconds": r["seconds"],
+                "cached": cached.get(s.folder, True),
+                "path": f"steps/{s.folder}",
+            }
+            for s, r in records
+        ],
+        "tokens": {
+            "generated": sum(int(r["info"].get("tokens_generated", 0)) for _, r in records),
+            "trained": sum(int(r["info"].get("tokens_trained", 0)) for _, r in records),
+        },
+        "peak_memory_bytes": peak_memory,
+        "environment": environment(resolve_device(recipe.model.device)),
+        "warnings": warnings,
+        "artifacts": _artifacts(graph),
+    }
+
+
+def _model(recipe: Recipe) -> Info:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from dereason.lm.local.model import model_path
+
+    import torch
+
+    config = AutoConfig.from_pretrained(model_path(recipe.model), revision=recipe.model.revision or "main")
+    with torch.device("meta"):  # counts parameters without memory
+        parameters = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    return {
+        "name": recipe.model.name,
+        "identity": model_identity(recipe.model),
+        "note": embedded.NOTE if recipe.model.name == embedded.NAME else "",
+        "parameters": parameters,
+    }
+
+
+def _prompt(recipe: Recipe, pool: pl.DataFrame) -> Info:
+    tokenizer = load_tokenizer(recipe.model)
+    kwargs = dict(recipe.prompt.chat_template_kwargs)
+    first = pool.row(0, named=True)
+    chat = recipe.prompt.messages(first["question"], first["options"])
+    return {
+        "template_hash": template_hash(tokenizer, kwargs),
+        "system": recipe.prompt.system,
+        "suffix": recipe.prompt.suffix,
+        "example": tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **kwargs),
+    }
+
+
+def _profile(recipe: Recipe, graph: Graph, profiles: pl.DataFrame, facts: Any) -> Info:
+    settings = recipe.profile.pass_rate
+    both = profiles.filter(pl.col("judge_expectation").is_not_null() & pl.col("pass_rate").is_not_null())
+    agreement = None
+    if both.height > 2 and both["judge_expectation"].n_unique() > 1 and both["pass_rate"].n_unique() > 1:
+        found = spearman(both["judge_expectation"].to_list(), both["pass_rate"].to_list())
+        agreement = {"value": found.estimate, "low": found.low, "high": found.high, "n": both.height}
+    warnings = []
+    if graph.judge is not None:
+        spread = (profiles["judge_expectation"].quantile(0.95) or 0) - (profiles["judge_expectation"].quantile(0.05) or 0)
+        if spread < 1:
+            warnings.append(
+                f"the judge puts 90 % of the problems within {spread:.2f} points of each other: its scores rank "
+                "problems, their level says little"
+            )
+    return {
+        "k": settings.k if graph.pass_rate else None,
+        "sampling": settings.sampling.model_dump(mode="json") if graph.pass_rate else None,
+        "spearman": agreement,
+        "verdicts": facts(graph.pass_rate)["verdicts"] if graph.pass_rate else None,
+        "warnings": warnings,
+    }
+
+
+def _arm(
+    arm: Arm, graph: Graph, run_dir: Path, pool: pl.DataFrame, profiles: pl.DataFrame | None, facts: Any
+) -> Info:
+    step = graph.routes[arm.name]
+    routes = read_table("route", run_dir / "steps" / step.folder / "routes.parquet")
+    sets: Info = {}
+    for name in sorted(set(routes["set"])):
+        ids = routes.filter(pl.col("set") == name)["problem_id"].implode()
+        members = pool.filter(pl.col("id").is_in(ids))
+        known = profiles.filter(pl.col("problem_id").is_in(ids)) if profiles is not None else None
+        sets[name] = {
+            "n": members.height,
+            "domains": domains(members),
+            "mean_pass_rate": known["pass_rate"].mean() if known is not None else None,
+            "mean_judge": known["judge_expectation"].mean() if known is not None else None,
+        }
+    phases = []
+    for number, phase in enumerate(arm.phases, 1):
+        targets = None
+        if isinstance(phase, SFTPhase):
+            made = next(s.targets for s in graph.stages if s.arm == arm.name and s.phase == number)
+            targets = {k: v for k, v in facts(made).items() if k in ("n", "built", "accepted", "origins", "notes")}
+        phases.append({"index": number, "kind": phase.kind, "set": phase.set, "targets": targets})
+    return {"name": arm.name, "policy": facts(step)["policy"], "sets": sets, "phases": phases}
+
+
+def _comparisons(recipe: Recipe, graph: Graph, steps: Path) -> list[Info]:
+    """Each stage against the one before it, and the last against the base."""
+
+    def samples(step: Step) -> pl.DataFrame:
+        return read_table("sample", steps / step.folder / "samples.parquet")
+
+    out = []
+    for arm in recipe.arms:
+        for seed in recipe.seeds:
+            line = [s for s in graph.stages if s.arm == arm.name and s.seed == seed]
+            pairs = list(zip(line, line[1:], strict=False))
+            if len(line) > 2:
+                pairs.append((line[0], line[-1]))
+            for before, after in pairs:
+                result = compare(samples(before.evaluation), samples(after.evaluation), recipe.evaluation)
+                out.append({"arm": arm.name, "seed": seed, "from": before.name, "to": after.name} | result)
+    return out
+
+
+def _artifacts(graph: Graph) -> Info:
+    def at(step: Step, file: str) -> str:
+        return f"steps/{step.folder}/{file}"
+
+    trained = [s for s in graph.stages if s.training is not None]
+    return {
+        "train_problems": at(graph.problems, "train.parquet"),
+        "test_problems": at(graph.problems, "test.parquet"),
+        "profiles": at(graph.profile, "profiles.parquet") if graph.profile else None,
+        "routes": {arm: at(step, "routes.parquet") for arm, step in graph.routes.items()},
+        "targets": [
+            {"arm": s.arm, "seed": s.seed, "phase": s.phase, "path": at(s.targets, "targets.parquet")}
+            for s in trained
+            if s.targets is not None
+        ],
+        "curves": [
+            {
+                "arm": s.arm,
+                "seed": s.seed,
+                "phase": s.phase,
+                "kind": s.name.split("-", 1)[1],
+                "path": at(s.training, "metrics.jsonl"),
+            }
+            for s in trained
+            if s.training is not None
+        ],
+        "models": [
+            {"arm": s.arm, "seed": s.seed, "stage": s.name, "path": at(s.training, "model")}
+            for s in trained
+            if s.training is not None
+        ],
+        "samples": [
+            {"arm": s.arm, "seed": s.seed, "stage": s.name, "path": at(s.evaluation, "samples.parquet")}
+            for s in graph.stages
+        ],
+    }

@@ -1,0 +1,271 @@
+"""Where problems come from: reasoning-gym families, files, the Hugging Face hub.
+
+To add a source, copy :class:`GymSource` and its branch in :func:`load_source`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import polars as pl
+from pydantic import Field
+
+from dereason.errors import DereasonError
+from dereason.problems.schema import Origin, frame
+from dereason.settings import Settings
+
+
+class Fields(Settings):
+    """Which fields of the data hold what."""
+
+    id: str | None = "id"
+    """Unique id; null, or a field that no row has, numbers the rows."""
+    question: str = "question"
+    """The question's text."""
+    answer: str = "answer"
+    """The reference answer."""
+    domain: str = "domain"
+    """The domain; rows without it get the source's name."""
+    options: str = "options"
+    """List of answer options, where there are any."""
+    solution: str = "solution"
+    """A worked solution, where there is one."""
+
+
+class GymFamily(Settings):
+    """Problems of one reasoning-gym family."""
+
+    family: str
+    """reasoning-gym data set name, for example `chain_sum`."""
+    size: int = Field(gt=0)
+    """How many problems."""
+    args: dict[str, Any] = {}
+    """The family's own arguments, for example `{min_terms: 2, max_terms: 4}`."""
+    domain: str | None = None
+    """Domain given to them; null takes the family's name."""
+
+
+class GymSource(Settings):
+    """Procedural problems with exact answers, made by reasoning-gym."""
+
+    source: Literal["reasoning_gym"]
+    """Names this kind of source."""
+    families: list[GymFamily] = Field(min_length=1)
+    """The families, in order."""
+    seed: int = 0
+    """Seed of the generators."""
+
+
+class FileSource(Settings):
+    """Problems in a local file: .jsonl, .json (a list), .csv or .parquet."""
+
+    source: Literal["file"]
+    """Names this kind of source."""
+    path: str
+    """The file; a relative path is relative to the recipe."""
+    fields: Fields = Fields()
+    """Which fields hold what."""
+    limit: int | None = Field(default=None, gt=0)
+    """Read only the first rows."""
+
+
+class HubSource(Settings):
+    """Problems in a data set on the Hugging Face hub."""
+
+    source: Literal["hub"]
+    """Names this kind of source."""
+    name: str
+    """Data set id, for example `TIGER-Lab/WebInstruct-verified`."""
+    config: str | None = None
+    """Configuration of the data set, where it has several."""
+    split: str = "train"
+    """Which split."""
+    revision: str | None = None
+    """Commit of the data set; pin it, a branch moves."""
+    fields: Fields = Fields()
+    """Which fields hold what."""
+    limit: int | None = Field(default=None, gt=0)
+    """Read only the first rows."""
+
+
+Source = Annotated[GymSource | FileSource | HubSource, Field(discriminator="source")]
+
+
+def load_source(source: Source, base: Path = Path()) -> pl.DataFrame:
+    """Read a source into a PROBLEM table; rows without an answer are kept, with a null answer.
+
+    Args:
+        source: which source.
+        base: folder that relative paths start from.
+
+    Raises:
+        DereasonError: a missing or malformed file (row named), an unknown family or data set.
+    """
+    if isinstance(source, GymSource):
+        return _load_gym(source)
+    if isinstance(source, FileSource):
+        path = base / source.path
+        rows = read_rows(path)
+        return _from_rows(rows[: source.limit], source.fields, str(path), path.stem)
+    return _load_hub(source)
+
+
+def fingerprint(source: Source, base: Path = Path()) -> str:
+    """What identifies the source's content: settings, file bytes, generator version."""
+    parts: list[Any] = [source.model_dump(mode="json")]
+    if isinstance(source, FileSource):
+        path = base / source.path
+        if not path.is_file():
+            raise DereasonError(f"{path}: no such problem file", "check problems.*.path in the recipe")
+        parts = [source.model_dump(mode="json", exclude={"path"}), hashlib.sha256(path.read_bytes()).hexdigest()]
+    if isinstance(source, GymSource):
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            parts.append(version("reasoning-gym"))
+        except PackageNotFoundError:
+            parts.append("not installed")
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _load_gym(source: GymSource) -> pl.DataFrame:
+    try:
+        import reasoning_gym
+    except ImportError as exc:
+        raise DereasonError(
+            "reasoning-gym is not installed", "pip install 'dereason[quickstart]', or use a file or hub source"
+        ) from exc
+    rows: list[dict[str, object]] = []
+    for at, part in enumerate(source.families):
+        seed = source.seed * 1000 + at  # two entries of one family must not repeat each other
+        try:
+            data = reasoning_gym.create_dataset(part.family, size=part.size, seed=seed, **part.args)
+            entries = list(data)
+        except (ValueError, TypeError, AssertionError, KeyError) as exc:
+            first = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+            raise DereasonError(
+                f"problems.families[{at}]: reasoning-gym cannot make {part.family!r} with {part.args}: {first}",
+                "see reasoning-gym's gallery for the names of families and their arguments",
+            ) from exc
+        for i, entry in enumerate(entries):
+            metadata = entry["metadata"]
+            solution = metadata.get("answer_cot")
+            rows.append(
+                {
+                    "id": f"{part.family}-{source.seed}-{at}-{i}",
+                    "question": entry["question"].strip(),
+                    "answer": str(entry["answer"]),
+                    "domain": part.domain or part.family,
+                    "source": f"reasoning_gym/{part.family}",
+                    "solution": solution,
+                    "solution_origin": str(Origin.REFERENCE) if solution else None,
+                    "metadata": json.dumps(metadata, default=str, sort_keys=True),
+                }
+            )
+    return frame("problem", rows)
+
+
+def _load_hub(source: HubSource) -> pl.DataFrame:
+    from datasets import load_dataset
+
+    try:
+        data = load_dataset(source.name, source.config, split=source.split, revision=source.revision)
+    except Exception as exc:  # the hub client raises many kinds; the cause is passed on whole
+        first = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+        raise DereasonError(
+            f"hub data set {source.name!r} (split {source.split}) cannot be loaded: {first}",
+            "check the id, the split, the network and `hf auth login`, or use a local file",
+        ) from exc
+    if source.limit:
+        data = data.select(range(min(source.limit, len(data))))
+    return _from_rows(list(data), source.fields, f"{source.name}:{source.split}", source.name.split("/")[-1])
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a .jsonl, .json, .csv or .parquet file.
+
+    Raises:
+        DereasonError: no such file, an unknown ending, or a malformed row (named by number).
+    """
+    if not path.is_file():
+        raise DereasonError(f"{path}: no such file", "check the path")
+    kind = path.suffix.lower()
+    try:
+        if kind == ".parquet":
+            return pl.read_parquet(path).to_dicts()
+        if kind == ".csv":
+            with path.open(newline="", encoding="utf-8") as handle:
+                return [dict(row) for row in csv.DictReader(handle)]
+        if kind == ".json":
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(data, list):
+                raise DereasonError(f"{path}: holds no list", "write a JSON list of objects, or JSON lines")
+            return [_object(row, path, i + 1) for i, row in enumerate(data)]
+    except (pl.exceptions.PolarsError, ValueError, OSError, csv.Error) as exc:
+        raise DereasonError(f"{path}: cannot be read as {kind[1:]}: {exc}", "mend or re-export the file") from exc
+    if kind != ".jsonl":
+        raise DereasonError(f"{path}: unknown ending {kind!r}", "use .jsonl, .json, .csv or .parquet")
+    rows = []
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            if line.strip():
+                try:
+                    rows.append(_object(json.loads(line.decode("utf-8")), path, number))
+                except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+                    raise DereasonError(f"{path}: row {number} is not JSON ({exc})", "mend that line") from exc
+    return rows
+
+
+def _object(value: Any, path: Path, number: int) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DereasonError(f"{path}: row {number} is a {type(value).__name__}", "each row must be an object")
+    return value
+
+
+def _from_rows(rows: list[dict[str, Any]], fields: Fields, where: str, name: str) -> pl.DataFrame:
+    if not rows:
+        raise DereasonError(f"{where}: no problems in it", "check the file or the split")
+    if fields.id and all(fields.id not in row for row in rows):
+        fields = fields.model_copy(update={"id": None})
+    used = {fields.id, fields.question, fields.answer, fields.domain, fields.options, fields.solution}
+    out: list[dict[str, object]] = []
+    for number, row in enumerate(rows, 1):
+        question = row.get(fields.question)
+        if not isinstance(question, str) or not question.strip():
+            raise DereasonError(
+                f"{where}: row {number} has no text in the field {fields.question!r} (it has {', '.join(row)})",
+                "name the right field under problems.*.fields.question, or mend the row",
+            )
+        options = row.get(fields.options)
+        if isinstance(options, str):
+            try:
+                options = json.loads(options) if options.strip() else None
+            except json.JSONDecodeError:
+                options = False
+        if options is not None and not (isinstance(options, list) and all(isinstance(o, str) for o in options)):
+            raise DereasonError(f"{where}: row {number}: options are no list of texts", "mend the row")
+        identity = row.get(fields.id) if fields.id else number
+        if identity is None or str(identity) == "":
+            raise DereasonError(f"{where}: row {number} has no {fields.id}", "give every row an id, or none")
+        answer = row.get(fields.answer)
+        solution = row.get(fields.solution) or None
+        out.append(
+            {
+                "id": str(identity),
+                "question": question.strip(),
+                "answer": None if answer is None or not str(answer).strip() else str(answer).strip(),
+                "domain": str(row.get(fields.domain) or name),
+                "source": str(row.get("source") or name),
+                "options": options or None,
+                "solution": str(solution) if solution else None,
+                "solution_origin": str(Origin.HUMAN) if solution else None,
+                "metadata": json.dumps(
+                    {k: v for k, v in row.items() if k not in used}, default=str, sort_keys=True
+                ),
+            }
+        )
+    return frame("problem", out)

@@ -1,0 +1,25 @@
+"""The report: one self-contained HTML page about a run, made from the run's plain files only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``run_dir/report.html`` from ``summary.json``, ``recipe.yaml`` and the artifacts they list.
+
+    The page needs no network and no other file. It appears by atomic rename.
+
+    Args:
+        run_dir: a run directory with a ``summary.json`` of schema version 1.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DereasonError: the summary is missing, unreadable, incomplete or of an unknown version, or a table
+            that it lists is missing or unreadable.
+    """
+    from dereason.report.page import write
+
+    return write(Path(run_dir))

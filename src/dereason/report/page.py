@@ -1,0 +1,172 @@
+"""The page: figures and tables put into one HTML file that needs nothing else.
+
+Everything that came from data or models is escaped: Jinja's autoescape for HTML, ``text.plain`` for plotly
+(which reads a subset of HTML), ``\\u003c`` for JSON inside a script element. A content security policy allows
+the two scripts of the page by their hashes and no network, so a slip could neither run nor fetch anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dereason.report import curves, data, difficulty, examples, headline, results, style, text
+from dereason.report.data import VERDICTS, Run
+
+_DRAW = """\
+document.querySelectorAll("script[data-figure]").forEach(function (source) {
+  var figure = JSON.parse(source.textContent);
+  var options = {displayModeBar: false, responsive: false, showTips: false, doubleClick: false};
+  Plotly.newPlot(source.getAttribute("data-figure"), figure.data, figure.layout, options);
+});
+"""
+
+
+def write(run_dir: Path) -> Path:
+    """Write ``run_dir/report.html``; see :func:`dereason.report.write_report`."""
+    page = render(data.load(run_dir))
+    path = run_dir / "report.html"
+    part = run_dir / "report.html.part"
+    with part.open("wb") as handle:
+        # JSON can carry lone surrogates, which UTF-8 cannot.
+        handle.write(page.encode("utf-8", errors="replace"))
+        handle.flush()
+        os.fsync(handle.fileno())
+    part.replace(path)
+    return path
+
+
+def render(run: Run) -> str:
+    """The whole page as HTML."""
+    import jinja2
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    # The HTML parser turns CR LF into LF before it hashes a script.
+    library = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for function in (
+        text.percent,
+        text.points,
+        text.interval,
+        text.points_interval,
+        text.number,
+        text.count,
+        text.duration,
+        text.size,
+        text.big,
+        text.stage,
+        text.moment,
+        results.excludes_zero,
+        headline.answered,
+    ):
+        environment.globals[function.__name__] = function
+    environment.globals["percent_level"] = text.level
+    summary = run.summary
+    spread = difficulty.agreement(run)
+    return environment.get_template("template.html.j2").render(
+        run=run,
+        s=summary,
+        sentences=headline.sentences(run),
+        level=_level(summary),
+        verdicts=VERDICTS,
+        verdict_colours=style.VERDICT_COLOURS,
+        set_names=difficulty.set_names(run),
+        set_colours=style.set_colours(difficulty.set_names(run)),
+        figures_accuracy=[_json(figure) for figure in results.accuracy(run)],
+        figures_differences=[_json(figure) for figure in results.differences(run)],
+        figures_domains=[_json(figure) for figure in results.domains(run)],
+        figure_histograms=_json(difficulty.histograms(run)),
+        figure_agreement=_json(spread[0]) if spread else None,
+        agreement_n=spread[1:] if spread else (0, 0),
+        rows=_result_rows(run),
+        comparisons=results.comparisons(run),
+        domain_rows=_domain_rows(run),
+        phases=[(phase, _json(phase.figure)) for phase in curves.phases(run)],
+        problems=examples.problems(run),
+        responses=examples.responses(run),
+        as_json=lambda value: json.dumps(value, ensure_ascii=False),
+        library=Markup(library),
+        draw=Markup(_DRAW),
+        hashes=[_hash(library), _hash(_DRAW)],
+    )
+
+
+def _template(name: str) -> str:
+    return resources.files("dereason.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+
+
+def _json(figure: style.Figure | None) -> Any:
+    """A figure as JSON that is safe inside a script element, marked so that it is not escaped again."""
+    if figure is None:
+        return None
+    from markupsafe import Markup
+
+    dumped = json.dumps(_clean(figure), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for sign in "":
+        dumped = dumped.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(dumped)
+
+
+def _clean(value: Any) -> Any:
+    """The same structure with values that are not finite as null, since JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def _level(summary: dict[str, Any]) -> str:
+    """The confidence level of all intervals, or all levels where they differ."""
+    levels = sorted({row["level"] for row in [*summary["results"], *summary["comparisons"]]})
+    return ", ".join(text.level(value) for value in levels) or text.NONE
+
+
+def _result_rows(run: Run) -> list[dict[str, Any]]:
+    """Results in reading order: arm, stage, seed."""
+    return [
+        row
+        for arm in run.arms
+        for stage in run.stages(arm["name"])
+        for seed in run.seeds(arm["name"])
+        if (row := run.result(arm["name"], seed, stage)) is not None
+    ]
+
+
+def _domain_rows(run: Run) -> list[dict[str, Any]]:
+    """For each arm and seed: its stages, and for each domain n and one value a stage (None where absent)."""
+    out = []
+    for arm in run.arms:
+        stages = run.stages(arm["name"])
+        for seed in run.seeds(arm["name"]):
+            found = {
+                stage: (run.result(arm["name"], seed, stage) or {}).get("by_domain", {}) for stage in stages
+            }
+            sizes: dict[str, int] = {}
+            for table in found.values():
+                for domain, value in table.items():
+                    sizes[domain] = max(sizes.get(domain, 0), value["n_problems"])
+            domains = [
+                {"name": name, "n": sizes[name], "cells": [found[stage].get(name) for stage in stages]}
+                for name in sorted(sizes, key=lambda name: (-sizes[name], name))
+            ]
+            out.append({"arm": arm["name"], "seed": seed, "stages": stages, "domains": domains})
+    return out

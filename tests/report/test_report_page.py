@@ -1,0 +1,305 @@
+"""What the page says: numbers as in the summary, sentences by rule, nothing run or fetched, gaps named."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import polars as pl
+import pytest
+import synthetic
+
+from dereason.report import curves, data, difficulty, headline, results, text
+
+
+class Reader(HTMLParser):
+    """The page as a browser's parser sees it: elements with attributes, visible text, and script contents."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self.inside: list[str] = []
+        self.feed(page)
+        self.text = " ".join("".join(self.words).replace("\u00a0", " ").split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.words += [" "] if tag in ("td", "th", "dd", "dt", "p", "li", "h3", "h4") else []
+        if tag in ("script", "style"):
+            self.inside.append(tag)
+            self.scripts += [""] if tag == "script" else []
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self.inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self.inside:
+            self.words.append(data)
+        elif self.inside[-1] == "script":
+            self.scripts[-1] += data
+
+    def figures(self) -> list[dict[str, Any]]:
+        """The figures as the page's script will read them."""
+        tags = [attrs for tag, attrs in self.elements if tag == "script"]
+        return [json.loads(s) for s, a in zip(self.scripts, tags, strict=True) if "data-figure" in a]
+
+
+def test_every_number_of_the_results_is_on_the_page(made: Any, page: str) -> None:
+    shown = Reader(page).text
+    for row in made.summary["results"]:
+        cells = (
+            f"{row['seed']} {100 * row['accuracy']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+        )
+        assert cells in shown
+        assert f"{100 * row['answered_accuracy']:.1f} %" in shown
+    for row in made.summary["comparisons"]:
+        sign = "+" if row["difference"] > 0 else "−"
+        assert f"{row['from']} {row['to']} {row['seed']} {sign}{abs(100 * row['difference']):.1f}" in shown
+    assert "1,234,567" in shown
+    assert "3.07 GiB" in shown
+    assert "135 M parameters" in shown
+    assert "8 min 32 s" in shown
+    assert "−0.41 [−0.49, −0.32]" in shown
+    assert "SmolLM2-135M-Instruct, dequantised 4-bit (Q4_1)" in shown
+
+
+def test_shares_of_answered_are_recomputed_from_the_verdicts(made: Any, page: str) -> None:
+    shown = Reader(page).text
+    for row in made.summary["results"]:
+        v = row["verdicts"]
+        share = (v["correct"] + v["wrong"]) / (v["correct"] + v["wrong"] + v["unparsable"] + v["truncated"])
+        assert f"{row['high'] * 100:.1f}] {100 * share:.1f} %" in shown
+
+
+def test_hostile_text_makes_no_element_and_no_script(page: str) -> None:
+    read = Reader(page)
+    tags = {tag for tag, _ in read.elements}
+    assert not tags & {"img", "b", "iframe", "object", "embed", "link"}
+    assert [a["href"] for tag, a in read.elements if tag == "a"] == [
+        "#results", "#what", "#difficulty", "#problems", "#training", "#responses", "#record",
+    ]  # fmt: skip
+    assert not [name for _, attrs in read.elements for name in attrs if name.startswith("on")]
+    assert len([a for tag, a in read.elements if tag == "script" and "data-figure" not in a]) == 2
+    for hostile in (synthetic.SCRIPT, synthetic.CLOSE, synthetic.MARKUP, synthetic.LATEX):
+        assert " ".join(hostile.split()) in read.text
+
+
+def test_plotly_gets_no_markup_from_data(page: str) -> None:
+    # Our own headings are the only tags in any string of any figure: plotly reads HTML in all of them.
+    figures = Reader(page).figures()
+    assert len(figures) == 9  # accuracy, differences, domains, histograms, agreement, 2 arms x 2 phases
+    tags = {
+        tag for figure in figures for string in _strings(figure) for tag in re.findall(r"<[^>]*>", string)
+    }
+    assert tags == {"<b>", "</b>", "<extra>", "</extra>"}
+    headings = [note["text"] for figure in figures for note in figure["layout"].get("annotations", [])]
+    assert any("&lt;a href=" in heading for heading in headings)
+    templates = [t["hovertemplate"] for figure in figures for t in figure["data"] if "hovertemplate" in t]
+    assert all(re.fullmatch(r"seed \d, step %\{x\}: %\{y:.4g\}<extra></extra>", t) for t in templates)
+
+
+def test_the_page_fetches_nothing_and_allows_only_its_two_scripts(page: str) -> None:
+    read = Reader(page)
+    for _, attrs in read.elements:
+        assert "src" not in attrs
+        assert not (attrs.get("href") or "#").startswith(("http", "//"))
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(a["content"] for _, a in read.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+    for script in read.scripts[-2:]:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert policy.count("sha256-") == 2
+
+
+def test_figures_fit_plotlys_own_schema(page: str) -> None:
+    graph_objects = pytest.importorskip("plotly.graph_objects")
+    for figure in Reader(page).figures():
+        graph_objects.Figure(figure)  # raises on any property that plotly does not know
+
+
+def test_one_arm_and_seed_make_the_sentence(fresh: Any) -> None:
+    base, _, last = fresh.summary["results"]
+    fresh.summary["comparisons"][1].update(difference=0.0171, low=-0.008, high=0.0423)
+    shown = Reader(fresh.write()).text
+    assert (
+        f"base {100 * base['accuracy']:.1f} % [{100 * base['low']:.1f}, {100 * base['high']:.1f}] →" in shown
+    )
+    assert f"after 2-rl {100 * last['accuracy']:.1f} %" in shown
+    assert (
+        "on 40 held-out problems; what RL adds over SFT: +1.7 points [−0.8, +4.2], not distinguishable"
+        in shown
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reading"),
+    [
+        (0.001, 0.1, "a gain"),
+        (-0.1, -0.001, "a loss"),
+        (-0.1, 0.1, "not distinguishable from zero"),
+        (0.0, 0.1, "not distinguishable from zero"),
+    ],
+)
+def test_a_difference_is_called_one_only_if_its_interval_excludes_zero(
+    low: float, high: float, reading: str
+) -> None:
+    assert headline.verdict([{"low": low, "high": high}]) == reading
+    assert results.excludes_zero({"low": low, "high": high}) == (reading != "not distinguishable from zero")
+
+
+def test_several_seeds_are_counted_in_the_reading() -> None:
+    gain, none, loss = {"low": 0.01, "high": 0.1}, {"low": -0.1, "high": 0.1}, {"low": -0.1, "high": -0.01}
+    assert headline.verdict([gain, gain]) == "a gain with every seed"
+    assert headline.verdict([none, none]) == "not distinguishable from zero with any seed"
+    assert headline.verdict([gain, none]).startswith("a gain with 1 of 2 seeds, otherwise not")
+    assert headline.verdict([gain, loss]) == "a gain with 1 of 2 seeds, a loss with 1 of 2 seeds"
+
+
+def test_histograms_count_every_problem_once(made: Any) -> None:
+    run = data.load(made.folder)
+    figure = difficulty.histograms(run)
+    assert figure is not None
+    for arm, name in enumerate(run.routes):
+        sizes = {s["set"]: s["len"] for s in run.routes[name].group_by("set").len().to_dicts()}
+        for col in range(2):
+            axis = "x" if arm + col == 0 else f"x{2 * arm + col + 1}"
+            bars = {t["name"]: sum(t["y"]) for t in figure["data"] if t["xaxis"] == axis}
+            assert bars == sizes
+
+
+def test_pass_rates_fall_in_their_own_bar(made: Any) -> None:
+    run = data.load(made.folder)
+    figure = difficulty.histograms(run)
+    assert figure is not None
+    assert run.profiles is not None
+    total = [0] * 5
+    for trace in figure["data"]:
+        if trace["xaxis"] == "x2":
+            assert trace["x"] == [0, 0.25, 0.5, 0.75, 1]
+            total = [a + b for a, b in zip(total, trace["y"], strict=True)]
+    assert total == [run.profiles.filter(pl.col("correct") == c).height for c in range(5)]
+
+
+def test_moving_average_equals_the_mean_of_the_window() -> None:
+    assert curves.moving_average([1.0, 2.0, 6.0, 3.0], 3) == [1.5, 3.0, 11 / 3, 4.5]
+
+
+def test_curves_skip_lines_without_the_key(made: Any) -> None:
+    curve = next(c for c in data.load(made.folder).curves if c.kind == "rl")
+    steps, values = curves.series(curve, "reward")
+    assert steps == [step for step in range(1, 121) if step % 17]
+    assert all(math.isfinite(value) for value in values)
+    assert curves.series(curve, "unparsable+truncated")[1][0] == pytest.approx(0.23 * (1 - 1 / 120))
+
+
+def test_without_a_profile_the_page_says_so(fresh: Any) -> None:
+    fresh.summary["profile"] = None
+    fresh.summary["artifacts"]["profiles"] = None
+    page = fresh.write()
+    assert "No arm needed a profile" in page
+    assert 'id="fig-histograms"' not in page
+    assert "not sampled" in page
+
+
+def test_without_results_the_page_says_so(fresh: Any) -> None:
+    fresh.summary.update(results=[], comparisons=[])
+    fresh.summary["artifacts"]["samples"] = []
+    page = fresh.write()
+    for sentence in (
+        "no evaluation results",
+        "no paired comparisons",
+        "No results by domain",
+        "lists no evaluation",
+    ):
+        assert sentence in page
+
+
+def test_missing_empty_and_broken_training_logs(fresh: Any) -> None:
+    sft, rl = (fresh.folder / c["path"] for c in fresh.summary["artifacts"]["curves"])
+    sft.unlink()
+    rl.write_text("", encoding="utf-8")
+    shown = Reader(fresh.write()).text
+    assert f"{fresh.summary['artifacts']['curves'][0]['path']} is not there" in shown
+    assert "holds no logged step" in shown
+    rl.write_text('{"step": 1, "reward": 0.5}\n{"step": 2, "rew', encoding="utf-8")
+    shown = Reader(fresh.write()).text
+    assert "1 unreadable line, left out" in shown
+    assert "The log has no mixed_groups, completion_length, entropy." in shown
+    fresh.summary["artifacts"]["curves"] = []
+    assert "No training log is listed for this phase." in fresh.write()
+
+
+def test_zero_verdicts_and_null_numbers_show_as_dashes(fresh: Any) -> None:
+    row = fresh.summary["results"][0]
+    row.update(verdicts={}, answered_accuracy=None, mean_tokens=None)
+    fresh.summary["peak_memory_bytes"] = None
+    fresh.summary["arms"][0]["sets"]["rl"]["mean_judge"] = None
+    shown = Reader(fresh.write()).text
+    assert "peak memory –" in shown
+    assert "None" not in shown
+    assert "nan" not in shown
+
+
+def test_long_responses_keep_their_end_and_say_what_is_left_out(page: str) -> None:
+    left_out = re.search(r"\[([\d,]+) characters left out\]", page)
+    assert left_out is not None
+    assert "Whole text: <code>steps/eval-" in page
+
+
+def test_writing_twice_gives_the_same_page_and_leaves_no_part(fresh: Any) -> None:
+    assert fresh.write() == fresh.write()
+    assert not list(fresh.folder.glob("*.part"))
+
+
+def test_lone_surrogates_and_odd_names_do_not_stop_the_page(fresh: Any) -> None:
+    fresh.summary["description"] = "odd \ud800 text"
+    assert "odd ? text" in fresh.write()
+
+
+@pytest.mark.parametrize(
+    ("call", "wanted"),
+    [
+        (text.percent(0.12345), "12.3\u00a0%"),
+        (text.percent(None), "–"),
+        (text.percent(float("nan")), "–"),
+        (text.points(-0.0171), "−1.7"),
+        (text.points(0.0004), "0.0"),
+        (text.points(-0.0004), "0.0"),
+        (text.interval(0.0861, 0.1694), "[8.6, 16.9]"),
+        (text.count(1234567), "1,234,567"),
+        (text.duration(0.44), "0.4\u00a0s"),
+        (text.duration(59.7), "1\u00a0min 00\u00a0s"),
+        (text.duration(512.3), "8\u00a0min 32\u00a0s"),
+        (text.duration(7499), "2\u00a0h 05\u00a0min"),
+        (text.size(3300000000), "3.07\u00a0GiB"),
+        (text.size(512), "512\u00a0B"),
+        (text.big(134515008), "135\u00a0M"),
+        (text.level(0.95), "95\u00a0%"),
+        (text.moment("2026-11-21T12:00:00+00:00"), "2026-11-21 12:00 UTC"),
+        (text.moment("yesterday"), "yesterday"),
+        (text.plain("<b>\n&amp; x", 0), "&lt;b&gt; &amp;amp; x"),
+        (text.plain("abcdef", 4), "abc…"),
+    ],
+)
+def test_numbers_and_texts_read_as_they_should(call: str, wanted: str) -> None:
+    assert call == wanted
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [s for item in value.values() for s in _strings(item)]
+    if isinstance(value, list):
+        return [s for item in value for s in _strings(item)]
+    return [value] if isinstance(value, str) else []
