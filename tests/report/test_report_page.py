@@ -15,6 +15,7 @@ import pytest
 import synthetic
 
 from dereason.report import curves, data, difficulty, headline, results, text
+from dereason.report import page as page_module
 
 
 class Reader(HTMLParser):
@@ -192,6 +193,26 @@ def test_pass_rates_fall_in_their_own_bar(made: Any) -> None:
     assert total == [run.profiles.filter(pl.col("correct") == c).height for c in range(5)]
 
 
+def test_judge_scores_fall_in_the_bar_that_covers_them(made: Any) -> None:
+    run = data.load(made.folder)
+    figure = difficulty.histograms(run)
+    assert figure is not None
+    assert run.profiles is not None
+    scores = run.profiles["judge_expectation"].to_list()
+    first = [trace for trace in figure["data"] if trace["xaxis"] == "x"]
+    centres = first[0]["x"]
+    half = (centres[1] - centres[0]) / 2
+    heights = [sum(column) for column in zip(*(trace["y"] for trace in first), strict=True)]
+    assert heights == [sum(c - half <= score < c + half for score in scores) for c in centres]
+
+
+def test_json_in_a_script_cannot_end_it() -> None:
+    hostile = {"text": [synthetic.CLOSE, "<!--<script>", "\u2028&", math.nan]}
+    dumped = str(page_module._json(hostile))
+    assert not set("<>&\u2028") & set(dumped)
+    assert json.loads(dumped) == {"text": [*hostile["text"][:3], None]}
+
+
 def test_moving_average_equals_the_mean_of_the_window() -> None:
     assert curves.moving_average([1.0, 2.0, 6.0, 3.0], 3) == [1.5, 3.0, 11 / 3, 4.5]
 
@@ -211,6 +232,20 @@ def test_without_a_profile_the_page_says_so(fresh: Any) -> None:
     assert "No arm needed a profile" in page
     assert 'id="fig-histograms"' not in page
     assert "not sampled" in page
+
+
+def test_a_profile_of_judge_scores_only(fresh: Any) -> None:
+    fresh.summary["profile"].update(k=None, sampling=None, spearman=None, verdicts=None)
+    path = fresh.folder / fresh.summary["artifacts"]["profiles"]
+    blank = [
+        pl.lit(None, dtype=t).alias(c) for c, t in {"pass_rate": pl.Float64, "correct": pl.Int32}.items()
+    ]
+    pl.read_parquet(path).with_columns(*blank, pl.lit(0, dtype=pl.Int32).alias("n")).write_parquet(path)
+    page = fresh.write()
+    assert "No responses were sampled for the profile." in page
+    assert "one of the two was not measured" in page
+    assert 'id="fig-histograms"' in page
+    assert 'id="fig-agreement"' not in page
 
 
 def test_without_results_the_page_says_so(fresh: Any) -> None:

@@ -56,7 +56,7 @@ class Judge(Settings):
         text = question.strip()
         if options:
             text += "\n" + "\n".join(f"- {option}" for option in options)
-        return [{"role": "user", "content": f"{self.rubric}\n\nProblem: {text}\n\nScore (1-5):"}]
+        return [{"role": "user", "content": f"{self.rubric}\n\nProblem: {text}\n\nScore:"}]
 
 
 def judge_scores(

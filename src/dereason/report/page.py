@@ -118,7 +118,7 @@ def _json(figure: style.Figure | None) -> Any:
     from markupsafe import Markup
 
     dumped = json.dumps(_clean(figure), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for sign in "":
+    for sign in "<>&":
         dumped = dumped.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(dumped)
 

@@ -249,7 +249,7 @@ def _domains(run: Run, arms: list[str], sizes: dict[str, int], top: float) -> Fi
             result = run.result(arm, seed, stage_name)
             if result is None:
                 continue
-            offset = 0.0 if len(kinds) == 1 else (slot / (len(kinds) - 1) - 0.5) * 0.66
+            offset = 0.0 if len(kinds) == 1 else (slot / (len(kinds) - 1) - 0.5) * 0.58
             label, colour = stage(stage_name), style.phase_colour(kind)
             found = [
                 (at, name, result["by_domain"][name])

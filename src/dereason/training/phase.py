@@ -22,7 +22,13 @@ from typing import Any
 import polars as pl
 
 from dereason.errors import DereasonError
-from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights, resolve_device
+from dereason.lm.local.model import (
+    ModelSettings,
+    load_tokenizer,
+    load_weights,
+    quiet_libraries,
+    resolve_device,
+)
 from dereason.lm.prompts import Prompt, template_hash
 from dereason.settings import Settings
 
@@ -194,11 +200,11 @@ def _json_line(line: str) -> dict[str, Any] | None:
 @contextmanager
 def guarded(micro_batch: int) -> Iterator[None]:
     """Turn running out of memory into one line with a mend; keep library chatter off the screen."""
+    import datasets
     import torch
-    from transformers.utils import logging as hf_logging
 
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    quiet_libraries()
+    datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -218,6 +224,14 @@ def _out_of_memory(micro_batch: int) -> DereasonError:
         "lower optimiser.micro_batch (the result does not depend on it) or set "
         "optimiser.gradient_checkpointing=true; finished steps and checkpoints are kept",
     )
+
+
+def train(trainer: Any, resume: Path | None) -> None:
+    """Train, from the checkpoint where there is one; what transformers would print goes to ``metrics.jsonl``."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
 def save_model(trainer: Any, tokenizer: Any, out: Path) -> None:

@@ -33,6 +33,7 @@ from dereason.training.phase import (
     load_student,
     make_callback,
     save_model,
+    train,
     trainer_arguments,
 )
 from dereason.training.rewards import REWARDS
@@ -178,7 +179,7 @@ def run_rl(
             callbacks=[make_callback(work, METRICS, progress, resumed_at)],
         )
         trainer.use_engine = settings.rollouts == "engine"
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        train(trainer, resume)
         save_model(trainer, tokenizer, out)
     table = rollout_table(work)
     generated = int(table["tokens"].sum())

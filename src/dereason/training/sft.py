@@ -25,6 +25,7 @@ from dereason.training.phase import (
     load_student,
     make_callback,
     save_model,
+    train,
     trainer_arguments,
 )
 
@@ -127,7 +128,7 @@ def run_sft(
                 make_callback(work, METRICS, progress, int(resume.name.rsplit("-", 1)[-1]) if resume else 0)
             ],
         )
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        train(trainer, resume)
         save_model(trainer, tokenizer, out)
     return PhaseResult(
         model=out,

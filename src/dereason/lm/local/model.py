@@ -88,6 +88,14 @@ def model_path(settings: ModelSettings) -> str:
     return str(embedded.ensure()) if settings.name == embedded.NAME else settings.name
 
 
+def quiet_libraries() -> None:
+    """Keep transformers' bars and notices off the screen: steps have bars of their own."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def load_tokenizer(settings: ModelSettings) -> Any:
     """The model's tokenizer, with a pad token and a chat template (a plain one where it has none).
 
@@ -96,6 +104,7 @@ def load_tokenizer(settings: ModelSettings) -> Any:
     """
     from transformers import AutoTokenizer
 
+    quiet_libraries()
     path = model_path(settings)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=settings.revision or "main")

@@ -1,0 +1,320 @@
+"""SFT and RL phases on a two-layer model: the loss, the hand-off, and resuming to the same weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from dereason.errors import DereasonError
+from dereason.lm.local.model import LocalModel, ModelSettings
+from dereason.lm.prompts import Prompt
+from dereason.problems.schema import frame
+from dereason.training import phase as phase_module
+from dereason.training.phase import Optimiser, guarded, last_checkpoint
+from dereason.training.rl import RL, rollout_table, run_rl
+from dereason.training.sft import SFT, run_sft
+
+PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
+
+
+@pytest.fixture(scope="module")
+def pool() -> pl.DataFrame:
+    return frame(
+        "problem",
+        [
+            {
+                "id": f"p{i}",
+                "question": f"What is {i} + {i * i}?" + " Think." * (i % 3),
+                "answer": str(i + i * i),
+                "domain": "sum",
+                "source": "test",
+            }
+            for i in range(12)
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def targets(pool: pl.DataFrame) -> pl.DataFrame:
+    return frame(
+        "target",
+        [
+            {"problem_id": r["id"], "response": f"\\boxed{{{r['answer']}}}", "origin": "reference", "accepted": True}
+            for r in pool.iter_rows(named=True)
+        ],
+    )
+
+
+def sft(model: Path, pool: pl.DataFrame, targets: pl.DataFrame, folder: Path, **kw: object) -> Path:
+    settings = SFT(
+        epochs=2,
+        batch=4,
+        optimiser=Optimiser(learning_rate=1e-3, micro_batch=2, checkpoint_every=2, warmup_ratio=0.1),
+    ).model_copy(update=kw)
+    run_sft(
+        ModelSettings(name=str(model)),
+        PROMPT,
+        pool,
+        targets,
+        settings,
+        out=folder / "model",
+        work=folder,
+        seed=3,
+    )
+    return folder / "model"
+
+
+def rl(model: Path, pool: pl.DataFrame, folder: Path, **kw: object) -> Path:
+    settings = RL(
+        steps=4,
+        prompts_per_generation=2,
+        group_size=4,
+        max_new_tokens=6,
+        optimiser=Optimiser(learning_rate=1e-2, micro_batch=4, checkpoint_every=2),
+    ).model_copy(update=kw)
+    run_rl(
+        ModelSettings(name=str(model)),
+        PROMPT,
+        pool,
+        settings,
+        identity="test",
+        out=folder / "model",
+        work=folder,
+        seed=3,
+    )
+    return folder / "model"
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    left, right = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_sft_loss_is_the_mean_over_response_tokens_of_the_whole_batch(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
+) -> None:
+    """One optimiser step over all targets, in micro-batches: the logged loss against float64 by hand."""
+    sft(tiny_model, pool, targets, tmp_path, epochs=1, batch=12)
+    lm = LocalModel(ModelSettings(name=str(tiny_model)))
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
+    total = count = 0.0
+    for row, response in zip(pool.iter_rows(named=True), targets["response"], strict=True):
+        chat = PROMPT.messages(row["question"])
+        start = len(lm.encode(chat))
+        whole = lm.tokenizer.apply_chat_template(
+            [*chat, {"role": "assistant", "content": response}], tokenize=True, return_dict=True
+        )["input_ids"]
+        with torch.inference_mode():
+            logps = torch.log_softmax(model(input_ids=torch.tensor([whole])).logits[0], -1)
+        total -= sum(float(logps[t - 1, whole[t]]) for t in range(start, len(whole)))
+        count += len(whole) - start
+    assert lines(tmp_path)[0]["loss"] == pytest.approx(total / count, rel=2e-4)  # TRL rounds what it logs
+
+
+def test_sft_learns_and_leaves_a_model_with_its_template(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
+) -> None:
+    out = sft(tiny_model, pool, targets, tmp_path, epochs=6)
+    losses = [x["loss"] for x in lines(tmp_path)]
+    assert len(losses) == 18
+    assert losses[-1] < losses[0] - 1
+    before, after = (LocalModel(ModelSettings(name=str(p))) for p in (tiny_model, out))
+    assert before.template_hash() == after.template_hash()
+    assert after.model.generation_config.eos_token_id == before.model.generation_config.eos_token_id
+
+
+class Killed(BaseException):
+    """Stands for a kill: no handler may catch it."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Stop the phase right after the optimiser step, wherever its last checkpoint is."""
+    original = phase_module.make_callback
+
+    def make(work: Path, names: dict[str, str], progress: object, resumed_at: int) -> object:
+        callback = original(work, names, progress, resumed_at)  # type: ignore[arg-type]
+        log = callback.on_log
+
+        def on_log(args: object, state: object, control: object, **kw: object) -> None:
+            log(args, state, control, **kw)
+            if state.global_step == step:  # type: ignore[attr-defined]
+                raise Killed
+
+        callback.on_log = on_log
+        return callback
+
+    for module in ("sft", "rl"):
+        monkeypatch.setattr(f"dereason.training.{module}.make_callback", make)
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_a_killed_sft_phase_ends_with_the_same_weights(
+    step: int,
+    tiny_model: Path,
+    pool: pl.DataFrame,
+    targets: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = sft(tiny_model, pool, targets, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_after(patch, step)
+        with pytest.raises(Killed):
+            sft(tiny_model, pool, targets, tmp_path / "cut")
+    resumed = sft(tiny_model, pool, targets, tmp_path / "cut")
+    assert same_weights(whole, resumed)
+    assert not same_weights(whole, tiny_model)
+    steps = [x["step"] for x in lines(tmp_path / "cut")]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    values = ("step", "loss", "learning_rate", "grad_norm")
+    cut, uncut = ([{k: x[k] for k in values} for x in lines(tmp_path / f)] for f in ("cut", "whole"))
+    assert cut == uncut
+
+
+@pytest.mark.parametrize(("updates", "step"), [(1, 1), (1, 3), (2, 3)])
+def test_a_killed_rl_phase_ends_with_the_same_weights_and_rollouts(
+    updates: int, step: int, tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with two updates a generation, where plain TRL loses the buffered rollouts."""
+    plant_rewards(monkeypatch)
+    whole = rl(tiny_model, pool, tmp_path / "whole", updates_per_generation=updates)
+    with monkeypatch.context() as patch:
+        kill_after(patch, step)
+        with pytest.raises(Killed):
+            rl(tiny_model, pool, tmp_path / "cut", updates_per_generation=updates)
+    resumed = rl(tiny_model, pool, tmp_path / "cut", updates_per_generation=updates)
+    assert same_weights(whole, resumed)
+    assert not same_weights(whole, tiny_model)
+    assert rollout_table(tmp_path / "cut").equals(rollout_table(tmp_path / "whole"))
+
+
+def plant_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model never answers right: reward the length of its text, so that there is a gradient."""
+    from dereason.training import rewards
+
+    monkeypatch.setitem(
+        rewards.REWARDS, "correctness", lambda judged, rows: [float(i % 3 == 0) for i in range(len(judged))]
+    )
+
+
+def test_a_half_written_checkpoint_is_never_chosen(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    for step, marked in ((2, True), (10, True), (12, False)):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if marked:
+            (folder / "checkpoint-complete").touch()
+    found = last_checkpoint(tmp_path)
+    assert found is not None
+    assert found.name == "checkpoint-10"
+
+
+def test_rollouts_are_samples_with_verdicts(
+    tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_rewards(monkeypatch)
+    rl(tiny_model, pool, tmp_path, steps=2)
+    table = rollout_table(tmp_path)
+    assert table.height == 2 * 2 * 4
+    assert set(table["purpose"]) == {"rollout"}
+    assert table.group_by("step", "problem_id").len()["len"].to_list() == [4, 4, 4, 4]
+    assert set(table["verdict"]) <= {"wrong", "unparsable", "truncated", "correct"}
+    assert (table["tokens"] <= 6).all()
+    assert (table.filter("hit_limit")["tokens"] == 6).all()
+    first = lines(tmp_path)[0]
+    assert {"reward", "mixed_groups", "completion_length", "entropy", "wrong", "truncated"} <= first.keys()
+    assert first["reward"] == pytest.approx(3 / 8)
+    shares = [first[v] for v in ("correct", "wrong", "unparsable", "truncated", "error")]
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_engine_and_transformers_rollouts_feed_the_same_trainer(
+    tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_rewards(monkeypatch)
+    for name in ("engine", "transformers"):
+        out = rl(tiny_model, pool, tmp_path / name, steps=1, rollouts=name)
+        assert rollout_table(tmp_path / name).height == 8
+        assert not same_weights(out, tiny_model)
+
+
+def test_phases_chain_in_any_order(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_rewards(monkeypatch)
+    first = rl(tiny_model, pool, tmp_path / "1", steps=1)
+    second = sft(first, pool, targets, tmp_path / "2", epochs=1)
+    third = rl(second, pool, tmp_path / "3", steps=1)
+    assert not same_weights(second, third)
+
+
+def test_another_template_at_the_hand_off_is_refused(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_start|>", "<<"))
+    expected = LocalModel(ModelSettings(name=str(tiny_model))).template_hash()
+    with pytest.raises(DereasonError, match="renders chats differently"):
+        run_sft(
+            ModelSettings(name=str(other)),
+            PROMPT,
+            pool,
+            targets,
+            SFT(),
+            out=tmp_path / "out",
+            work=tmp_path / "work",
+            seed=0,
+            expected_hash=expected,
+        )
+
+
+def test_bad_settings_are_refused_with_the_field(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(DereasonError, match="sft batch 5 is not a multiple"):
+        sft(tiny_model, pool, targets, tmp_path, batch=5)
+    with pytest.raises(DereasonError, match=r"problem 'p\d+' is \d+ tokens long"):
+        sft(tiny_model, pool, targets, tmp_path, max_length=8)
+    with pytest.raises(DereasonError, match="fewer than prompts_per_generation"):
+        rl(tiny_model, pool, tmp_path, prompts_per_generation=64)
+    with pytest.raises(DereasonError, match="no problem has the id"):
+        sft(tiny_model, pool.head(3), targets, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_phase_and_keeps_the_checkpoint(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(DereasonError, match=r"(loss|grad_norm) became (nan|inf)"):
+        sft(
+            tiny_model,
+            pool,
+            targets,
+            tmp_path,
+            optimiser=Optimiser(learning_rate=1e30, micro_batch=2, checkpoint_every=1, max_grad_norm=1e30),
+        )
+    assert last_checkpoint(tmp_path) is not None
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")]
+)
+def test_out_of_memory_names_the_mend(error: Exception) -> None:
+    def fail() -> None:
+        with guarded(8):
+            raise error
+
+    with pytest.raises(DereasonError, match="micro_batch"):
+        fail()
