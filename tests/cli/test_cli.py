@@ -29,7 +29,12 @@ def test_help_imports_nothing_heavy() -> None:
 def pool_file(folder: Path, rows: list[dict[str, object]] | None = None) -> Path:
     path = folder / "pool.jsonl"
     rows = rows or [
-        {"id": f"p{i}", "question": f"What is {i} + 1?", "answer": str(i + 1), "solution": f"{i} + 1 = {i + 1}"}
+        {
+            "id": f"p{i}",
+            "question": f"What is {i} + 1?",
+            "answer": str(i + 1),
+            "solution": f"{i} + 1 = {i + 1}",
+        }
         for i in range(8)
     ]
     path.write_text("\n".join(json.dumps(r) for r in rows))
@@ -51,7 +56,10 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     [
         ('{"id": "a", "question": "q", "answer": "1"}\n{"id": "b", ', "row 2 is not JSON"),
         ('{"id": "a", "question": "q", "answer": "1"}\n[1]', "row 2 is a list"),
-        ('{"id": "a", "question": "q", "answer": "1"}\n{"id": "a", "question": "r", "answer": "1"}', "rows? 1"),
+        (
+            '{"id": "a", "question": "q", "answer": "1"}\n{"id": "a", "question": "r", "answer": "1"}',
+            "rows? 1",
+        ),
         ('{"id": "a", "question": "q", "answer": "1"}\n{"id": "b", "question": "r", "answer": " "}', "row 2"),
         ('{"id": "a", "answer": "1"}', "row 1 has no text in the field 'question'"),
         ("", "no problems in it"),
@@ -95,7 +103,16 @@ def test_a_full_disk_is_named(
         raise OSError(28, "No space left on device", str(tmp_path))
 
     monkeypatch.setattr("dereason.pipeline.actions.write_table", full)
-    arguments = ["route", str(pool_file(tmp_path)), "--policy", "all", "--set", "set=rl", "--out", str(tmp_path / "r")]
+    arguments = [
+        "route",
+        str(pool_file(tmp_path)),
+        "--policy",
+        "all",
+        "--set",
+        "set=rl",
+        "--out",
+        str(tmp_path / "r"),
+    ]
     error = fails(capsys, arguments)
     assert "the disk is full" in error
     assert "kept" in error
@@ -112,11 +129,20 @@ def test_route_and_supervise_over_files(tmp_path: Path, capsys: pytest.CaptureFi
             "model": ["m"] * 8,
             "n": [4] * 8,
             "correct": [0, 0, 1, 1, 2, 3, 4, 4],
-            "pass_rate": [0, 0, 0.25, 0.25, 0.5, 0.75, 1, 1],
+            "pass_rate": [0.0, 0.0, 0.25, 0.25, 0.5, 0.75, 1.0, 1.0],
         }
     ).write_parquet(profiles)
     routed = tmp_path / "routed"
-    command = ["route", str(pool), "--profiles", str(profiles), "--policy", "quantile", "--set", "score=pass_rate"]
+    command = [
+        "route",
+        str(pool),
+        "--profiles",
+        str(profiles),
+        "--policy",
+        "quantile",
+        "--set",
+        "score=pass_rate",
+    ]
     assert main([*command, "--set", "rl_fraction=0.25", "--out", str(routed), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["info"]["sets"] == {"rl": 2, "sft": 6}
     routes = pl.read_parquet(routed / "routes.parquet")
@@ -164,7 +190,14 @@ def test_the_papers_recipe_plans_without_its_pool(tmp_path: Path, capsys: pytest
     assert "not downloaded" in plan["pool"]["note"]
     dereason = plan["sets"]["dereason"]
     assert dereason["rl"]["known_after"] == "profile"
-    assert {row["kind"] for row in plan["steps"]} >= {"judge", "route", "targets", "train-sft", "train-rl", "eval"}
+    assert {row["kind"] for row in plan["steps"]} >= {
+        "judge",
+        "route",
+        "targets",
+        "train-sft",
+        "train-rl",
+        "eval",
+    }
     assert not (tmp_path / "run").exists(), "a plan writes nothing"
     assert main(["run", "dereason-qwen3-4b", "--dry-run", "--run-dir", str(tmp_path / "run")]) == 0
     assert "known after profile" in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")

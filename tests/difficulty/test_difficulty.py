@@ -22,7 +22,13 @@ def problems(count: int) -> pl.DataFrame:
     return frame(
         "problem",
         [
-            {"id": f"p{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i), "domain": "sum", "source": "test"}
+            {
+                "id": f"p{i}",
+                "question": f"What is {i} + {i}?",
+                "answer": str(2 * i),
+                "domain": "sum",
+                "source": "test",
+            }
             for i in range(count)
         ],
     )
@@ -96,9 +102,7 @@ def test_few_and_many_failures_are_different_profiles() -> None:
 def test_profiles_hold_one_row_a_problem_with_provenance() -> None:
     pool = problems(2)
     rates = pass_rates(frame("sample", [sample("p1", "correct"), sample("p0", "wrong")]))
-    table = build_profiles(
-        pool, model="m", scores=None, rates=rates, judge_model=None, provenance={"verifier": "1"}
-    )
+    table = build_profiles(pool, model="m", scores=None, rates=rates, judge_model=None, provenance={"verifier": "1"})
     assert table["problem_id"].to_list() == ["p0", "p1"]
     assert table["pass_rate"].to_list() == [0.0, 1.0]
     assert table["judge_expectation"].to_list() == [None, None]

@@ -19,9 +19,7 @@ def exact_bootstrap_cdf(values: list[float], at: float) -> float:
     return sum(mean <= at + 1e-12 for mean in means) / len(means)
 
 
-@pytest.mark.parametrize(
-    "outcomes", [[(0, 4), (1, 4), (4, 4), (2, 4)], [(0, 1), (1, 1), (1, 1), (1, 2), (3, 4)]]
-)
+@pytest.mark.parametrize("outcomes", [[(0, 4), (1, 4), (4, 4), (2, 4)], [(0, 1), (1, 1), (1, 1), (1, 2), (3, 4)]])
 def test_accuracy_against_enumeration(outcomes: list[tuple[int, int]]) -> None:
     rates = [c / n for c, n in outcomes]
     interval = accuracy_interval(outcomes, level=0.8, resamples=100_000)
@@ -213,9 +211,7 @@ def test_spearman_only_sees_ranks() -> None:
     plain, stretched = spearman(list(x), list(y)), spearman(list(np.exp(x)), list(y**3))
     assert plain is not None
     assert stretched is not None
-    assert (plain.estimate, plain.low, plain.high) == pytest.approx(
-        (stretched.estimate, stretched.low, stretched.high)
-    )
+    assert (plain.estimate, plain.low, plain.high) == pytest.approx((stretched.estimate, stretched.low, stretched.high))
 
 
 def test_spearman_coverage() -> None:

@@ -33,9 +33,7 @@ def test_docs_build_without_warnings(tmp_path: Path) -> None:
     assert (tmp_path / "html" / "index.html").is_file()
 
 
-@pytest.mark.parametrize(
-    "link", ["[x](missing.md)", "[x](#no-such-heading)", "[x](other.md#no-such-heading)"]
-)
+@pytest.mark.parametrize("link", ["[x](missing.md)", "[x](#no-such-heading)", "[x](other.md#no-such-heading)"])
 def test_a_dead_link_fails_the_build(tmp_path: Path, link: str) -> None:
     source = tmp_path / "docs"
     source.mkdir()

@@ -37,7 +37,7 @@ def reference(model: torch.nn.Module, prompt: list[int], length: int, stops: lis
 
 
 def test_greedy_is_transformers_generate_token_for_token_in_float64(double: torch.nn.Module) -> None:
-    prompts = [HEAD + [7, 8, 9], HEAD + [500], HEAD + [40, 41, 42, 43, 44, 45]]
+    prompts = [[*HEAD, 7, 8, 9], [*HEAD, 500], [*HEAD, 40, 41, 42, 43, 44, 45]]
     expected = [reference(double, p, 12, [2]) for p in prompts]
     # a token in the middle of one answer made a stop token: rows now finish at different times
     stops = [2, expected[1][4]]
@@ -54,7 +54,7 @@ def test_prompts_without_a_shared_prefix_are_decoded_alike(double: torch.nn.Modu
 
 
 def test_prefill_logits_equal_a_plain_forward_pass(double: torch.nn.Module) -> None:
-    prompts = [HEAD + [7, 8, 9], HEAD + [500], HEAD + [40, 41]]
+    prompts = [[*HEAD, 7, 8, 9], [*HEAD, 500], [*HEAD, 40, 41]]
     assert shared_prefix(prompts) == len(HEAD)
     with torch.inference_mode():
         _, logits, mask, positions = prefill(double, prompts, 2)
@@ -67,8 +67,8 @@ def test_prefill_logits_equal_a_plain_forward_pass(double: torch.nn.Module) -> N
 @pytest.mark.parametrize(
     ("prompts", "expected"),
     [
-        ([HEAD + [1], HEAD + [2]], 20),
-        ([HEAD, HEAD + [2]], 19),  # every prompt keeps a token of its own
+        ([[*HEAD, 1], [*HEAD, 2]], 20),
+        ([HEAD, [*HEAD, 2]], 19),  # every prompt keeps a token of its own
         ([HEAD, HEAD], 19),
         ([HEAD], 0),
         ([[1, 2, 3, 4], [1, 2, 3, 5]], 0),  # too short to pay
@@ -79,7 +79,7 @@ def test_shared_prefix(prompts: list[list[int]], expected: int) -> None:
 
 
 def test_a_sample_does_not_depend_on_its_neighbours(double: torch.nn.Module) -> None:
-    prompts = [HEAD + [7, 8, 9], HEAD + [500], HEAD + [40, 41, 42]]
+    prompts = [[*HEAD, 7, 8, 9], [*HEAD, 500], [*HEAD, 40, 41, 42]]
     together = run(double, prompts, n=3, temperature=1.0, seed=5)
     alone = [run(double, [p], n=3, temperature=1.0, seed=5)[0] for p in prompts]
     assert together == alone

@@ -36,18 +36,30 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("epochs: 1", "epoch: 1", r"line 10: arms\.0\.phases\.0\.epoch: unknown key — did you mean 'epochs'\?"),
+        (
+            "epochs: 1",
+            "epoch: 1",
+            r"line 10: arms\.0\.phases\.0\.epoch: unknown key — did you mean 'epochs'\?",
+        ),
         ("epochs: 1", "epochs: many", r"line 10: arms\.0\.phases\.0\.epochs: .*got 'many'"),
         ("policy: quantile", "policy: quantil", r"line 7: arms\.0\.route"),
         ("name: mini", "name: a/b", r"line 1: name: .*got 'a/b'"),
         ("name: mini", "nam: mini", r"(name: missing|nam: unknown key)"),
-        ("kind: rl", "kind: rl\n        set: gold", r"phases\[1\]\.set is 'gold', which the policy 'quantile'"),
+        (
+            "kind: rl",
+            "kind: rl\n        set: gold",
+            r"phases\[1\]\.set is 'gold', which the policy 'quantile'",
+        ),
         ("{policy: quantile}", "{policy: random, like: nobody}", r"names no arm"),
         ("{policy: quantile}", "{policy: random, like: split}", r"circle: split -> split"),
         ("path: pool.jsonl}", "path: pool.jsonl", r"line \d+: not YAML"),
         ("epochs: 1", "epochs: 1\n        epochs: 2", r"line 11: the key 'epochs' stands twice"),
         ("name: mini", "name: mini\nseeds: [1, 1]", r"line 2: seeds: a seed stands twice"),
-        ("name: mini", "name: mini\nprofile: {judge: {enabled: false}}", r"routes by judge, and profile\.judge\.enabled"),
+        (
+            "name: mini",
+            "name: mini\nprofile: {judge: {enabled: false}}",
+            r"routes by judge, and profile\.judge\.enabled",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -52,6 +52,13 @@ def _small(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture
+def pair(tmp_path: Path) -> Made:
+    """A small run of two arms with different phases and one seed that a test may change."""
+    arms = {"dereason": ["sft", "rl"], "random": ["rl"]}
+    return Made(tmp_path, write_run(tmp_path, arms=arms, seeds=(0,), n_train=60, n_test=40, steps=12))
+
+
+@pytest.fixture
 def fresh(_small: Made, tmp_path: Path) -> Made:
     """A small run (one arm, one seed) that a test may change."""
     shutil.copytree(_small.folder, tmp_path / "run")

@@ -55,6 +55,7 @@ def write_run(
         "samples": [],
     }
     out_arms, results, comparisons = [], [], []
+    last: dict[int, list[dict[str, Any]]] = {seed: [] for seed in seeds}
     for number, (arm, kinds) in enumerate(arms.items()):
         sets = _route(folder, rng, number, arm, train, profiles, artifacts)
         phases = []
@@ -76,11 +77,16 @@ def write_run(
                 stage = "base" if kind == "base" else f"{index}-{kind}"
                 if kind != "base":
                     _curve(folder, rng, number, arm, seed, index, kind, steps, artifacts)
-                result = _evaluate(folder, rng, number, arm, seed, index, stage, kind, test, artifacts)
+                if kind == "base" and results:  # as in a real run: one evaluation for all arms and seeds
+                    result = results[0] | {"arm": arm, "seed": seed}
+                    artifacts["samples"].append(artifacts["samples"][0] | {"arm": arm, "seed": seed})
+                else:
+                    result = _evaluate(folder, rng, number, arm, seed, index, stage, kind, test, artifacts)
                 results.append(result)
                 if before is not None:
                     comparisons.append(_compare(arm, seed, before, result))
                 before = result
+            last[seed].append(result)
     summary = {
         "schema_version": 1,
         "name": f"synthetic {SCRIPT}",
@@ -104,13 +110,16 @@ def write_run(
         },
         "profile": {
             "k": 4, "sampling": {"temperature": 0.7, "max_new_tokens": 48},
-            "spearman": {"value": -0.412, "low": -0.493, "high": -0.322, "n": n_train},
+            "spearman": {"value": -0.412, "low": -0.493, "high": -0.322, "level": 0.9, "n": n_train},
             "verdicts": {"correct": 212, "wrong": 821, "unparsable": 65, "truncated": 502, "error": 0},
             "warnings": [f"judge scores span 0.5 of 4 points {SCRIPT}"],
         } if profile else None,
         "arms": out_arms,
         "results": results,
         "comparisons": comparisons,
+        "arm_comparisons": [
+            _compare_arms(rows[0], row) for rows in last.values() for row in rows[1:]
+        ],
         "steps": [
             {"name": name, "key": key, "seconds": seconds, "cached": cached, "path": f"steps/{name}-{key}"}
             for name, key, seconds, cached in (
@@ -274,9 +283,7 @@ def _evaluate(
         mine = [str(r["verdict"]) for r, p in zip(rows, test, strict=True) if p["domain"] == name]
         if mine:
             value = _share(mine.count("correct"), len(mine))
-            by_domain[name] = dict(zip(("accuracy", "low", "high"), value, strict=True)) | {
-                "n_problems": len(mine)
-            }
+            by_domain[name] = dict(zip(("accuracy", "low", "high"), value, strict=True)) | {"n_problems": len(mine)}
     answered = verdicts["correct"] + verdicts["wrong"]
     return {
         "arm": arm, "seed": seed, "stage": stage, "phase": index, "accuracy": accuracy, "low": low,
@@ -293,6 +300,14 @@ def _compare(arm: str, seed: int, before: dict[str, Any], after: dict[str, Any])
         "arm": arm, "seed": seed, "from": before["stage"], "to": after["stage"], "difference": difference,
         "low": difference - 0.058, "high": difference + 0.061, "level": 0.95,
         "n_problems": after["n_problems"],
+    }  # fmt: skip
+
+
+def _compare_arms(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    row = _compare("", first["seed"], first, other)
+    del row["arm"]
+    return row | {
+        "from": first["arm"], "to": other["arm"], "stage_from": first["stage"], "stage_to": other["stage"],
     }  # fmt: skip
 
 

@@ -27,9 +27,7 @@ def test_summary_is_no_json(tmp_path: Any) -> None:
 @pytest.mark.parametrize("version", [2, "1", None])
 def test_unknown_version(fresh: Any, version: object) -> None:
     fresh.summary["schema_version"] = version
-    with pytest.raises(
-        DereasonError, match=r"schema_version is .* reads 1 — write the report with the version"
-    ):
+    with pytest.raises(DereasonError, match=r"schema_version is .* reads 1 — write the report with the version"):
         fresh.write()
 
 
@@ -42,7 +40,8 @@ def test_summary_that_is_a_list(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("remove", "named"),
     [(("results",), "it has no results"), (("model", "note"), "model has no note"),
-     (("results", 1, "low"), r"results\[1\] has no low")],
+     (("results", 1, "low"), r"results\[1\] has no low"),
+     (("comparisons", 0, "level"), r"comparisons\[0\] has no level")],
 )  # fmt: skip
 def test_missing_keys_are_named(fresh: Any, remove: tuple[Any, ...], named: str) -> None:
     inner = fresh.summary
@@ -53,9 +52,13 @@ def test_missing_keys_are_named(fresh: Any, remove: tuple[Any, ...], named: str)
         fresh.write()
 
 
-@pytest.mark.parametrize(
-    "kind", ["train_problems", "test_problems", "profiles", "routes", "targets", "samples"]
-)
+def test_a_missing_key_of_an_arm_comparison_is_named(pair: Any) -> None:
+    del pair.summary["arm_comparisons"][0]["stage_to"]
+    with pytest.raises(DereasonError, match=r"arm_comparisons\[0\] has no stage_to"):
+        pair.write()
+
+
+@pytest.mark.parametrize("kind", ["train_problems", "test_problems", "profiles", "routes", "targets", "samples"])
 def test_a_missing_table_is_named(fresh: Any, kind: str) -> None:
     listed = fresh.summary["artifacts"][kind]
     if isinstance(listed, list):
@@ -96,8 +99,6 @@ def test_an_error_leaves_the_old_page(fresh: Any) -> None:
 
 
 def test_importing_the_room_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, dereason.report; print([m for m in ('polars', 'plotly', 'jinja2') if m in sys.modules])"
-    )
+    code = "import sys, dereason.report; print([m for m in ('polars', 'plotly', 'jinja2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -56,9 +56,8 @@ class Reader(HTMLParser):
 def test_every_number_of_the_results_is_on_the_page(made: Any, page: str) -> None:
     shown = Reader(page).text
     for row in made.summary["results"]:
-        cells = (
-            f"{row['seed']} {100 * row['accuracy']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-        )
+        seed = "all" if row["stage"] == "base" else row["seed"]
+        cells = f"{seed} {100 * row['accuracy']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         assert cells in shown
         assert f"{100 * row['answered_accuracy']:.1f} %" in shown
     for row in made.summary["comparisons"]:
@@ -68,7 +67,10 @@ def test_every_number_of_the_results_is_on_the_page(made: Any, page: str) -> Non
     assert "3.07 GiB" in shown
     assert "135 M parameters" in shown
     assert "8 min 32 s" in shown
-    assert "−0.41 [−0.49, −0.32]" in shown
+    for row in made.summary["arm_comparisons"]:
+        sign = "+" if row["difference"] > 0 else "−"
+        assert f"{row['seed']} {sign}{abs(100 * row['difference']):.1f} [" in shown
+    assert "−0.41 [−0.49, −0.32] (90 % interval, n = 400 problems)" in shown
     assert "SmolLM2-135M-Instruct, dequantised 4-bit (Q4_1)" in shown
 
 
@@ -97,9 +99,7 @@ def test_plotly_gets_no_markup_from_data(page: str) -> None:
     # Our own headings are the only tags in any string of any figure: plotly reads HTML in all of them.
     figures = Reader(page).figures()
     assert len(figures) == 9  # accuracy, differences, domains, histograms, agreement, 2 arms x 2 phases
-    tags = {
-        tag for figure in figures for string in _strings(figure) for tag in re.findall(r"<[^>]*>", string)
-    }
+    tags = {tag for figure in figures for string in _strings(figure) for tag in re.findall(r"<[^>]*>", string)}
     assert tags == {"<b>", "</b>", "<extra>", "</extra>"}
     headings = [note["text"] for figure in figures for note in figure["layout"].get("annotations", [])]
     assert any("&lt;a href=" in heading for heading in headings)
@@ -134,14 +134,9 @@ def test_one_arm_and_seed_make_the_sentence(fresh: Any) -> None:
     base, _, last = fresh.summary["results"]
     fresh.summary["comparisons"][1].update(difference=0.0171, low=-0.008, high=0.0423)
     shown = Reader(fresh.write()).text
-    assert (
-        f"base {100 * base['accuracy']:.1f} % [{100 * base['low']:.1f}, {100 * base['high']:.1f}] →" in shown
-    )
+    assert f"base {100 * base['accuracy']:.1f} % [{100 * base['low']:.1f}, {100 * base['high']:.1f}] →" in shown
     assert f"after 2-rl {100 * last['accuracy']:.1f} %" in shown
-    assert (
-        "on 40 held-out problems; what RL adds over SFT: +1.7 points [−0.8, +4.2], not distinguishable"
-        in shown
-    )
+    assert "on 40 held-out problems; what RL adds over SFT: +1.7 points [−0.8, +4.2], not distinguishable" in shown
 
 
 @pytest.mark.parametrize(
@@ -153,9 +148,7 @@ def test_one_arm_and_seed_make_the_sentence(fresh: Any) -> None:
         (0.0, 0.1, "not distinguishable from zero"),
     ],
 )
-def test_a_difference_is_called_one_only_if_its_interval_excludes_zero(
-    low: float, high: float, reading: str
-) -> None:
+def test_a_difference_is_called_one_only_if_its_interval_excludes_zero(low: float, high: float, reading: str) -> None:
     assert headline.verdict([{"low": low, "high": high}]) == reading
     assert results.excludes_zero({"low": low, "high": high}) == (reading != "not distinguishable from zero")
 
@@ -166,6 +159,90 @@ def test_several_seeds_are_counted_in_the_reading() -> None:
     assert headline.verdict([none, none]) == "not distinguishable from zero with any seed"
     assert headline.verdict([gain, none]).startswith("a gain with 1 of 2 seeds, otherwise not")
     assert headline.verdict([gain, loss]) == "a gain with 1 of 2 seeds, a loss with 1 of 2 seeds"
+
+
+def test_two_arms_are_compared_in_a_sentence_and_a_table(pair: Any) -> None:
+    pair.summary["arm_comparisons"][0].update(difference=-0.0123, low=-0.041, high=0.016, level=0.9)
+    shown = Reader(pair.write()).text
+    row = "−1.2 [−4.1, +1.6] 90 % not distinguishable from zero 40"
+    assert f"dereason, after 2-rl random, after 1-rl 0 {row}" in shown
+    sentence = "dereason → random: −1.2 points [−4.1, +1.6], not distinguishable from zero."
+    assert f"Between arms (last stages, paired by problem): {sentence}" in shown
+    assert "paired by problem. The interval covers the choice of problems, not the spread" in shown
+    pair.summary["arm_comparisons"][0].update(high=-0.001)
+    shown = Reader(pair.write()).text
+    assert "dereason → random: −1.2 points [−4.1, −0.1], a loss." in shown
+    assert "−1.2 [−4.1, −0.1] 90 % a loss 40" in shown
+
+
+def test_arms_keep_an_interval_for_each_seed(pair: Any) -> None:
+    row = pair.summary["arm_comparisons"][0]
+    row.update(difference=0.05, low=0.01, high=0.09)
+    # Out of order on purpose: the page sorts by seed.
+    pair.summary["arm_comparisons"].insert(0, row | {"seed": 1, "difference": 0.01, "low": -0.03, "high": 0.05})
+    shown = Reader(pair.write()).text
+    assert (
+        "dereason → random: +5.0 points [+1.0, +9.0] (seed 0), +1.0 points [−3.0, +5.0] (seed 1), "
+        "a gain with 1 of 2 seeds, otherwise not distinguishable from zero." in shown
+    )
+    assert shown.index("after 1-rl 0 +5.0") < shown.index("after 1-rl 1 +1.0")
+
+
+def test_many_arms_are_compared_in_the_headline_table(pair: Any) -> None:
+    first = pair.summary["arms"][0]
+    pair.summary["arms"] += [first | {"name": name} for name in ("third", "fourth")]
+    pair.summary["artifacts"]["routes"] |= dict.fromkeys(
+        ("third", "fourth"), pair.summary["artifacts"]["routes"]["random"]
+    )
+    known = pair.summary["arm_comparisons"][0]
+    pair.summary["arm_comparisons"].append(known | {"to": "fourth", "difference": 0.2, "low": 0.1, "high": 0.3})
+    head = Reader(pair.write()).text.split("Results What was run")[0]
+    assert "last stage, paired with dereason" in head
+    assert "+20.0 points [+10.0, +30.0], a gain" in head
+    assert "Between arms" not in head
+
+
+def test_one_arm_has_nothing_to_compare(fresh: Any) -> None:
+    assert fresh.summary["arm_comparisons"] == []
+    shown = Reader(fresh.write()).text
+    assert "etween arms" not in shown
+    assert "arms in the figure" not in shown
+
+
+def test_a_summary_without_comparisons_of_arms_says_so(pair: Any) -> None:
+    del pair.summary["arm_comparisons"]
+    shown = Reader(pair.write()).text
+    assert "The summary holds no paired comparisons between arms." in shown
+    assert "Between arms" not in shown
+
+
+def test_a_shared_base_is_shown_once(pair: Any) -> None:
+    base = next(row for row in pair.summary["results"] if row["stage"] == "base")
+    cells = f"base 0 {100 * base['accuracy']:.1f} % ["
+    label = "one evaluation of the base model, shared by all arms base 0"
+    shown = Reader(pair.write()).text
+    assert shown.count(cells) == 1
+    assert label in shown
+    assert "The base rows all show the same evaluation." in shown
+    other = [row for row in pair.summary["results"] if row["stage"] == "base"][1]
+    other["mean_tokens"] += 1
+    shown = Reader(pair.write()).text
+    assert shown.count(cells) == 2
+    assert label not in shown
+    assert "The base rows all show" not in shown
+
+
+def test_equal_numbers_of_two_base_evaluations_are_not_called_one(pair: Any) -> None:
+    listed = [sample for sample in pair.summary["artifacts"]["samples"] if sample["stage"] == "base"]
+    copy = pair.folder / "steps/copy.parquet"
+    copy.write_bytes((pair.folder / listed[1]["path"]).read_bytes())
+    listed[1]["path"] = "steps/copy.parquet"
+    assert "one evaluation of the base model" not in pair.write()
+
+
+def test_a_base_of_one_arm_and_seed_is_not_called_shared(fresh: Any, page: str) -> None:
+    assert "one evaluation of the base model" not in fresh.write()
+    assert "one evaluation of the base model, shared by all arms and seeds" in page
 
 
 def test_histograms_count_every_problem_once(made: Any) -> None:
@@ -237,9 +314,7 @@ def test_without_a_profile_the_page_says_so(fresh: Any) -> None:
 def test_a_profile_of_judge_scores_only(fresh: Any) -> None:
     fresh.summary["profile"].update(k=None, sampling=None, spearman=None, verdicts=None)
     path = fresh.folder / fresh.summary["artifacts"]["profiles"]
-    blank = [
-        pl.lit(None, dtype=t).alias(c) for c, t in {"pass_rate": pl.Float64, "correct": pl.Int32}.items()
-    ]
+    blank = [pl.lit(None, dtype=t).alias(c) for c, t in {"pass_rate": pl.Float64, "correct": pl.Int32}.items()]
     pl.read_parquet(path).with_columns(*blank, pl.lit(0, dtype=pl.Int32).alias("n")).write_parquet(path)
     page = fresh.write()
     assert "No responses were sampled for the profile." in page

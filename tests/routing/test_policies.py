@@ -120,10 +120,7 @@ def test_quantile_by_pass_rate_calls_low_hard() -> None:
     table = profiles(counts=[(4, 4), (0, 4), (3, 4), (1, 4)])
     result = route(problems(4), table, Quantile(score="pass_rate"))
     assert routed(result) == {"p0": "sft", "p1": "rl", "p2": "sft", "p3": "rl"}
-    assert (
-        result["reason"][1]
-        == "pass rate 0/4 = 0: place 1 of 4 from the hardest; places 1-2 are the hard part"
-    )
+    assert result["reason"][1] == "pass rate 0/4 = 0: place 1 of 4 from the hardest; places 1-2 are the hard part"
 
 
 def test_quantile_drops_both_ends_and_splits_what_is_left() -> None:
@@ -268,8 +265,7 @@ def test_describe_is_one_sentence() -> None:
         "Problems whose most probable score by the judge is 4 or more go to rl, the others to sft."
     )
     assert describe(Quantile(rl_fraction=0.15, drop_easiest=0.1)) == (
-        "The hardest 15 % by the judge's expected score left after dropping the easiest 10 % go to rl, "
-        "the rest to sft."
+        "The hardest 15 % by the judge's expected score left after dropping the easiest 10 % go to rl, the rest to sft."
     )
     assert describe(Random(like="dereason", seed=7)) == (
         "A random split (seed 7) with the same set sizes as: the policy of arm dereason."

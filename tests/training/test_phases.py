@@ -46,7 +46,12 @@ def targets(pool: pl.DataFrame) -> pl.DataFrame:
     return frame(
         "target",
         [
-            {"problem_id": r["id"], "response": f"\\boxed{{{r['answer']}}}", "origin": "reference", "accepted": True}
+            {
+                "problem_id": r["id"],
+                "response": f"\\boxed{{{r['answer']}}}",
+                "origin": "reference",
+                "accepted": True,
+            }
             for r in pool.iter_rows(named=True)
         ],
     )
@@ -184,7 +189,12 @@ def test_a_killed_sft_phase_ends_with_the_same_weights(
 
 @pytest.mark.parametrize(("updates", "step"), [(1, 1), (1, 3), (2, 3)])
 def test_a_killed_rl_phase_ends_with_the_same_weights_and_rollouts(
-    updates: int, step: int, tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    updates: int,
+    step: int,
+    tiny_model: Path,
+    pool: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also with two updates a generation, where plain TRL loses the buffered rollouts."""
     plant_rewards(monkeypatch)
@@ -250,7 +260,11 @@ def test_engine_and_transformers_rollouts_feed_the_same_trainer(
 
 
 def test_phases_chain_in_any_order(
-    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path,
+    pool: pl.DataFrame,
+    targets: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plant_rewards(monkeypatch)
     first = rl(tiny_model, pool, tmp_path / "1", steps=1)

@@ -173,9 +173,7 @@ def test_any_box_with_balanced_braces_is_found() -> None:
     for _ in range(300):
         content = "7"
         for _ in range(rng.randrange(6)):
-            content = rng.choice(
-                [f"{{{content}}}", f"{content}+{{2}}", rf"\frac{{{content}}}{{3}}", rf"\{{{content}"]
-            )
+            content = rng.choice([f"{{{content}}}", f"{content}+{{2}}", rf"\frac{{{content}}}{{3}}", rf"\{{{content}"])
         before = "".join(rng.choices(["{", "}", "\\", "\\boxed{", "x", " "], k=rng.randrange(10)))
         after = "".join(rng.choices(["{", "x", " ", "\\{", "\\}"], k=rng.randrange(10)))
         response = f"{before} \\boxed{{{content}}}{after}"

@@ -33,7 +33,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Out = Annotated[Path, typer.Option("--out", help="Output folder; appears whole when the step is finished.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output made with other settings.")]
 Model = Annotated[
-    str | None, typer.Option("--model", help="Hub id, local folder, or `embedded`; short for --set model.name=...")
+    str | None,
+    typer.Option("--model", help="Hub id, local folder, or `embedded`; short for --set model.name=..."),
 ]
 From = Annotated[
     str | None, typer.Option("--recipe", help="Take model, prompt and the step's settings from this recipe.")
@@ -111,7 +112,8 @@ def route(
     out: Out,
     profiles: Annotated[Path | None, typer.Option(help="profiles.parquet from `dereason profile`.")] = None,
     policy: Annotated[
-        str | None, typer.Option(help="threshold, quantile, random, reversed, domain_matched, pass_rate or all.")
+        str | None,
+        typer.Option(help="threshold, quantile, random, reversed, domain_matched, pass_rate or all."),
     ] = None,
     sets: Sets = None,
     overwrite: Overwrite = False,

@@ -75,10 +75,13 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
     memory = summary["peak_memory_bytes"] / 2**30
     tokens = summary["tokens"]
     out.print(
-        f"{summary['seconds']:.0f} s of steps, {tokens['generated']:,} tokens generated, {tokens['trained']:,} trained, "
-        f"peak memory {memory:.1f} GiB"
+        f"{summary['seconds']:.0f} s of steps, {tokens['generated']:,} tokens generated, {tokens['trained']:,} "
+        f"trained, peak memory {memory:.1f} GiB"
     )
-    out.print(f"[bold]Report:[/] {escape(str(folder / 'report.html'))}   plain files: {escape(str(folder))}", soft_wrap=True)
+    out.print(
+        f"[bold]Report:[/] {escape(str(folder / 'report.html'))}   plain files: {escape(str(folder))}",
+        soft_wrap=True,
+    )
 
 
 def show_findings(found: list[dict[str, Any]]) -> None:

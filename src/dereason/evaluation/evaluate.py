@@ -80,9 +80,7 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
 
 def compare(before: pl.DataFrame, after: pl.DataFrame, settings: Evaluation) -> dict[str, Any]:
     """Difference of two models' accuracies on the same problems, paired by problem."""
-    interval = paired_difference(
-        outcomes(before), outcomes(after), level=settings.level, seed=settings.seed
-    )
+    interval = paired_difference(outcomes(before), outcomes(after), level=settings.level, seed=settings.seed)
     return {
         "difference": interval.estimate,
         "low": interval.low,

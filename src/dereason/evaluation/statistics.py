@@ -207,9 +207,7 @@ def _mean_interval(
     return float(low), float(high)
 
 
-def _constant_interval(
-    value: float, problems: int, least: float, most: float, level: float
-) -> tuple[float, float]:
+def _constant_interval(value: float, problems: int, least: float, most: float, level: float) -> tuple[float, float]:
     """The interval where all problems have one value: others may differ, but not many of them.
 
     By Wilson's bound for 0 of P, at most a share w = z^2 / (P + z^2) of all problems differs from the value;

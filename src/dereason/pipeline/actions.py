@@ -85,7 +85,11 @@ def do_problems(work: Path, train: Source, test: Source, base: Path, drop: bool)
     write_table(pool, work / "train.parquet")
     write_table(held_out, work / "test.parquet")
     return {
-        "train": {"n": pool.height, "domains": domains(pool), "dropped": dropped | {"also in the test set": overlap}},
+        "train": {
+            "n": pool.height,
+            "domains": domains(pool),
+            "dropped": dropped | {"also in the test set": overlap},
+        },
         "test": {"n": held_out.height, "domains": domains(held_out), "dropped": test_dropped},
     }
 
@@ -101,13 +105,12 @@ def do_judge(work: Path, problems: pl.DataFrame, profile: Profile, model: ModelS
     table = judge_scores(lm, problems, profile.judge, store=work / "batches", progress=ctx.progress())
     write_table(table, work / "scores.parquet")
     shutil.rmtree(work / "batches", ignore_errors=True)
-    mean = table["judge_expectation"].mean()
+    scores = table["judge_expectation"].to_numpy()
     return {
         "judge_model": lm.identity,
         "template_hash": lm.template_hash(),
         "rubric": profile.judge.rubric_hash(),
-        "words": f"{table.height} problems, mean score {mean:.2f} "
-        f"({table['judge_expectation'].min():.2f} to {table['judge_expectation'].max():.2f})",
+        "words": f"{table.height} problems, mean score {scores.mean():.2f} ({scores.min():.2f} to {scores.max():.2f})",
     }
 
 
@@ -219,7 +222,8 @@ def do_targets(work: Path, problems: pl.DataFrame, targets: Targets, ctx: Contex
         table = table.filter(pl.col("accepted"))
     if table.is_empty():
         raise DereasonError(
-            f"none of {built} targets was accepted by the verifier", "set targets.keep=all, or another targets.style"
+            f"none of {built} targets was accepted by the verifier",
+            "set targets.keep=all, or another targets.style",
         )
     write_table(table, work / "targets.parquet")
     notes = dict(table.group_by("note").len().sort("len", "note", descending=[True, False]).iter_rows())

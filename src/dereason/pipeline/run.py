@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -91,8 +92,6 @@ def _peak_memory(run_dir: Path) -> int:
     path = run_dir / "summary.json"
     before = 0
     if path.is_file():
-        try:
+        with contextlib.suppress(DereasonError):  # unreadable: it is about to be written again
             before = int(read_json(path).get("peak_memory_bytes", 0))
-        except DereasonError:
-            pass  # it is about to be written again
     return max(before, peak_memory_bytes())

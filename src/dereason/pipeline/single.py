@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import polars as pl
 
+from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
-from dereason.difficulty.profiles import Profile
 from dereason.lm.local.model import ModelSettings, model_identity, resolve_device
 from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
@@ -243,7 +243,13 @@ def supervise(
 
 
 def train_sft(
-    pool: Path, targets: Path, job: SFTJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False
+    pool: Path,
+    targets: Path,
+    job: SFTJob,
+    out: Path,
+    *,
+    screen: Screen | None = None,
+    overwrite: bool = False,
 ) -> Info:
     """Train on targets: ``model/`` and ``metrics.jsonl``."""
 
@@ -264,7 +270,13 @@ def train_sft(
 
 
 def train_rl(
-    pool: Path, routes: Path | None, job: RLJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False
+    pool: Path,
+    routes: Path | None,
+    job: RLJob,
+    out: Path,
+    *,
+    screen: Screen | None = None,
+    overwrite: bool = False,
 ) -> Info:
     """Train by GRPO on one routed set: ``model/``, ``metrics.jsonl`` and every rollout in ``samples.parquet``."""
 

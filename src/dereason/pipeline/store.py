@@ -137,7 +137,8 @@ def locked(folder: Path) -> Iterator[None]:
             handle.seek(0)
             owner = handle.read().strip() or "another process"
             raise DereasonError(
-                f"{folder} is in use by process {owner}", "wait for it, stop it, or choose another run directory"
+                f"{folder} is in use by process {owner}",
+                "wait for it, stop it, or choose another run directory",
             ) from exc
         handle.truncate(0)
         handle.write(str(os.getpid()))
@@ -203,5 +204,3 @@ def _seconds_so_far(work: Path) -> float:
         return float((work / "seconds").read_text())
     except (OSError, ValueError):
         return 0.0
-
-

@@ -6,6 +6,7 @@ Everything in it is read from finished steps, so it can be written again at any 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ import polars as pl
 from dereason.evaluation.evaluate import compare
 from dereason.evaluation.statistics import spearman
 from dereason.lm import embedded
-from dereason.lm.local.model import load_tokenizer, model_identity, resolve_device
+from dereason.lm.local.model import load_tokenizer, model_identity, model_path, resolve_device
 from dereason.lm.prompts import template_hash
 from dereason.pipeline.actions import domains
 from dereason.pipeline.environment import environment
-from dereason.pipeline.graph import Graph
+from dereason.pipeline.graph import Graph, Stage
 from dereason.pipeline.recipe import Arm, Recipe, SFTPhase
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
@@ -67,6 +68,7 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         "arms": [_arm(arm, graph, run_dir, pool, profiles, facts) for arm in recipe.arms],
         "results": results,
         "comparisons": _comparisons(recipe, graph, steps),
+        "arm_comparisons": _arm_comparisons(recipe, graph, steps),
         "steps": [
             {
                 "name": s.label,
@@ -90,11 +92,8 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
 
 
 def _model(recipe: Recipe) -> Info:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from dereason.lm.local.model import model_path
-
     import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(model_path(recipe.model), revision=recipe.model.revision or "main")
     with torch.device("meta"):  # counts parameters without memory
@@ -123,13 +122,22 @@ def _prompt(recipe: Recipe, pool: pl.DataFrame) -> Info:
 def _profile(recipe: Recipe, graph: Graph, profiles: pl.DataFrame, facts: Any) -> Info:
     settings = recipe.profile.pass_rate
     both = profiles.filter(pl.col("judge_expectation").is_not_null() & pl.col("pass_rate").is_not_null())
+    level = recipe.evaluation.level
+    found = spearman(both["judge_expectation"].to_list(), both["pass_rate"].to_list(), level=level)
     agreement = None
-    if both.height > 2 and both["judge_expectation"].n_unique() > 1 and both["pass_rate"].n_unique() > 1:
-        found = spearman(both["judge_expectation"].to_list(), both["pass_rate"].to_list())
-        agreement = {"value": found.estimate, "low": found.low, "high": found.high, "n": both.height}
+    if found is not None:
+        agreement = {
+            "value": found.estimate,
+            "low": found.low,
+            "high": found.high,
+            "level": level,
+            "n": both.height,
+        }
     warnings = []
     if graph.judge is not None:
-        spread = (profiles["judge_expectation"].quantile(0.95) or 0) - (profiles["judge_expectation"].quantile(0.05) or 0)
+        spread = (profiles["judge_expectation"].quantile(0.95) or 0) - (
+            profiles["judge_expectation"].quantile(0.05) or 0
+        )
         if spread < 1:
             warnings.append(
                 f"the judge puts 90 % of the problems within {spread:.2f} points of each other: its scores rank "
@@ -144,9 +152,7 @@ def _profile(recipe: Recipe, graph: Graph, profiles: pl.DataFrame, facts: Any) -
     }
 
 
-def _arm(
-    arm: Arm, graph: Graph, run_dir: Path, pool: pl.DataFrame, profiles: pl.DataFrame | None, facts: Any
-) -> Info:
+def _arm(arm: Arm, graph: Graph, run_dir: Path, pool: pl.DataFrame, profiles: pl.DataFrame | None, facts: Any) -> Info:
     step = graph.routes[arm.name]
     routes = read_table("route", run_dir / "steps" / step.folder / "routes.parquet")
     sets: Info = {}
@@ -170,22 +176,42 @@ def _arm(
     return {"name": arm.name, "policy": facts(step)["policy"], "sets": sets, "phases": phases}
 
 
+def _line(graph: Graph, arm: str, seed: int) -> list[Stage]:
+    """The stages of one arm and seed, base first."""
+    return [s for s in graph.stages if s.arm == arm and s.seed == seed]
+
+
+def _compare(recipe: Recipe, steps: Path, before: Stage, after: Stage) -> Info:
+    samples = [read_table("sample", steps / s.evaluation.folder / "samples.parquet") for s in (before, after)]
+    return compare(samples[0], samples[1], recipe.evaluation)
+
+
 def _comparisons(recipe: Recipe, graph: Graph, steps: Path) -> list[Info]:
     """Each stage against the one before it, and the last against the base."""
-
-    def samples(step: Step) -> pl.DataFrame:
-        return read_table("sample", steps / step.folder / "samples.parquet")
-
     out = []
     for arm in recipe.arms:
         for seed in recipe.seeds:
-            line = [s for s in graph.stages if s.arm == arm.name and s.seed == seed]
-            pairs = list(zip(line, line[1:], strict=False))
+            line = _line(graph, arm.name, seed)
+            pairs = list(pairwise(line))
             if len(line) > 2:
                 pairs.append((line[0], line[-1]))
             for before, after in pairs:
-                result = compare(samples(before.evaluation), samples(after.evaluation), recipe.evaluation)
-                out.append({"arm": arm.name, "seed": seed, "from": before.name, "to": after.name} | result)
+                names = {"arm": arm.name, "seed": seed, "from": before.name, "to": after.name}
+                out.append(names | _compare(recipe, steps, before, after))
+    return out
+
+
+def _arm_comparisons(recipe: Recipe, graph: Graph, steps: Path) -> list[Info]:
+    """Each other arm's last stage against the first arm's: did the routing decision help?"""
+    first, *others = recipe.arms
+    out = []
+    for seed in recipe.seeds:
+        reference = _line(graph, first.name, seed)[-1]
+        for arm in others:
+            last = _line(graph, arm.name, seed)[-1]
+            names = {"seed": seed, "from": first.name, "to": arm.name}
+            names |= {"stage_from": reference.name, "stage_to": last.name}
+            out.append(names | _compare(recipe, steps, reference, last))
     return out
 
 

@@ -142,9 +142,7 @@ SCHEMAS: dict[str, Schema] = {
 def frame(kind: str, rows: list[dict[str, object]]) -> pl.DataFrame:
     """Rows as a table of the named kind; columns that rows leave out become null."""
     schema = SCHEMAS[kind]
-    return pl.DataFrame(
-        {name: [row.get(name) for row in rows] for name in schema}, schema=schema, strict=True
-    )
+    return pl.DataFrame({name: [row.get(name) for row in rows] for name in schema}, schema=schema, strict=True)
 
 
 def validate(kind: str, table: pl.DataFrame, where: str) -> pl.DataFrame:
@@ -165,7 +163,7 @@ def validate(kind: str, table: pl.DataFrame, where: str) -> pl.DataFrame:
             f"{where}: a {kind} table needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}",
             f"it has {', '.join(table.columns) or 'no columns'}",
         )
-    columns = []
+    columns: list[pl.Series | pl.Expr] = []
     for name, dtype in schema.items():
         if name not in table.columns:
             columns.append(pl.lit(None, dtype=dtype).alias(name))
@@ -181,9 +179,7 @@ def validate(kind: str, table: pl.DataFrame, where: str) -> pl.DataFrame:
     for name in _REQUIRED[kind]:
         nulls = out[name].is_null()
         if nulls.any():
-            raise DereasonError(
-                f"{where}: row {int(nulls.arg_true()[0]) + 1} has no {name}", "fill it or drop the row"
-            )
+            raise DereasonError(f"{where}: row {int(nulls.arg_true()[0]) + 1} has no {name}", "fill it or drop the row")
     return out
 
 

@@ -121,7 +121,10 @@ def fingerprint(source: Source, base: Path = Path()) -> str:
         path = base / source.path
         if not path.is_file():
             raise DereasonError(f"{path}: no such problem file", "check problems.*.path in the recipe")
-        parts = [source.model_dump(mode="json", exclude={"path"}), hashlib.sha256(path.read_bytes()).hexdigest()]
+        parts = [
+            source.model_dump(mode="json", exclude={"path"}),
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        ]
     if isinstance(source, GymSource):
         from importlib.metadata import PackageNotFoundError, version
 
@@ -137,7 +140,8 @@ def _load_gym(source: GymSource) -> pl.DataFrame:
         import reasoning_gym
     except ImportError as exc:
         raise DereasonError(
-            "reasoning-gym is not installed", "pip install 'dereason[quickstart]', or use a file or hub source"
+            "reasoning-gym is not installed",
+            "pip install 'dereason[quickstart]', or use a file or hub source",
         ) from exc
     rows: list[dict[str, object]] = []
     for at, part in enumerate(source.families):
@@ -263,9 +267,7 @@ def _from_rows(rows: list[dict[str, Any]], fields: Fields, where: str, name: str
                 "options": options or None,
                 "solution": str(solution) if solution else None,
                 "solution_origin": str(Origin.HUMAN) if solution else None,
-                "metadata": json.dumps(
-                    {k: v for k, v in row.items() if k not in used}, default=str, sort_keys=True
-                ),
+                "metadata": json.dumps({k: v for k, v in row.items() if k not in used}, default=str, sort_keys=True),
             }
         )
     return frame("problem", out)

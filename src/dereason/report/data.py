@@ -38,6 +38,9 @@ _EACH: dict[str, tuple[str, ...]] = {
         "verdicts", "answered_accuracy", "mean_tokens", "by_domain",
     ),
     "comparisons": ("arm", "seed", "from", "to", "difference", "low", "high", "level", "n_problems"),
+    "arm_comparisons": (
+        "seed", "from", "to", "stage_from", "stage_to", "difference", "low", "high", "level", "n_problems",
+    ),
     "steps": ("name", "key", "seconds", "cached", "path"),
 }  # fmt: skip
 
@@ -121,10 +124,7 @@ def load(folder: Path) -> Run:
             artifacts["profiles"],
             ["problem_id", "n", "correct", "pass_rate", "judge_expectation"],
         )
-    routes = {
-        arm: columns(folder, path, ["problem_id", "set", "reason"])
-        for arm, path in artifacts["routes"].items()
-    }
+    routes = {arm: columns(folder, path, ["problem_id", "set", "reason"]) for arm, path in artifacts["routes"].items()}
     curves = [_read_curve(folder, entry) for entry in artifacts["curves"]]
     recipe = folder / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None
@@ -195,6 +195,8 @@ def _read_summary(path: Path) -> dict[str, Any]:
     for name, keys in _INSIDE.items():
         if name != "profile" or summary[name] is not None:
             _need(path, name, summary[name], keys)
+    # A key that came within version 1: a summary written before it is still one of version 1.
+    summary.setdefault("arm_comparisons", [])
     for name, keys in _EACH.items():
         for index, row in enumerate(summary[name]):
             _need(path, f"{name}[{index}]", row, keys)

@@ -23,9 +23,7 @@ _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5)
 def set_names(run: Run) -> list[str]:
     """The sets of all arms: sft, rl, joint, other sets in order of appearance, drop."""
     seen = [name for arm in run.arms for name in arm["sets"]]
-    seen += [
-        name for table in run.routes.values() for name in table["set"].unique(maintain_order=True).to_list()
-    ]
+    seen += [name for table in run.routes.values() for name in table["set"].unique(maintain_order=True).to_list()]
     known = ["sft", "rl", "joint"]
     others = [name for name in dict.fromkeys(seen) if name not in (*known, "drop")]
     return [name for name in (*known, *others, "drop") if name in seen]
@@ -81,9 +79,7 @@ def histograms(run: Run) -> Figure | None:
             x_range, y_range = cells[index]
             last = row == len(arms) - 1
             title = (
-                "judge expectation (1 = recall, 5 = long reasoning)"
-                if measure == "judge_expectation"
-                else "pass rate"
+                "judge expectation (1 = recall, 5 = long reasoning)" if measure == "judge_expectation" else "pass rate"
             )
             more: dict[str, Any] = {}
             if measure == "pass_rate":
@@ -167,9 +163,7 @@ def agreement(run: Run) -> tuple[Figure, int, int] | None:
             "marker": {"size": 5, "color": style.ACCENT, "opacity": 0.32},
             "hovertext": [
                 plain(f"{problem}: judge {number(x)}, pass rate {c} of {n}")
-                for problem, x, c, n in drawn.select(
-                    "problem_id", "judge_expectation", "correct", "n"
-                ).iter_rows()
+                for problem, x, c, n in drawn.select("problem_id", "judge_expectation", "correct", "n").iter_rows()
             ],
             "hoverinfo": "text",
         }

@@ -43,18 +43,13 @@ def problems(run: Run) -> list[dict[str, Any]]:
             if mine.is_empty():
                 continue
             last = mine.height - 1
-            names = (
-                ("easiest", "middle", "hardest") if run.profiles is not None else ("first", "middle", "last")
-            )
+            names = ("easiest", "middle", "hardest") if run.profiles is not None else ("first", "middle", "last")
             places = dict(zip(names, (0, last // 2, last), strict=True))
             rows = [(label, mine.row(at, named=True)) for label, at in places.items()]
             unique = {row["problem_id"]: (label, row) for label, row in reversed(rows)}
             picks.append((arm, name, mine.height, list(reversed(unique.values()))))
     wanted = sorted({row["problem_id"] for _, _, _, rows in picks for _, row in rows})
-    texts = {
-        row["id"]: row
-        for row in matching(run.folder, run.summary["artifacts"]["train_problems"], "id", wanted)
-    }
+    texts = {row["id"]: row for row in matching(run.folder, run.summary["artifacts"]["train_problems"], "id", wanted)}
     out = []
     for arm, name, size, rows in picks:
         targets = _targets(run, arm, name, [row["problem_id"] for _, row in rows])
@@ -75,9 +70,7 @@ def problems(run: Run) -> list[dict[str, Any]]:
 
 def _targets(run: Run, arm: str, name: str, wanted: list[str]) -> dict[str, dict[str, Any]]:
     """Targets of the first phase that imitates this set, at the lowest seed."""
-    phases = [
-        p for a in run.arms if a["name"] == arm for p in a["phases"] if p["set"] == name and p["targets"]
-    ]
+    phases = [p for a in run.arms if a["name"] == arm for p in a["phases"] if p["set"] == name and p["targets"]]
     for phase in phases:
         for key in sorted(key for key in run.targets if (key[0], key[2]) == (arm, phase["index"])):
             path = run.targets[key]
@@ -111,8 +104,7 @@ def responses(run: Run) -> list[dict[str, Any]]:
             groups.append({"label": label, "n": len(mine), "problem": mine[0] if mine else None})
         wanted = sorted({g["problem"] for g in groups if g["problem"]})
         texts = {
-            row["id"]: row
-            for row in matching(run.folder, run.summary["artifacts"]["test_problems"], "id", wanted)
+            row["id"]: row for row in matching(run.folder, run.summary["artifacts"]["test_problems"], "id", wanted)
         }
         shown = {stage: _first_responses(run, path, wanted) for stage, path in paths.items()}
         for group in groups:

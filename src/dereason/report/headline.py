@@ -1,18 +1,19 @@
-"""The result in a sentence per arm, phrased by rule from the summary's results and paired comparisons."""
+"""The result in a sentence per arm and one between arms, phrased by rule from the summary's comparisons."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from dereason.report.data import Run
-from dereason.report.results import excludes_zero
+from dereason.report.results import arm_comparisons, excludes_zero
 from dereason.report.text import count, interval, percent, points, points_interval, stage
 
 _KINDS = {"sft": "SFT", "rl": "RL", "joint": "the joint phase"}
 
 
 def sentences(run: Run) -> list[dict[str, str]]:
-    """One entry an arm: the ``main`` sentence, its parts (``chain``, ``added``, ``reading``), and ``format``.
+    """One entry an arm: the ``main`` sentence, its parts (``chain``, ``added``, ``reading``), and ``format``;
+    ``against``, its last stage against the first arm's, empty for the first arm and where not compared.
 
     A difference whose interval leaves zero out is called a gain or a loss; any other is not distinguishable
     from zero. With several seeds the accuracies are means over seeds, and each seed keeps its own interval.
@@ -27,7 +28,8 @@ def sentences(run: Run) -> list[dict[str, str]]:
             parts = {"chain": _chain(run, name), "added": added, "reading": reading}
         main = "; ".join(part for part in (parts["chain"], parts["added"]) if part)
         main += f", {parts['reading']}." if parts["reading"] else "."
-        out.append({"arm": name, "main": main, "format": _format(run, name), **parts})
+        more = {"format": _format(run, name), "against": _against(run, name)}
+        out.append({"arm": name, "main": main, **parts, **more})
     return out
 
 
@@ -77,20 +79,27 @@ def _added(run: Run, arm: str) -> tuple[str, str]:
     last = stages[-1]
     for before in (stages[-2], stages[0]):
         rows = [
-            row
-            for row in run.summary["comparisons"]
-            if (row["arm"], row["from"], row["to"]) == (arm, before, last)
+            row for row in run.summary["comparisons"] if (row["arm"], row["from"], row["to"]) == (arm, before, last)
         ]
         rows.sort(key=lambda row: row["seed"])
         if rows:
-            parts = [
-                f"{points(row['difference'])} points {points_interval(row['low'], row['high'])}"
-                + (f" (seed {row['seed']})" if len(rows) > 1 else "")
-                for row in rows
-            ]
-            text = f"what {_who(run, arm, last)} adds over {_who(run, arm, before)}: {', '.join(parts)}"
-            return text, verdict(rows)
+            return f"what {_who(run, arm, last)} adds over {_who(run, arm, before)}: {_sizes(rows)}", verdict(rows)
     return "the summary holds no paired comparison with the last stage", ""
+
+
+def _against(run: Run, arm: str) -> str:
+    """The last stage of an arm minus that of the first arm, with its reading."""
+    rows = [row for row in arm_comparisons(run) if (row["from"], row["to"]) == (run.arms[0]["name"], arm)]
+    return f"{_sizes(rows)}, {verdict(rows)}" if rows else ""
+
+
+def _sizes(rows: list[dict[str, Any]]) -> str:
+    """The differences of one comparison with their intervals, a seed each."""
+    return ", ".join(
+        f"{points(row['difference'])} points {points_interval(row['low'], row['high'])}"
+        + (f" (seed {row['seed']})" if len(rows) > 1 else "")
+        for row in rows
+    )
 
 
 def _who(run: Run, arm: str, name: str) -> str:

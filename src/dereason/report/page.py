@@ -68,11 +68,11 @@ def render(run: Run) -> str:
         text.big,
         text.stage,
         text.moment,
-        results.excludes_zero,
         headline.answered,
     ):
         environment.globals[function.__name__] = function
     environment.globals["percent_level"] = text.level
+    environment.globals["reading"] = lambda row: headline.verdict([row])
     summary = run.summary
     spread = difficulty.agreement(run)
     return environment.get_template("template.html.j2").render(
@@ -91,7 +91,10 @@ def render(run: Run) -> str:
         figure_agreement=_json(spread[0]) if spread else None,
         agreement_n=spread[1:] if spread else (0, 0),
         rows=_result_rows(run),
+        shared_base=results.shared_base(run) is not None,
+        many_seeds=len({row["seed"] for row in summary["results"]}) > 1,
         comparisons=results.comparisons(run),
+        arm_comparisons=results.arm_comparisons(run),
         domain_rows=_domain_rows(run),
         phases=[(phase, _json(phase.figure)) for phase in curves.phases(run)],
         problems=examples.problems(run),
@@ -136,16 +139,28 @@ def _clean(value: Any) -> Any:
 
 def _level(summary: dict[str, Any]) -> str:
     """The confidence level of all intervals, or all levels where they differ."""
-    levels = sorted({row["level"] for row in [*summary["results"], *summary["comparisons"]]})
+    rows = [*summary["results"], *summary["comparisons"], *summary["arm_comparisons"]]
+    levels = sorted({row["level"] for row in rows})
     return ", ".join(text.level(value) for value in levels) or text.NONE
 
 
 def _result_rows(run: Run) -> list[dict[str, Any]]:
-    """Results in reading order: arm, stage, seed."""
-    return [
-        row
+    """Results in reading order (arm, stage, seed), each with its ``group`` and its ``seeds`` as text.
+
+    A base evaluation that all arms and seeds share comes first and once.
+    """
+    out = []
+    shared = results.shared_base(run)
+    if shared is not None:
+        seeds = sorted({row["seed"] for row in run.summary["results"]})
+        whose = " and ".join(what for what, n in (("arms", len(run.arms)), ("seeds", len(seeds))) if n > 1)
+        group = f"one evaluation of the base model, shared by all {whose}"
+        out.append({**shared, "group": group, "seeds": str(seeds[0]) if len(seeds) == 1 else "all"})
+    return out + [
+        {**row, "group": row["arm"], "seeds": str(row["seed"])}
         for arm in run.arms
         for stage in run.stages(arm["name"])
+        if shared is None or stage != "base"
         for seed in run.seeds(arm["name"])
         if (row := run.result(arm["name"], seed, stage)) is not None
     ]
@@ -157,9 +172,7 @@ def _domain_rows(run: Run) -> list[dict[str, Any]]:
     for arm in run.arms:
         stages = run.stages(arm["name"])
         for seed in run.seeds(arm["name"]):
-            found = {
-                stage: (run.result(arm["name"], seed, stage) or {}).get("by_domain", {}) for stage in stages
-            }
+            found = {stage: (run.result(arm["name"], seed, stage) or {}).get("by_domain", {}) for stage in stages}
             sizes: dict[str, int] = {}
             for table in found.values():
                 for domain, value in table.items():

@@ -153,6 +153,27 @@ def comparisons(run: Run) -> list[dict[str, Any]]:
     )
 
 
+def arm_comparisons(run: Run) -> list[dict[str, Any]]:
+    """The summary's comparisons of the last stages of two arms in reading order: arms as listed, seed."""
+    names = [arm["name"] for arm in run.arms]
+    rows = [row for row in run.summary["arm_comparisons"] if row["from"] in names and row["to"] in names]
+    return sorted(rows, key=lambda row: (names.index(row["from"]), names.index(row["to"]), row["seed"]))
+
+
+def shared_base(run: Run) -> dict[str, Any] | None:
+    """The result of the base model where one evaluation serves all arms and seeds, else None.
+
+    It does if every arm and seed has it with the same numbers and from no more than one sample table; with
+    one arm and one seed nothing is shared.
+    """
+    keys = [(arm["name"], seed) for arm in run.arms for seed in run.seeds(arm["name"])]
+    found = [run.result(arm, seed, "base") for arm, seed in keys]
+    rows = [{k: v for k, v in row.items() if k not in ("arm", "seed")} for row in found if row is not None]
+    paths = {path for (_, _, name), path in run.samples.items() if name == "base"}
+    same = len(rows) == len(keys) > 1 and len(paths) <= 1 and all(row == rows[0] for row in rows)
+    return rows[0] if same else None
+
+
 def differences(run: Run) -> list[Figure]:
     """Paired differences between stages with their intervals; several figures for many arms."""
     found = comparisons(run)
@@ -181,17 +202,14 @@ def _differences(blocks: list[tuple[str, list[Any]]], low: float, high: float) -
         },
         "error_x": _bars([row for _, row, _ in rows], "difference"),
         "hovertext": [
-            plain(f"{value}, n = {count(row['n_problems'])}")
-            for value, (_, row, _) in zip(values, rows, strict=True)
+            plain(f"{value}, n = {count(row['n_problems'])}") for value, (_, row, _) in zip(values, rows, strict=True)
         ],
         "hoverinfo": "text",
     }
     pad = 0.06 * max(high - low, 0.02)
     notes = _heads(heads)
     notes += [
-        style.note(
-            value, 1, at, xref="paper", yref="y", xanchor="right", font={"size": 12, "color": style.INK}
-        )
+        style.note(value, 1, at, xref="paper", yref="y", xanchor="right", font={"size": 12, "color": style.INK})
         for value, (at, _, _) in zip(values, rows, strict=True)
     ]
     ticks = _point_ticks(low - pad, high + pad)
@@ -252,9 +270,7 @@ def _domains(run: Run, arms: list[str], sizes: dict[str, int], top: float) -> Fi
             offset = 0.0 if len(kinds) == 1 else (slot / (len(kinds) - 1) - 0.5) * 0.58
             label, colour = stage(stage_name), style.phase_colour(kind)
             found = [
-                (at, name, result["by_domain"][name])
-                for at, name in enumerate(names)
-                if name in result["by_domain"]
+                (at, name, result["by_domain"][name]) for at, name in enumerate(names) if name in result["by_domain"]
             ]
             data.append(
                 {
@@ -401,9 +417,7 @@ def _share(verdicts: dict[str, int], verdict: str) -> float:
 def _hover(row: dict[str, Any]) -> str:
     verdicts = ", ".join(f"{count(row['verdicts'].get(v, 0))} {v}" for v in VERDICTS)
     answered = percent(row["answered_accuracy"]) if row["answered_accuracy"] is not None else NONE
-    return (
-        f"{percent(row['accuracy'])} {interval(row['low'], row['high'])}; of answered {answered}; {verdicts}"
-    )
+    return f"{percent(row['accuracy'])} {interval(row['low'], row['high'])}; of answered {answered}; {verdicts}"
 
 
 def _bars(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:

@@ -281,9 +281,7 @@ def _named(ids: list[str]) -> str:
     return ", ".join(ids[:5]) + more
 
 
-def _profile_rows(
-    ids: list[str], profiles: pl.DataFrame | None, needed: frozenset[Need]
-) -> dict[str, dict[str, Any]]:
+def _profile_rows(ids: list[str], profiles: pl.DataFrame | None, needed: frozenset[Need]) -> dict[str, dict[str, Any]]:
     """The profile row of each problem, every score that is needed present."""
     words = " and ".join("judge scores" if need == "judge" else "pass rates" for need in sorted(needed))
     if profiles is None:
@@ -342,11 +340,7 @@ def _threshold_warning(policy: Threshold, sizes: Counter[str], total: int, score
     small = min((SFT, RL), key=lambda name: sizes[name])
     if sizes[small] / total >= 0.05:
         return []
-    seen = (
-        f"the judge's scores run from {min(scores):.4g} to {max(scores):.4g}"
-        if scores
-        else "no scores are known"
-    )
+    seen = f"the judge's scores run from {min(scores):.4g} to {max(scores):.4g}" if scores else "no scores are known"
     return [
         f"the threshold {policy.at:g} routes {sizes[small]} of {total} problems to {small}: {seen}; "
         "small judges are badly calibrated: use the quantile policy, which splits by rank"

@@ -153,6 +153,7 @@ def make_callback(work: Path, names: dict[str, str], progress: Progress, resumed
     """
     from transformers import TrainerCallback
 
+    work.mkdir(parents=True, exist_ok=True)
     path = work / "metrics.jsonl"
     kept = []
     if path.is_file():

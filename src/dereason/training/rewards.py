@@ -19,10 +19,7 @@ Reward = Callable[[Sequence[Judgement], Sequence[dict[str, Any]]], list[float | 
 
 def correctness(judgements: Sequence[Judgement], rows: Sequence[dict[str, Any]]) -> list[float | None]:
     """1 for a correct answer, 0 for any other response, None where the verifier failed."""
-    return [
-        None if j.verdict is Verdict.ERROR else float(j.verdict is Verdict.CORRECT)
-        for j in judgements
-    ]
+    return [None if j.verdict is Verdict.ERROR else float(j.verdict is Verdict.CORRECT) for j in judgements]
 
 
 REWARDS: dict[str, Reward] = {"correctness": correctness}

@@ -149,9 +149,7 @@ def run_rl(
     steps = accumulation(per_generation // settings.updates_per_generation, micro, "rollouts per update")
     # A checkpoint between two updates of one generation would lose the rollouts of the second.
     every = -(-settings.optimiser.checkpoint_every // settings.updates_per_generation)
-    optimiser = settings.optimiser.model_copy(
-        update={"checkpoint_every": every * settings.updates_per_generation}
-    )
+    optimiser = settings.optimiser.model_copy(update={"checkpoint_every": every * settings.updates_per_generation})
     with guarded(micro):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
@@ -216,9 +214,7 @@ class Rollouts:
         limits = [ids[-1] not in self.stops for ids in batch["completion_ids"]]
         judged = [
             judge_response(text, limit, answer, options or None)
-            for text, limit, answer, options in zip(
-                texts, limits, batch["answer"], batch["options"], strict=True
-            )
+            for text, limit, answer, options in zip(texts, limits, batch["answer"], batch["options"], strict=True)
         ]
         rows = [{"answer": a, "options": o} for a, o in zip(batch["answer"], batch["options"], strict=True)]
         self._keep(batch, texts, limits, judged)
@@ -270,7 +266,13 @@ def make_trainer_class() -> Any:
         use_engine = True
 
         def _generate_single_turn(
-            self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, *args: Any, **kw: Any
+            self,
+            prompt_ids: Any,
+            images: Any,
+            multimodal_fields: Any,
+            num_generations: int,
+            *args: Any,
+            **kw: Any,
         ) -> Any:
             for reward in self.reward_funcs:
                 if isinstance(reward, Rollouts):

@@ -6,7 +6,7 @@ What is left out here: packing, LoRA, logits only where there is loss.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -89,7 +89,7 @@ def run_sft(
     asked = join_problems(problems, targets["problem_id"], "the SFT set")
     chats = [prompt.messages(q, o) for q, o in asked.select("question", "options").iter_rows()]
     student, tokenizer, found_hash = load_student(model, prompt, expected_hash)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "prompt": chat,
             "completion": [{"role": "assistant", "content": response}],
@@ -124,9 +124,7 @@ def run_sft(
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[
-                make_callback(work, METRICS, progress, int(resume.name.rsplit("-", 1)[-1]) if resume else 0)
-            ],
+            callbacks=[make_callback(work, METRICS, progress, int(resume.name.rsplit("-", 1)[-1]) if resume else 0)],
         )
         train(trainer, resume)
         save_model(trainer, tokenizer, out)

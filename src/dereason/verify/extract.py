@@ -89,9 +89,7 @@ _CHANGES_VALUE = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _SEVERAL = re.compile(r"[,;]|\b(?:or|and)\b")
-_LETTER_HEAD = re.compile(
-    r"[(\[]\s?([A-Za-z])\s?[)\]]|([A-Z])(?=\s*(?:[.,:;)\]]|$)|\s(?:because|since|as)\b)"
-)
+_LETTER_HEAD = re.compile(r"[(\[]\s?([A-Za-z])\s?[)\]]|([A-Z])(?=\s*(?:[.,:;)\]]|$)|\s(?:because|since|as)\b)")
 _NAMED_LETTER = re.compile(
     r"\(([A-Z])\)|\b(?i:option|choice)\s+([A-Z])\b|\b(?i:option|choice)\s+is:?\s+([A-Z])(?=[.,;!]|\s*$)"
 )
@@ -171,9 +169,7 @@ def _hash(text: str, numeric: bool, options: Sequence[str] | None) -> Extraction
             continue
         if options:
             found = _choice(text, start, end, options, "hash")
-        elif is_numeric(text[start:end]) or (
-            is_last and (not numeric or _STARTS_WITH_NUMBER.match(text[start:end]))
-        ):
+        elif is_numeric(text[start:end]) or (is_last and (not numeric or _STARTS_WITH_NUMBER.match(text[start:end]))):
             found = _extraction(text, start, end, "hash", numeric)
         else:
             found = None

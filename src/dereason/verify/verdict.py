@@ -37,9 +37,7 @@ class Judgement:
     """Why, in words."""
 
 
-def judge_response(
-    response: str, hit_limit: bool, reference: str, options: Sequence[str] | None = None
-) -> Judgement:
+def judge_response(response: str, hit_limit: bool, reference: str, options: Sequence[str] | None = None) -> Judgement:
     """Judge one response.
 
     Args:

@@ -40,7 +40,7 @@ def plan_batches(lengths: Sequence[int], n: int, batch_size: int) -> list[list[i
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """Number of leading tokens that all prompts share, at least one token of each prompt left over."""
-    low, high = min(prompts), max(prompts)  # lexicographic extremes share what all share
+    low, high = min(map(list, prompts)), max(map(list, prompts))  # lexicographic extremes share what all share
     limit = min(len(p) for p in prompts) - 1
     count = 0
     while count < limit and low[count] == high[count]:

@@ -222,11 +222,14 @@ class LocalModel:
                 pad_id=self.tokenizer.pad_token_id,
                 seed=seed,
             )
-            yield number, [
-                self._completion(i, j, ids, len(encoded[i]))
-                for i, samples in zip(members, drawn, strict=True)
-                for j, ids in enumerate(samples)
-            ]
+            yield (
+                number,
+                [
+                    self._completion(i, j, ids, len(encoded[i]))
+                    for i, samples in zip(members, drawn, strict=True)
+                    for j, ids in enumerate(samples)
+                ],
+            )
 
     def _completion(self, request: int, index: int, ids: list[int], prompt_tokens: int) -> Completion:
         return Completion(
@@ -258,9 +261,7 @@ class LocalModel:
         encoded = [self.encode(chat) for chat in prompts]
         for start in range(0, len(encoded), batch_size):
             with torch.inference_mode():
-                _, logits, _, _ = prefill(
-                    self.model, encoded[start : start + batch_size], self.tokenizer.pad_token_id
-                )
+                _, logits, _, _ = prefill(self.model, encoded[start : start + batch_size], self.tokenizer.pad_token_id)
                 yield torch.softmax(logits[:, columns].double(), -1).cpu().numpy()
 
 

@@ -1,0 +1,252 @@
+"""Whole runs as a user makes them: a process that is killed at several points and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+import browser
+from dereason.cli.main import main
+
+pytestmark = pytest.mark.slow
+
+
+def recipe_file(folder: Path, model: Path) -> Path:
+    gym = {
+        "source": "reasoning_gym",
+        "families": [{"family": "chain_sum", "size": 24}, {"family": "gcd", "size": 8}],
+    }
+    optimiser = {"learning_rate": 1e-3, "micro_batch": 4, "checkpoint_every": 2}
+    phases = [
+        {"kind": "sft", "batch": 4, "epochs": 2, "targets": {"style": "steps"}, "optimiser": optimiser},
+        {
+            "kind": "rl",
+            "steps": 4,
+            "prompts_per_generation": 2,
+            "group_size": 4,
+            "max_new_tokens": 8,
+            "optimiser": optimiser,
+        },
+    ]
+    recipe = {
+        "name": "tiny",
+        "model": {"name": str(model)},
+        "problems": {"train": gym | {"seed": 1}, "test": gym | {"seed": 2}},
+        "profile": {"pass_rate": {"k": 2, "sampling": {"max_new_tokens": 8, "batch_size": 8}}},
+        "arms": [
+            {"name": "split", "route": {"policy": "quantile"}, "phases": phases},
+            {"name": "backwards", "route": {"policy": "reversed", "of": "split"}, "phases": phases[:1]},
+            {"name": "same-start", "route": {"policy": "quantile"}, "phases": phases[:1]},
+        ],
+        "evaluation": {"sampling": {"temperature": 0.0, "max_new_tokens": 8, "batch_size": 8}},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    return recipe_file(tmp_path_factory.mktemp("recipe"), tiny_model)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Path) -> Path:
+    """An uninterrupted run."""
+    folder = recipe.parent / "whole"
+    assert main(["run", str(recipe), "--run-dir", str(folder), "--json"]) == 0
+    return folder
+
+
+def summary(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / "summary.json").read_text()))
+
+
+def killed_when(recipe: Path, folder: Path, pattern: str) -> None:
+    """Start the run and kill -9 it as soon as a file matches."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dereason", "run", str(recipe), "--run-dir", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list((folder / "steps").glob(pattern)):
+            assert process.poll() is None, (process.stderr.read().decode() if process.stderr else "") or "ended early"
+            assert time.monotonic() < deadline, f"nothing matched {pattern}"
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_killed_anywhere_a_run_ends_with_the_same_result_and_repeats_nothing(recipe: Path, whole: Path) -> None:
+    folder = recipe.parent / "cut"
+    for pattern in (
+        "pass-rate-*.partial/batches/batch-000002.parquet",
+        "train-sft-*.partial/checkpoints/checkpoint-2/checkpoint-complete",
+        "train-rl-*.partial/checkpoints/checkpoint-2/checkpoint-complete",
+        "eval-*.partial/batches/batch-000001.parquet",
+    ):
+        killed_when(recipe, folder, pattern)
+    stamps = {p: p.stat().st_mtime_ns for p in (folder / "steps").glob("*/step.json")}
+    assert stamps
+    assert main(["run", str(recipe), "--run-dir", str(folder), "--json"]) == 0
+    assert all(p.stat().st_mtime_ns == at for p, at in stamps.items()), "a finished step was done again"
+    assert not list((folder / "steps").glob("*.partial"))
+
+    mine, theirs = summary(folder), summary(whole)
+    for key in ("results", "comparisons", "arm_comparisons", "arms", "problems", "tokens", "artifacts"):
+        assert mine[key] == theirs[key], key
+    for path in (whole / "steps").rglob("*.parquet"):
+        other = folder / path.relative_to(whole)
+        assert pl.read_parquet(path).equals(pl.read_parquet(other)), path
+    models = list((whole / "steps").rglob("model.safetensors"))
+    assert len(models) == 3
+    for path in models:
+        mine_weights, their_weights = load_file(folder / path.relative_to(whole)), load_file(path)
+        assert all(mine_weights[k].equal(their_weights[k]) for k in their_weights), path
+    events = [json.loads(x)["event"] for x in (folder / "log.jsonl").read_text().splitlines()]
+    assert events.count("run-start") == 5
+    assert events.count("run-end") == 1
+
+
+def test_arms_share_what_they_have_in_common(whole: Path) -> None:
+    kinds = [s["kind"] for s in summary(whole)["steps"]]  # type: ignore[attr-defined]
+    assert {k: kinds.count(k) for k in kinds} == {
+        "problems": 1,
+        "judge": 1,
+        "pass-rate": 1,
+        "profile": 1,
+        "route": 2,  # split and same-start route alike
+        "targets": 2,
+        "train-sft": 2,
+        "train-rl": 1,
+        "eval": 4,  # base, split 1-sft (= same-start), split 2-rl, backwards 1-sft
+    }
+
+
+def test_a_second_run_finds_everything_cached_and_changes_nothing(recipe: Path, whole: Path) -> None:
+    before = summary(whole)
+    assert main(["run", str(recipe), "--run-dir", str(whole), "--json"]) == 0
+    after = summary(whole)
+    assert all(s["cached"] for s in after["steps"])  # type: ignore[attr-defined]
+    assert after["results"] == before["results"]
+    assert after["seconds"] == before["seconds"]
+
+
+def test_a_changed_setting_redoes_only_what_depends_on_it(
+    recipe: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", str(recipe), "--run-dir", str(whole), "--dry-run", "--json"]
+    assert main([*arguments, "--set", "arms.0.phases.1.steps=6"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [s["kind"] for s in plan["steps"] if not s["cached"]] == ["train-rl", "eval"]
+    assert plan["sets"]["split"]["rl"]["exact"] is True
+    assert main([*arguments, "--set", "arms.0.phases.1.optimiser.checkpoint_every=1"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert all(s["cached"] for s in plan["steps"]), "when it saves does not change what it learns"
+
+
+def test_summary_keeps_its_contract(whole: Path) -> None:
+    found = summary(whole)
+    assert found["schema_version"] == 1
+    for result in found["results"]:  # type: ignore[attr-defined]
+        assert {"arm", "seed", "stage", "accuracy", "low", "high", "n_problems", "n_samples"} <= result.keys()
+        assert sum(result["verdicts"].values()) == result["n_samples"]
+        assert result["low"] <= result["accuracy"] <= result["high"]
+    stages = [(r["arm"], r["stage"]) for r in found["results"]]  # type: ignore[attr-defined]
+    assert stages[:3] == [("split", "base"), ("split", "1-sft"), ("split", "2-rl")]
+    assert found["peak_memory_bytes"] > 10**8  # type: ignore[operator]
+    assert found["tokens"]["generated"] > 0  # type: ignore[index]
+    assert found["tokens"]["trained"] > 0  # type: ignore[index]
+    arms = {a["name"]: a["sets"] for a in found["arms"]}  # type: ignore[attr-defined]
+    assert arms["split"]["sft"]["n"] == arms["backwards"]["rl"]["n"]
+    assert [c["to"] for c in found["arm_comparisons"]] == ["backwards", "same-start"]  # type: ignore[attr-defined]
+    for path in (p for value in found["artifacts"].values() if isinstance(value, list) for p in value):  # type: ignore[attr-defined]
+        assert (whole / path["path"]).exists()
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert manifest["runs"][0]["environment"]["versions"]["torch"]
+    assert str(Path.home()) not in (whole / "manifest.json").read_text()
+
+
+def test_report_of_a_run_opens_without_console_errors(whole: Path, tmp_path: Path) -> None:
+    if browser.find() is None:
+        pytest.skip("no Chromium on this machine (README: optional); CI installs one")
+    page = browser.load(whole / "report.html", tmp_path)
+    assert page.errors == []
+
+
+def test_the_held_out_set_and_the_pool_share_no_question(whole: Path) -> None:
+    artifacts = summary(whole)["artifacts"]
+    train, test = (pl.read_parquet(whole / artifacts[k]) for k in ("train_problems", "test_problems"))  # type: ignore[index]
+    assert not set(train["question"]) & set(test["question"])
+
+
+def test_single_steps_over_files_end_where_a_run_does(whole: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """profile, supervise, train and eval as single commands on the run's own tables."""
+    artifacts = summary(whole)["artifacts"]
+    pool, test = (str(whole / artifacts[k]) for k in ("train_problems", "test_problems"))  # type: ignore[index]
+    routes = str(whole / artifacts["routes"]["split"])  # type: ignore[index]
+    model = ["--model", str(tiny_model)]
+    small = "sampling={max_new_tokens: 8, batch_size: 8}"
+    profile = [
+        "profile",
+        pool,
+        *model,
+        "--set",
+        "profile.pass_rate.k=2",
+        "--set",
+        f"profile.pass_rate.{small}",
+    ]
+    assert main([*profile, "--out", str(tmp_path / "p")]) == 0
+    columns = ["problem_id", "n", "correct", "judge_expectation"]
+    mine = pl.read_parquet(tmp_path / "p" / "profiles.parquet").select(columns)
+    assert mine.equals(pl.read_parquet(whole / artifacts["profiles"]).select(columns))  # type: ignore[index]
+    assert main(["supervise", pool, "--routes", routes, "--style", "steps", "--out", str(tmp_path / "t")]) == 0
+    sft = ["train", "sft", pool, "--targets", str(tmp_path / "t" / "targets.parquet"), *model]
+    assert (
+        main(
+            [
+                *sft,
+                "--set",
+                "phase.batch=4",
+                "--set",
+                "phase.optimiser.micro_batch=4",
+                "--out",
+                str(tmp_path / "s"),
+            ]
+        )
+        == 0
+    )
+    trained = str(tmp_path / "s" / "model")
+    rl = ["train", "rl", pool, "--routes", routes, "--model", trained, "--set"]
+    rl.append("phase={kind: rl, steps: 1, prompts_per_generation: 2, group_size: 4, max_new_tokens: 8}")
+    assert main([*rl, "--out", str(tmp_path / "r")]) == 0
+    assert pl.read_parquet(tmp_path / "r" / "samples.parquet").height == 8
+    score = ["eval", test, "--model", str(tmp_path / "r" / "model"), "--set"]
+    assert (
+        main(
+            [
+                *score,
+                "evaluation={sampling: {temperature: 0, max_new_tokens: 8}}",
+                "--out",
+                str(tmp_path / "e"),
+            ]
+        )
+        == 0
+    )
+    record = json.loads((tmp_path / "e" / "step.json").read_text())
+    assert record["info"]["result"]["n_problems"] == 32
