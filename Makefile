@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 pin = $(shell grep -E '^$(1)==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint docs clean distclean
+.PHONY: help install quickstart test lint docs example clean distclean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -52,6 +52,9 @@ lint: install ## Run ruff, mypy and the import contracts
 docs: install ## Build the documentation into docs/_build/html, warnings as errors
 	$(BIN)/sphinx-build -W --keep-going -n -E -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+example: install ## Put the output and picture of runs/quickstart into the README (needs Chromium)
+	$(BIN)/python docs/example.py
 
 clean: ## Remove built documentation and caches (keeps .venv and runs/)
 	rm -rf docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -120,6 +120,34 @@ def test_a_full_disk_is_named(
     assert main(arguments) == 0, "the same command continues once there is space"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_running_out_of_memory_is_named(
+    error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("dereason.pipeline.actions.do_route", fail)
+    pool = pool_file(tmp_path)
+    message = fails(capsys, ["route", str(pool), "--policy", "all", "--out", str(tmp_path / "r")])
+    assert "out of memory" in message
+    assert "batch_size" in message
+
+
+@pytest.mark.skipif(
+    __import__("torch").cuda.is_available(), reason="this machine has the GPU that is asked for in vain"
+)
+def test_a_recipe_that_asks_for_a_missing_gpu_stops_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    error = fails(capsys, ["run", "quickstart", "--json", "--run-dir", str(folder), "--set", "model.device=cuda"])
+    assert "model.device=auto" in error
+    judge = "profile.judge.model={name: embedded, device: cuda}"
+    fails(capsys, ["run", "quickstart", "--json", "--run-dir", str(folder), "--set", judge])
+    assert not folder.exists()
+
+
 def test_route_and_supervise_over_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pool = pool_file(tmp_path)
     profiles = tmp_path / "profiles.parquet"

@@ -332,3 +332,32 @@ def test_out_of_memory_names_the_mend(error: Exception) -> None:
 
     with pytest.raises(DereasonError, match="micro_batch"):
         fail()
+
+
+@pytest.mark.parametrize("micro", [2, 4, 8])
+def test_the_micro_batch_does_not_change_sft(
+    micro: int, tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
+) -> None:
+    """Responses of different lengths: a mean of micro-batch means would differ."""
+    texts = [r * (1 + 5 * (i % 3 == 0)) for i, r in enumerate(targets["response"].to_list())]
+    longer = targets.with_columns(pl.Series("response", texts))
+    for name, size in (("reference", 1), ("mine", micro)):
+        optimiser = Optimiser(learning_rate=1e-3, micro_batch=size)
+        sft(tiny_model, pool.head(8), longer.head(8), tmp_path / name, epochs=1, batch=8, optimiser=optimiser)
+    mine, reference = lines(tmp_path / "mine")[0], lines(tmp_path / "reference")[0]
+    assert mine["loss"] == pytest.approx(reference["loss"], rel=1e-3)
+    assert mine["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo"])
+def test_the_micro_batch_does_not_change_rl(
+    loss: str, tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_rewards(monkeypatch)
+    for name, size in (("reference", 1), ("mine", 4)):
+        optimiser = Optimiser(learning_rate=1e-2, micro_batch=size)
+        rl(tiny_model, pool, tmp_path / name, steps=1, max_new_tokens=24, loss=loss, optimiser=optimiser)
+    mine, reference = lines(tmp_path / "mine")[0], lines(tmp_path / "reference")[0]
+    assert rollout_table(tmp_path / "mine").equals(rollout_table(tmp_path / "reference"))
+    assert mine["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-3)
+    assert mine["grad_norm"] > 0

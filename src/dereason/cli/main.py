@@ -323,12 +323,23 @@ def main(arguments: list[str] | None = None) -> int:
                 "model calls are kept",
                 2,
             )
+        if _out_of_memory(exc):
+            return _fail(
+                "out of memory — lower the batch_size of the step that was running (or evaluation/profile "
+                "max_new_tokens); finished steps and model calls are kept",
+                2,
+            )
         return _fail(f"unexpected {type(exc).__name__}: {exc} — run again with --debug and report it", 3)
 
 
 def _disk_full(exc: BaseException) -> bool:
     full = isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or "No space left on device" in str(exc) or "os error 28" in str(exc)
+
+
+def _out_of_memory(exc: BaseException) -> bool:
+    named = isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(exc)
 
 
 def _fail(message: str, code: int) -> int:

@@ -5,8 +5,9 @@ application, 4-5 multi-step derivation or synthesis. The paper's rubric and deco
 the rubric below is ours, and so is reading the whole distribution from one forward pass instead of
 generating a number: it costs no generation, and it keeps the expectation that ranking needs.
 
-Small models' scores are badly calibrated (SmolLM2-135M puts nearly every problem between 1 and 2) and still
-rank problems: route by rank (``quantile``) unless a threshold has been looked at.
+Small models' scores are badly calibrated: SmolLM2-135M puts nearly every problem between 1 and 3, whatever it
+asks, and may rank a pool hardly better than chance. Route by rank (``quantile``) unless a threshold has been
+looked at, and look at the report's correlation of judge score and pass rate before trusting either.
 """
 
 from __future__ import annotations
@@ -25,12 +26,11 @@ from dereason.settings import Settings
 SCORES = ("1", "2", "3", "4", "5")
 
 RUBRIC = """Rate how much reasoning a problem needs, from 1 to 5.
-1: one remembered fact or definition answers it.
-2: one formula or one simple operation answers it.
-3: a few plain steps, each of them obvious.
-4: many dependent steps, or a step that must be found first.
-5: a long derivation that brings several ideas together.
-Rate the reasoning, not the length of the text or how rare the topic is.
+1: one remembered fact answers it.
+2: one simple operation answers it.
+3: a few plain steps.
+4: many dependent steps.
+5: a long derivation.
 Reply with one digit."""
 """The default rubric (ours)."""
 

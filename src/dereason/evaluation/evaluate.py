@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from pydantic import Field
 
-from dereason.evaluation.statistics import accuracy_interval, paired_difference
+from dereason.evaluation.statistics import accuracy_interval, paired_difference, pass_at_k
 from dereason.lm.base import Sampling
 from dereason.settings import Settings
 from dereason.verify.verdict import verdict_counts
@@ -74,8 +74,16 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
         "verdicts": verdicts,
         "answered_accuracy": verdicts["correct"] / answered if answered else None,
         "mean_tokens": float(samples["tokens"].mean() or 0.0),  # type: ignore[arg-type]
+        "pass_at_k": _pass_at(found),
         "by_domain": by_domain,
     }
+
+
+def _pass_at(found: Outcomes) -> dict[str, float]:
+    """pass@k, unbiased (arXiv 2107.03374), mean over problems, for k = 1, 2, 4, ... up to the fewest responses."""
+    fewest = min(n for _, n in found.values())
+    powers = [2**i for i in range(fewest.bit_length())]
+    return {str(k): sum(pass_at_k(n, c, k) for c, n in found.values()) / len(found) for k in powers}
 
 
 def compare(before: pl.DataFrame, after: pl.DataFrame, settings: Evaluation) -> dict[str, Any]:

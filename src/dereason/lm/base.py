@@ -59,7 +59,7 @@ class LanguageModel(Protocol):
 
     @property
     def identity(self) -> str:
-        """Name and content of the model: two models with one identity give the same answers."""
+        """Name and content of the model; two models with one identity give the same answers."""
         ...
 
     def template_hash(self) -> str:

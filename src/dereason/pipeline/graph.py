@@ -18,8 +18,6 @@ from dereason.pipeline.store import Info, Step, read_json
 from dereason.problems.schema import read_table
 from dereason.problems.sources import fingerprint
 
-_PLACEHOLDER = Context.__new__(Context)  # a plan builds steps that it never runs
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -87,7 +85,7 @@ _LM = ("lm", "problems/schema.py")
 _SAMPLING = (*_LM, "verify")
 
 
-def build(recipe: Recipe, base: Path, ctx: Context = _PLACEHOLDER) -> Graph:
+def build(recipe: Recipe, base: Path, ctx: Context) -> Graph:
     """The steps of a recipe.
 
     Args:

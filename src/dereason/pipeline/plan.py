@@ -11,7 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
+from dereason.pipeline.actions import Context
 from dereason.pipeline.graph import Graph, Stage, build
+from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
@@ -53,7 +55,7 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         run_dir: its run directory; need not exist.
         base: folder that relative paths in the recipe start from.
     """
-    graph = build(recipe, base)
+    graph = build(recipe, base, Context(recipe.prompt, Screen(quiet=True)))  # steps that a plan never runs
     steps = run_dir / "steps"
     pool, pool_note = _size(recipe.problems.train, base)
     test, test_note = _size(recipe.problems.test, base)

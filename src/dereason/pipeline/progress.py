@@ -23,7 +23,7 @@ class Screen:
     def say(self, text: str, style: str | None = None) -> None:
         """Print one line (data and model text in it is not read as markup)."""
         if not self.quiet:
-            self.console.print(text, style=style, markup=False)
+            self.console.print(text, style=style, markup=False, soft_wrap=True)
 
     def step(self, label: str) -> Progress:
         """Begin a step; call the result with (done, total, words) as it goes, and :meth:`end` after it."""

@@ -137,6 +137,12 @@ class Recipe(Settings):
                     raise ValueError(f"arm {arm.name!r} routes by {need}, and profile.{need}.enabled is false")
         return self
 
+    def models(self) -> list[ModelSettings]:
+        """Every model that the recipe names: student, judge, teachers."""
+        named = [self.model, self.profile.judge.model]
+        named += [p.targets.teacher for arm in self.arms for p in arm.phases if isinstance(p, SFTPhase)]
+        return [m for m in named if m is not None]
+
     def needs(self) -> frozenset[str]:
         """Which profilers any arm's policy reads."""
         return frozenset(n for arm in self.arms for n in needs(arm.route))

@@ -33,7 +33,9 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
         DereasonError: whatever stops the run; finished steps stay.
     """
     screen = screen or Screen(quiet=True)
-    device = resolve_device(recipe.model.device)  # a GPU that is not there is refused before any work
+    device = resolve_device(recipe.model.device)
+    for model in recipe.models():
+        resolve_device(model.device)  # a GPU that is not there is refused before any work
     ctx = Context(prompt=recipe.prompt, screen=screen)
     graph = build(recipe, base, ctx)
     with locked(run_dir):

@@ -143,6 +143,12 @@ def _profile(recipe: Recipe, graph: Graph, profiles: pl.DataFrame, facts: Any) -
                 f"the judge puts 90 % of the problems within {spread:.2f} points of each other: its scores rank "
                 "problems, their level says little"
             )
+    if agreement is not None and agreement["high"] > -0.1:
+        warnings.append(
+            f"the judge's score says little about this model's pass rate (Spearman {agreement['value']:+.2f} "
+            f"[{agreement['low']:+.2f}, {agreement['high']:+.2f}]; a good judge is clearly negative): routing by it is "
+            "close to chance here; the quantile policy with `score: pass_rate` routes by the measured pass rate"
+        )
     return {
         "k": settings.k if graph.pass_rate else None,
         "sampling": settings.sampling.model_dump(mode="json") if graph.pass_rate else None,

@@ -43,7 +43,7 @@ def draw_samples(
         n: responses per problem.
         sampling: temperature, length limit, batch size.
         seed: of the sampling streams.
-        purpose: written into the table: "profile" or "eval".
+        purpose: written into the table: "profile", "teacher" or "eval".
         store: folder for finished batches; belongs to this one call.
         progress: told of each finished batch.
 

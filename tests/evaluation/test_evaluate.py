@@ -1,0 +1,60 @@
+"""Scores of sample tables, by hand."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from dereason.evaluation.evaluate import Evaluation, compare, outcomes, score
+from dereason.problems.schema import frame
+
+VERDICTS = {
+    "a": ("correct", "correct", "wrong", "error"),
+    "b": ("wrong", "truncated", "unparsable", "wrong"),
+    "c": ("correct", "correct", "correct", "correct"),
+    "d": ("correct", "wrong", "wrong", "wrong"),
+}
+
+
+def samples(verdicts: dict[str, tuple[str, ...]]) -> pl.DataFrame:
+    return frame(
+        "sample",
+        [
+            {"problem_id": p, "model": "m", "purpose": "eval", "index": i, "verdict": v, "tokens": 10 * (i + 1)}
+            for p, found in verdicts.items()
+            for i, v in enumerate(found)
+        ],
+    )
+
+
+def problems() -> pl.DataFrame:
+    return frame(
+        "problem",
+        [{"id": p, "question": p, "answer": "1", "domain": "x" if p < "c" else "y", "source": "s"} for p in VERDICTS],
+    )
+
+
+def test_score_by_hand() -> None:
+    result = score(samples(VERDICTS), problems(), Evaluation(samples=4))
+    assert outcomes(samples(VERDICTS)) == {"a": (2, 3), "b": (0, 4), "c": (4, 4), "d": (1, 4)}
+    assert result["accuracy"] == pytest.approx((2 / 3 + 0 + 1 + 1 / 4) / 4)
+    assert (result["n_problems"], result["n_samples"]) == (4, 15)
+    assert result["verdicts"] == {"correct": 7, "wrong": 6, "unparsable": 1, "truncated": 1, "error": 1}
+    assert result["answered_accuracy"] == pytest.approx(7 / 13)
+    assert result["mean_tokens"] == pytest.approx(25)
+    assert result["by_domain"]["y"]["accuracy"] == pytest.approx(5 / 8)
+    # pass@2: one minus the chance that two responses drawn without replacement are both not correct
+    assert result["pass_at_k"] == {
+        "1": pytest.approx(result["accuracy"]),
+        "2": pytest.approx(((1 - 0) + 0 + 1 + (1 - (3 / 4) * (2 / 3))) / 4),
+    }
+
+
+def test_comparison_is_paired_by_problem() -> None:
+    better = VERDICTS | {"b": ("correct",) * 4, "d": ("correct",) * 4}
+    found = compare(samples(VERDICTS), samples(better), Evaluation(samples=4))
+    assert found["difference"] == pytest.approx((1 + 3 / 4) / 4)
+    assert found["n_problems"] == 4
+    same = compare(samples(VERDICTS), samples(VERDICTS), Evaluation(samples=4))
+    assert same["difference"] == 0
+    assert same["low"] <= 0 <= same["high"]
