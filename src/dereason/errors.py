@@ -24,3 +24,9 @@ class DereasonError(Exception):
     def line(self) -> str:
         """The message as one line of text."""
         return f"{self.cause} — {self.mend}" if self.mend else self.cause
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Does this error say that memory ran out, on the CPU or on a GPU?"""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(words in str(error) for words in ("can't allocate memory", "out of memory"))

@@ -58,3 +58,10 @@ def test_comparison_is_paired_by_problem() -> None:
     same = compare(samples(VERDICTS), samples(VERDICTS), Evaluation(samples=4))
     assert same["difference"] == 0
     assert same["low"] <= 0 <= same["high"]
+
+
+def test_a_domain_that_the_verifier_failed_on_is_left_out() -> None:
+    verdicts = VERDICTS | {"c": ("error",) * 4, "d": ("error",) * 4}
+    result = score(samples(verdicts), problems(), Evaluation(samples=4))
+    assert list(result["by_domain"]) == ["x"]
+    assert (result["n_problems"], result["problems_left_out"]) == (2, 2)

@@ -113,3 +113,17 @@ def test_recipes_template_and_type_marker_are_packaged() -> None:
     packaged = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
     data = {p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
     assert data == packaged, "list the file's kind under [tool.setuptools.package-data]"
+
+
+def test_every_pin_installs_on_the_oldest_python_that_we_promise() -> None:
+    """Debian 12 ships 3.11.2: a pin that wants 3.11.5 breaks `make install` there."""
+    from importlib.metadata import distributions
+
+    from packaging.specifiers import SpecifierSet
+
+    refused = [
+        f"{d.metadata['Name']} {d.version} {wants}"
+        for d in distributions()
+        if (wants := d.metadata["Requires-Python"]) and "3.11.0" not in SpecifierSet(wants)
+    ]
+    assert refused == []

@@ -106,6 +106,12 @@ def test_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
     assert Recipe.model_validate(yaml.safe_load(text)) == recipe
 
 
+def test_the_recipe_kept_with_a_run_finds_its_files_from_anywhere(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, MINIMAL))
+    kept = yaml.safe_load(resolved_yaml(recipe, tmp_path))
+    assert kept["problems"]["train"]["path"] == str(tmp_path / "pool.jsonl")
+
+
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_shipped_recipes_are_valid(name: str) -> None:
     assert load_recipe(find_recipe(name)).name == name

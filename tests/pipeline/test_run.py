@@ -160,6 +160,21 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(
     assert all(s["cached"] for s in plan["steps"]), "when it saves does not change what it learns"
 
 
+def test_a_set_that_no_phase_can_use_stops_the_run_before_training(
+    recipe: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", str(recipe), "--run-dir", str(whole), "--json"]
+    before = sorted(p.name for p in (whole / "steps").glob("train-*"))
+    for override, message in (
+        ("arms.0.route={policy: pass_rate}", "arm split: no problem was routed to the set 'rl'"),
+        ("arms.0.phases.1.prompts_per_generation=20", "fewer than prompts_per_generation 20"),
+    ):
+        capsys.readouterr()
+        assert main([*arguments, "--set", override]) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(p.name for p in (whole / "steps").glob("train-*")) == before
+
+
 def test_summary_keeps_its_contract(whole: Path) -> None:
     found = summary(whole)
     assert found["schema_version"] == 1
@@ -233,7 +248,7 @@ def test_single_steps_over_files_end_where_a_run_does(whole: Path, tiny_model: P
     )
     trained = str(tmp_path / "s" / "model")
     rl = ["train", "rl", pool, "--routes", routes, "--model", trained, "--set"]
-    rl.append("phase={kind: rl, steps: 1, prompts_per_generation: 2, group_size: 4, max_new_tokens: 8}")
+    rl.append("phase={steps: 1, prompts_per_generation: 2, group_size: 4, max_new_tokens: 8}")
     assert main([*rl, "--out", str(tmp_path / "r")]) == 0
     assert pl.read_parquet(tmp_path / "r" / "samples.parquet").height == 8
     score = ["eval", test, "--model", str(tmp_path / "r" / "model"), "--set"]

@@ -9,14 +9,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from dereason.errors import DereasonError
 from dereason.lm.local.model import LocalModel, ModelSettings
 from dereason.lm.prompts import Prompt
-from dereason.problems.schema import frame
+from dereason.problems.schema import Verdict, frame
 from dereason.training import phase as phase_module
+from dereason.training import rl as rl_module
 from dereason.training.phase import Optimiser, guarded, last_checkpoint
 from dereason.training.rl import RL, rollout_table, run_rl
 from dereason.training.sft import SFT, run_sft
@@ -209,6 +211,23 @@ def test_a_killed_rl_phase_ends_with_the_same_weights_and_rollouts(
     assert rollout_table(tmp_path / "cut").equals(rollout_table(tmp_path / "whole"))
 
 
+def test_a_phase_goes_on_with_a_smaller_micro_batch(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mend for running out of memory: the checkpoint is picked up, the result differs by rounding alone."""
+    whole = sft(tiny_model, pool, targets, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 3)
+        with pytest.raises(Killed):
+            sft(tiny_model, pool, targets, tmp_path / "cut")
+    smaller = Optimiser(learning_rate=1e-3, micro_batch=1, checkpoint_every=2, warmup_ratio=0.1)
+    resumed = sft(tiny_model, pool, targets, tmp_path / "cut", optimiser=smaller)
+    assert [x["step"] for x in lines(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
+    left, right = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=2e-4)
+
+
 def plant_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model never answers right: reward the length of its text, so that there is a gradient."""
     from dereason.training import rewards
@@ -247,6 +266,58 @@ def test_rollouts_are_samples_with_verdicts(
     assert first["reward"] == pytest.approx(3 / 8)
     shares = [first[v] for v in ("correct", "wrong", "unparsable", "truncated", "error")]
     assert sum(shares) == pytest.approx(1)
+
+
+def test_rollout_batch_bounds_what_is_decoded_at_once(
+    tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a sample does not depend on its batch is tested in float64 with the engine."""
+    plant_rewards(monkeypatch)
+    sizes: list[int] = []
+    original = rl_module.decode
+
+    def decode(model: object, prompts: list[list[int]], n: int, **kw: object) -> list[list[list[int]]]:
+        sizes.append(len(prompts) * n)
+        return original(model, prompts, n, **kw)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rl_module, "decode", decode)
+    tables = []
+    for name, size in (("at-once", 256), ("in-turn", 4)):
+        rl(tiny_model, pool, tmp_path / name, steps=1, rollout_batch=size)
+        tables.append(rollout_table(tmp_path / name).select("problem_id", "index", "prompt_tokens"))
+    assert sizes == [8, 4, 4]
+    assert tables[0].equals(tables[1])
+
+
+def test_a_verifier_error_leaves_the_reward_and_its_mean(
+    tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first group of four, one verification fails: the mean is over three, not four."""
+    from dereason.verify.verdict import Judgement
+
+    verdicts = [Verdict.CORRECT, Verdict.ERROR, Verdict.WRONG, Verdict.TRUNCATED, *[Verdict.WRONG] * 4]
+    planted = iter(verdicts)
+    monkeypatch.setattr("dereason.training.rl.judge_response", lambda *_: Judgement(next(planted), None, "planted"))
+    rl(tiny_model, pool, tmp_path, steps=1)
+    first = lines(tmp_path)[0]
+    assert first["reward"] == pytest.approx(1 / 7), "the failed one is in no mean"
+    assert first["error"] == pytest.approx(1 / 8)
+    assert first["mixed_groups"] == pytest.approx(1 / 2)
+
+
+def test_correctness_pays_by_verdict() -> None:
+    from dereason.training.rewards import correctness
+    from dereason.verify.verdict import Judgement
+
+    judged = [Judgement(v, None, "") for v in Verdict]
+    paid = dict(zip(Verdict, correctness(judged, [{}] * len(judged)), strict=True))
+    assert paid == {
+        Verdict.CORRECT: 1.0,
+        Verdict.WRONG: 0.0,
+        Verdict.UNPARSABLE: 0.0,
+        Verdict.TRUNCATED: 0.0,
+        Verdict.ERROR: None,
+    }
 
 
 def test_engine_and_transformers_rollouts_feed_the_same_trainer(
@@ -298,8 +369,15 @@ def test_another_template_at_the_hand_off_is_refused(
 def test_bad_settings_are_refused_with_the_field(
     tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
 ) -> None:
-    with pytest.raises(DereasonError, match="sft batch 5 is not a multiple"):
-        sft(tiny_model, pool, targets, tmp_path, batch=5)
+    with pytest.raises(ValidationError, match=r"batch 5 is not a multiple of optimiser\.micro_batch 2"):
+        SFT(batch=5, optimiser=Optimiser(micro_batch=2))
+    with pytest.raises(ValidationError, match=r"6 rollouts an update are not a multiple of optimiser\.micro_batch 4"):
+        RL(prompts_per_generation=2, group_size=3, optimiser=Optimiser(micro_batch=4))
+    with pytest.raises(ValidationError, match="do not divide into updates_per_generation 4"):
+        RL(prompts_per_generation=2, group_size=3, updates_per_generation=4)
+    for name in ("learning_rate", "micro_batch", "checkpoint_every"):
+        with pytest.raises(ValidationError, match=name):
+            Optimiser.model_validate({name: 0})
     with pytest.raises(DereasonError, match=r"problem 'p\d+' is \d+ tokens long"):
         sft(tiny_model, pool, targets, tmp_path, max_length=8)
     with pytest.raises(DereasonError, match="fewer than prompts_per_generation"):

@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from dereason.errors import DereasonError
+from dereason.errors import DereasonError, out_of_memory
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Decide which training problem belongs to SFT and which to RL, and prove that the decision helped.",
+    help="Decide which training problem belongs to SFT and which to RL, and measure what the decision gained.",
 )
 recipe_app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
 train_app = typer.Typer(no_args_is_help=True, help="Train a model on files: one phase.")
@@ -177,7 +177,7 @@ def train_rl(
     """Reinforcement learning (GRPO) on problems."""
     from dereason.pipeline import single
 
-    job = _job("rl", None, model, [f"phase.set={from_set}", *(sets or [])])
+    job = _job("rl", None, model, [f"set={from_set}", *(sets or [])])
     _done(single.train_rl(pool, routes, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
 
 
@@ -272,8 +272,6 @@ def _job(kind: Any, recipe: str | None, model: str | None, sets: list[str] | Non
     if recipe:
         whole = load_recipe(find_recipe(recipe)).model_dump(mode="json")
         data = {k: v for k, v in whole.items() if k in cls.model_fields}
-    if kind in ("sft", "rl"):
-        data["phase"] = {"kind": kind}
     for text in [*([f"model.name={model}"] if model else []), *(sets or [])]:
         apply_override(data, text)
     return parse(cls, data, "settings")
@@ -301,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0: done. 1: `doctor` found something broken. 2: wrong usage, or an error with a known cause (one line on
-    stderr). 130: interrupted. Other exceptions are bugs: one line, and the traceback with ``--debug``.
+    stderr). 3: an error that we did not foresee, a bug: one line, and the traceback with ``--debug``. 130: interrupted.
     """
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -323,10 +321,10 @@ def main(arguments: list[str] | None = None) -> int:
                 "model calls are kept",
                 2,
             )
-        if _out_of_memory(exc):
+        if out_of_memory(exc):
             return _fail(
-                "out of memory — lower the batch_size of the step that was running (or evaluation/profile "
-                "max_new_tokens); finished steps and model calls are kept",
+                "out of memory — lower the batch_size of the step that was running, or its max_new_tokens; finished "
+                "steps are kept, this one begins again",
                 2,
             )
         return _fail(f"unexpected {type(exc).__name__}: {exc} — run again with --debug and report it", 3)
@@ -335,11 +333,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _disk_full(exc: BaseException) -> bool:
     full = isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or "No space left on device" in str(exc) or "os error 28" in str(exc)
-
-
-def _out_of_memory(exc: BaseException) -> bool:
-    named = isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(exc)
 
 
 def _fail(message: str, code: int) -> int:

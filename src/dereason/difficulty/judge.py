@@ -13,13 +13,13 @@ looked at, and look at the report's correlation of judge score and pass rate bef
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
-from dereason.lm.base import LanguageModel, Message
+from dereason.lm.base import LanguageModel, Message, Progress
 from dereason.lm.local.model import ModelSettings
 from dereason.settings import Settings
 
@@ -44,7 +44,7 @@ class Judge(Settings):
     """The judging model; null takes the recipe's own model."""
     rubric: str = RUBRIC
     """What the judge is told before the problem."""
-    batch_size: int = 32
+    batch_size: int = Field(default=32, gt=0)
     """Problems per forward pass."""
 
     def rubric_hash(self) -> str:
@@ -65,7 +65,7 @@ def judge_scores(
     judge: Judge,
     *,
     store: Path,
-    progress: Callable[[int, int, str], None] = lambda done, total, words: None,
+    progress: Progress = lambda done, total, words: None,
 ) -> pl.DataFrame:
     """Score every problem.
 

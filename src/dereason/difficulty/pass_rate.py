@@ -7,6 +7,7 @@ A verifier ``error`` is left out of n.
 from __future__ import annotations
 
 import polars as pl
+from pydantic import Field
 
 from dereason.lm.base import Sampling
 from dereason.problems.schema import Verdict
@@ -19,7 +20,7 @@ class PassRate(Settings):
 
     enabled: bool = True
     """Whether it runs."""
-    k: int = 8
+    k: int = Field(default=8, gt=0)
     """Responses per problem."""
     sampling: Sampling = Sampling()
     """How they are drawn."""

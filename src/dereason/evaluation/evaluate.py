@@ -55,9 +55,10 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
     domains = dict(problems.select("id", "domain").iter_rows())
     by_domain = {}
     for domain in sorted(set(domains[p] for p in found)):
-        part = accuracy_interval(
-            [o for p, o in found.items() if domains[p] == domain], level=settings.level, seed=settings.seed
-        )
+        inside = [o for p, o in found.items() if domains[p] == domain]
+        if not any(n for _, n in inside):
+            continue  # the verifier failed on all of them
+        part = accuracy_interval(inside, level=settings.level, seed=settings.seed)
         by_domain[domain] = {
             "accuracy": part.estimate,
             "low": part.low,
@@ -71,6 +72,7 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
         "level": settings.level,
         "n_problems": overall.n_problems,
         "n_samples": overall.n_samples,
+        "problems_left_out": overall.left_out,
         "verdicts": verdicts,
         "answered_accuracy": verdicts["correct"] / answered if answered else None,
         "mean_tokens": float(samples["tokens"].mean() or 0.0),  # type: ignore[arg-type]

@@ -6,13 +6,17 @@ the probabilities of a few one-token choices (:meth:`LanguageModel.choice_probab
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
 import numpy as np
+from pydantic import Field
 
 from dereason.settings import Settings
+
+Progress = Callable[[int, int, str], None]
+"""Told of work under way: (done, total, a few words)."""
 
 
 class Message(TypedDict):
@@ -25,11 +29,11 @@ class Message(TypedDict):
 class Sampling(Settings):
     """How responses are drawn."""
 
-    temperature: float = 1.0
+    temperature: float = Field(default=1.0, ge=0)
     """Softmax temperature; 0 takes the most probable token (greedy)."""
-    max_new_tokens: int = 256
+    max_new_tokens: int = Field(default=256, gt=0)
     """Length limit of a response, in tokens, the end token included."""
-    batch_size: int = 64
+    batch_size: int = Field(default=64, gt=0)
     """Sequences decoded at once; part of the result's identity, because floating point sums depend on it."""
 
 

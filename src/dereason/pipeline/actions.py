@@ -18,11 +18,13 @@ from dereason.difficulty.pass_rate import pass_rates
 from dereason.difficulty.profiles import Profile, build_profiles
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation, score
+from dereason.lm.base import Progress
 from dereason.lm.local.model import LocalModel, ModelSettings
-from dereason.lm.prompts import Prompt
-from dereason.pipeline.progress import Progress, Screen
+from dereason.lm.prompts import Prompt, check_template
+from dereason.pipeline.progress import Screen
+from dereason.pipeline.store import Info, read_json
 from dereason.problems.hygiene import check_unique_ids, deduplicate, drop_unanswered, remove_overlap
-from dereason.problems.schema import read_table, validate, write_table
+from dereason.problems.schema import validate, write_table
 from dereason.problems.sources import Source, load_source
 from dereason.routing.policies import describe, route, route_warnings
 from dereason.supervision.reference import reference_targets
@@ -30,8 +32,6 @@ from dereason.supervision.targets import Targets, teacher_targets
 from dereason.training.phase import PhaseResult
 from dereason.verify.samples import draw_samples
 from dereason.verify.verdict import VERIFIER_VERSION, verdict_counts
-
-Info = dict[str, Any]
 
 
 @dataclass
@@ -150,15 +150,29 @@ def shares(verdicts: dict[str, int]) -> str:
 
 
 def do_profile(
-    work: Path, problems: pl.DataFrame, judge: Path | None, rates: Path | None, provenance: Info, model: str
+    work: Path,
+    problems: pl.DataFrame,
+    judge: Path | None,
+    rates: Path | None,
+    profile: Profile,
+    prompt: Prompt,
+    model: str,
 ) -> Info:
-    """Write ``profiles.parquet`` from the folders of the judge and pass-rate steps."""
+    """Write ``profiles.parquet`` from the folders of the judge and pass-rate steps, with where each number is from."""
+    provenance: Info = {"model": model, "prompt": prompt.model_dump(mode="json")}
+    if judge is not None:
+        facts = read_json(judge / "step.json")["info"]
+        provenance["judge"] = {k: facts[k] for k in ("judge_model", "template_hash", "rubric")}
+    if rates is not None:
+        facts = read_json(rates / "step.json")["info"]
+        provenance["pass_rate"] = {k: facts[k] for k in ("template_hash", "verifier")}
+        provenance["pass_rate"] |= profile.pass_rate.model_dump(mode="json")
     table = build_profiles(
         problems,
         model=model,
         scores=None if judge is None else pl.read_parquet(judge / "scores.parquet"),
         rates=None if rates is None else pl.read_parquet(rates / "rates.parquet"),
-        judge_model=provenance.get("judge_model"),
+        judge_model=provenance.get("judge", {}).get("judge_model"),
         provenance=provenance,
     )
     write_table(table, work / "profiles.parquet")
@@ -327,11 +341,7 @@ def do_eval(
     """
     lm = ctx.model(model, identity)
     found = lm.template_hash()
-    if expected_hash is not None and found != expected_hash:
-        raise DereasonError(
-            f"{lm.identity} renders chats differently (template {found}) from the base model ({expected_hash})",
-            "evaluate with the template that was trained",
-        )
+    check_template(lm.identity, found, expected_hash)
     samples = draw_samples(
         lm,
         problems,
@@ -361,8 +371,3 @@ def percent(result: Info) -> str:
         f"{100 * result['accuracy']:.1f} % [{100 * result['low']:.1f}, {100 * result['high']:.1f}] "
         f"of {result['n_problems']} problems"
     )
-
-
-def read_problems(path: Path) -> pl.DataFrame:
-    """A PROBLEM table from Parquet."""
-    return read_table("problem", path)

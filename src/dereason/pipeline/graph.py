@@ -17,6 +17,8 @@ from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase
 from dereason.pipeline.store import Info, Step, read_json
 from dereason.problems.schema import read_table
 from dereason.problems.sources import fingerprint
+from dereason.training.rl import RL
+from dereason.training.sft import SFT
 
 
 @dataclass(frozen=True)
@@ -207,16 +209,10 @@ def _profiles(recipe: Recipe, problems: Step, judge: Step | None, pass_rate: Ste
     inputs |= {"pass_rate": pass_rate} if pass_rate else {}
 
     def action(work: Path, at: dict[str, Path]) -> Info:
-        provenance: Info = {"model": model, "prompt": recipe.prompt.model_dump(mode="json")}
-        if "judge" in at:
-            facts = read_json(at["judge"] / "step.json")["info"]
-            provenance |= {k: facts[k] for k in ("judge_model", "template_hash", "rubric")}
-        if "pass_rate" in at:
-            facts = read_json(at["pass_rate"] / "step.json")["info"]
-            provenance |= {k: facts[k] for k in ("template_hash", "verifier")}
-            provenance |= recipe.profile.pass_rate.model_dump(mode="json")
         pool = read_table("problem", at["problems"] / "train.parquet")
-        return actions.do_profile(work, pool, at.get("judge"), at.get("pass_rate"), provenance, model)
+        return actions.do_profile(
+            work, pool, at.get("judge"), at.get("pass_rate"), recipe.profile, recipe.prompt, model
+        )
 
     return Step("profile", {"model": model}, inputs, ("difficulty", "problems/schema.py"), "profiles", action)
 
@@ -239,7 +235,8 @@ def _targets(arm: Arm, number: int, phase: SFTPhase, student: Info, problems: St
         chosen = actions.select_set(pool, read_table("route", at["routes"] / "routes.parquet"), phase.set)
         return actions.do_targets(work, chosen, phase.targets, ctx)
 
-    config: Info = {"set": phase.set, "targets": phase.targets.model_dump(mode="json")}
+    unused = {"sampling", "seed"} if phase.targets.teacher is None else set()
+    config: Info = {"set": phase.set, "targets": phase.targets.model_dump(mode="json", exclude=unused)}
     if phase.targets.teacher is not None:
         config |= {"teacher": model_identity(phase.targets.teacher), "prompt": student["prompt"]}
     inputs = {"problems": problems, "routes": routes}
@@ -247,9 +244,15 @@ def _targets(arm: Arm, number: int, phase: SFTPhase, student: Info, problems: St
 
 
 def _phase_config(recipe: Recipe, phase: SFTPhase | RLPhase, seed: int, student: Info) -> Info:
-    settings = phase.model_dump(mode="json", exclude={"targets"})
-    del settings["optimiser"]["checkpoint_every"]  # when it saves does not change what it learns
-    return {**student, "device": recipe.model.device, "seed": seed, "phase": settings}
+    return {**student, "device": recipe.model.device, "seed": seed, "phase": phase_key(phase)}
+
+
+def phase_key(phase: SFT | RL) -> Info:
+    """A phase's settings for its key: without what changes how it is computed and not what it learns."""
+    settings = phase.model_dump(mode="json", exclude={"targets", "rollout_batch"})
+    for name in ("checkpoint_every", "micro_batch", "gradient_checkpointing"):
+        del settings["optimiser"][name]
+    return settings
 
 
 _TRAINING = (*_SAMPLING, "training")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, TextIO
 
-Progress = Callable[[int, int, str], None]
+from dereason.lm.base import Progress
 
 
 class Screen:

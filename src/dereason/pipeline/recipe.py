@@ -399,6 +399,10 @@ def _short(value: Any) -> str:
     return text if len(text) < 50 else text[:47] + "..."
 
 
-def resolved_yaml(recipe: Recipe) -> str:
-    """The recipe with every default written out, as YAML."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+def resolved_yaml(recipe: Recipe, base: Path | None = None) -> str:
+    """The recipe with every default written out, as YAML; with ``base``, relative file paths made absolute."""
+    data = recipe.model_dump(mode="json")
+    for source in data["problems"].values():
+        if base is not None and isinstance(source, dict) and source["source"] == "file":
+            source["path"] = str((base / source["path"]).resolve())
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)

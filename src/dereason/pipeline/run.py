@@ -12,9 +12,10 @@ from dereason.pipeline.actions import Context
 from dereason.pipeline.environment import environment, peak_memory_bytes
 from dereason.pipeline.graph import Graph, build
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.recipe import Recipe, resolved_yaml
-from dereason.pipeline.store import Info, Log, digest, execute, locked, read_json, write_json
+from dereason.pipeline.recipe import Recipe, RLPhase, resolved_yaml
+from dereason.pipeline.store import Info, Log, Step, digest, execute, locked, read_json, write_json
 from dereason.pipeline.summary import summarise
+from dereason.training.rl import check_set_size
 
 
 def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None = None) -> Info:
@@ -41,10 +42,10 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
     with locked(run_dir):
         (run_dir / "steps").mkdir(exist_ok=True)
         log = Log(run_dir / "log.jsonl")
-        (run_dir / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
+        (run_dir / "recipe.yaml").write_text(resolved_yaml(recipe, base), encoding="utf-8")
         _manifest(recipe, graph, run_dir, device)
         log.event("run-start", recipe=recipe.name, recipe_hash=digest(recipe.model_dump(mode="json")))
-        cached = _steps(graph, run_dir, ctx, log)
+        cached = _steps(recipe, graph, run_dir, ctx, log)
         peak = _peak_memory(run_dir)
         summary = summarise(recipe, graph, run_dir, cached, peak)
         write_json(run_dir / "summary.json", summary)
@@ -56,7 +57,7 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
     return summary
 
 
-def _steps(graph: Graph, run_dir: Path, ctx: Context, log: Log) -> dict[str, bool]:
+def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) -> dict[str, bool]:
     cached: dict[str, bool] = {}
     steps = run_dir / "steps"
     for step in graph.steps():
@@ -67,12 +68,30 @@ def _steps(graph: Graph, run_dir: Path, ctx: Context, log: Log) -> dict[str, boo
         finally:
             ctx.screen.stop()
         cached[step.folder] = was_there
+        _check_sets(recipe, graph, step, record["info"])
         how = "cached" if was_there else f"{record['seconds']:.0f} s"
         ctx.screen.end(step.label, f"{how:>7}  {record['info'].get('words', '')}")
         for warning in record["info"].get("warnings", []):
             ctx.screen.say(f"  warning: {warning}", style="yellow")
     ctx.release()
     return cached
+
+
+def _check_sets(recipe: Recipe, graph: Graph, step: Step, info: Info) -> None:
+    """Once an arm is routed, refuse sets that one of its phases could not use: before anything is trained."""
+    for arm in recipe.arms:
+        if graph.routes[arm.name].folder != step.folder:
+            continue
+        for phase in arm.phases:
+            size = info["sets"].get(phase.set, 0)
+            if size == 0:
+                filled = ", ".join(f"{name} ({count})" for name, count in info["sets"].items())
+                raise DereasonError(
+                    f"arm {arm.name}: no problem was routed to the set {phase.set!r} (sets: {filled})",
+                    "use the quantile policy, or another threshold",
+                )
+            if isinstance(phase, RLPhase):
+                check_set_size(size, phase)
 
 
 def _manifest(recipe: Recipe, graph: Graph, run_dir: Path, device: str) -> None:

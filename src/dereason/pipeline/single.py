@@ -20,16 +20,18 @@ from dereason.evaluation.evaluate import Evaluation
 from dereason.lm.local.model import ModelSettings, model_identity, resolve_device
 from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
-from dereason.pipeline.actions import Context, Info
+from dereason.pipeline.actions import Context
+from dereason.pipeline.graph import phase_key
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.recipe import RLPhase, SFTPhase
-from dereason.pipeline.store import Log, Step, execute, finished, locked
+from dereason.pipeline.store import Info, Log, Step, execute, finished, locked
 from dereason.problems.hygiene import check_unique_ids, drop_unanswered
 from dereason.problems.schema import PROBLEM, read_table
 from dereason.problems.sources import FileSource, load_source
 from dereason.routing.policies import Policy
 from dereason.settings import Settings
 from dereason.supervision.targets import Targets
+from dereason.training.rl import RL
+from dereason.training.sft import SFT
 
 
 class ProfileJob(Settings):
@@ -66,8 +68,8 @@ class SFTJob(Settings):
     """Where training starts."""
     prompt: Prompt = Prompt()
     """How questions are put."""
-    phase: SFTPhase = SFTPhase(kind="sft")
-    """The phase; its `targets` and `set` are not read here, the files say them."""
+    phase: SFT = SFT()
+    """The phase."""
     seed: int = 0
     """Training seed."""
 
@@ -79,8 +81,10 @@ class RLJob(Settings):
     """Where training starts."""
     prompt: Prompt = Prompt()
     """How questions are put."""
-    phase: RLPhase = RLPhase(kind="rl")
-    """The phase; its `set` is the one that is trained on where routes are given."""
+    set: str = "rl"
+    """Which routed set it trains on, where routes are given."""
+    phase: RL = RL()
+    """The phase."""
     seed: int = 0
     """Training seed."""
 
@@ -94,6 +98,16 @@ class EvalJob(Settings):
     """How questions are put."""
     evaluation: Evaluation = Evaluation()
     """How it is scored."""
+
+
+def _models(settings: Settings) -> list[ModelSettings]:
+    """Every model that a job loads."""
+    named: list[ModelSettings | None] = [getattr(settings, "model", None)]
+    if isinstance(settings, ProfileJob):
+        named.append(settings.profile.judge.model)
+    if isinstance(settings, SuperviseJob):
+        named.append(settings.targets.teacher)
+    return [m for m in named if m is not None]
 
 
 def read_pool(path: Path) -> pl.DataFrame:
@@ -140,10 +154,11 @@ def run_single(
             raise DereasonError(f"{path}: no such file ({role})", "check the path")
     config: dict[str, Any] = settings.model_dump(mode="json")
     config["files"] = {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()}
-    model = getattr(settings, "model", None)
-    if model is not None:
+    for model in _models(settings):
         resolve_device(model.device)
-        config["identity"] = model_identity(model)
+        config.setdefault("identities", []).append(model_identity(model))
+    if isinstance(settings, SFTJob | RLJob):
+        config["phase"] = phase_key(settings.phase)
     ctx = Context(getattr(settings, "prompt", Prompt()), screen or Screen(quiet=True), label=kind)
     rooms = ("problems", "lm", "verify", "difficulty", "routing", "supervision", "training", "evaluation")
     step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx))
@@ -177,7 +192,6 @@ def profile(pool: Path, job: ProfileJob, out: Path, *, screen: Screen | None = N
 
     def action(work: Path, ctx: Context) -> Info:
         problems = read_pool(pool)
-        provenance: Info = {"model": model_identity(job.model), "prompt": job.prompt.model_dump(mode="json")}
         info: Info = {}
         log = Log(out.parent / f"{out.name}.log.jsonl")
 
@@ -193,13 +207,11 @@ def profile(pool: Path, job: ProfileJob, out: Path, *, screen: Screen | None = N
         if judge is None and rates is None:
             raise DereasonError("both profilers are off", "enable profile.judge or profile.pass_rate")
         if judge is not None:
-            facts = part("judge", lambda w: actions.do_judge(w, problems, job.profile, job.model, ctx))
-            provenance |= {k: facts[k] for k in ("judge_model", "template_hash", "rubric")}
+            part("judge", lambda w: actions.do_judge(w, problems, job.profile, job.model, ctx))
         if rates is not None:
             info = part("pass-rate", lambda w: actions.do_pass_rate(w, problems, job.profile, job.model, ctx))
-            provenance |= {k: info[k] for k in ("template_hash", "verifier")}
-            provenance |= job.profile.pass_rate.model_dump(mode="json")
-        return info | actions.do_profile(work, problems, judge, rates, provenance, provenance["model"])
+        identity = model_identity(job.model)
+        return info | actions.do_profile(work, problems, judge, rates, job.profile, job.prompt, identity)
 
     return run_single("profile", job, {"problems": pool}, out, action, screen=screen, overwrite=overwrite)
 
@@ -283,7 +295,7 @@ def train_rl(
     def action(work: Path, ctx: Context) -> Info:
         return actions.do_train_rl(
             work,
-            _chosen(pool, routes, job.phase.set),
+            _chosen(pool, routes, job.set),
             job.phase,
             job.model,
             identity=out.name,

@@ -76,7 +76,7 @@ class Step:
                 "kind": self.kind,
                 "config": dict(self.config),
                 "inputs": {role: step.key for role, step in self.inputs.items()},
-                "code": code_version(self.rooms),
+                "code": code_version(("settings.py", "pipeline/actions.py", *self.rooms)),
             }
         )
 
@@ -194,7 +194,7 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tupl
     }
     write_json(work / "step.json", info)
     work.rename(folder)
-    log.event("step-end", kind=step.kind, key=step.key, seconds=info["seconds"])
+    log.event("step-end", kind=step.kind, key=step.key, seconds=info["seconds"], words=outcome.get("words", ""))
     return info, False
 
 

@@ -1,6 +1,6 @@
 """``summary.json``: the run for machines, a versioned contract (docs/reference/summary.md).
 
-Everything in it is read from finished steps, so it can be written again at any time.
+Results are read from finished steps, so it can be written again at any time; the environment is the present one.
 """
 
 from __future__ import annotations
@@ -133,29 +133,36 @@ def _profile(recipe: Recipe, graph: Graph, profiles: pl.DataFrame, facts: Any) -
             "level": level,
             "n": both.height,
         }
+    return {
+        "k": settings.k if graph.pass_rate else None,
+        "sampling": settings.sampling.model_dump(mode="json") if graph.pass_rate else None,
+        "spearman": agreement,
+        "verdicts": facts(graph.pass_rate)["verdicts"] if graph.pass_rate else None,
+        "warnings": judge_warnings(profiles, agreement),
+    }
+
+
+def judge_warnings(profiles: pl.DataFrame, agreement: Info | None) -> list[str]:
+    """What a reader should know before trusting judge scores: too narrow, or unrelated to the pass rate.
+
+    Args:
+        profiles: PROFILE table.
+        agreement: Spearman correlation of judge expectation and pass rate (``value, low, high``), or None.
+    """
     warnings = []
-    if graph.judge is not None:
-        spread = (profiles["judge_expectation"].quantile(0.95) or 0) - (
-            profiles["judge_expectation"].quantile(0.05) or 0
+    scores = profiles["judge_expectation"].drop_nulls()
+    if len(scores) and (spread := scores.quantile(0.95) - scores.quantile(0.05)) < 1:  # type: ignore[operator]
+        warnings.append(
+            f"the judge puts 90 % of the problems within {spread:.2f} points of each other: the level of its scores "
+            "says little, so route by rank (quantile), not by a threshold"
         )
-        if spread < 1:
-            warnings.append(
-                f"the judge puts 90 % of the problems within {spread:.2f} points of each other: its scores rank "
-                "problems, their level says little"
-            )
     if agreement is not None and agreement["high"] > -0.1:
         warnings.append(
             f"the judge's score says little about this model's pass rate (Spearman {agreement['value']:+.2f} "
             f"[{agreement['low']:+.2f}, {agreement['high']:+.2f}]; a good judge is clearly negative): routing by it is "
             "close to chance here; the quantile policy with `score: pass_rate` routes by the measured pass rate"
         )
-    return {
-        "k": settings.k if graph.pass_rate else None,
-        "sampling": settings.sampling.model_dump(mode="json") if graph.pass_rate else None,
-        "spearman": agreement,
-        "verdicts": facts(graph.pass_rate)["verdicts"] if graph.pass_rate else None,
-        "warnings": warnings,
-    }
+    return warnings
 
 
 def _arm(arm: Arm, graph: Graph, run_dir: Path, pool: pl.DataFrame, profiles: pl.DataFrame | None, facts: Any) -> Info:

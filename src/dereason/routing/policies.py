@@ -1,7 +1,7 @@
 """Routing: pure functions from problems and profiles to a set for each problem.
 
 To add a policy, write its settings model in :mod:`dereason.routing.settings` (and its line in ``Policy``,
-``needs``, ``sets`` and ``describe``), then its function and its line in ``_ROUTE`` here.
+``needs``, ``sets`` and ``_clause``), then its function and its line in ``_ROUTE`` here.
 
 Where scores are tied, the order comes from a seeded hash of the problem's id, so that it follows neither the
 order of the file nor of the ids.

@@ -13,15 +13,17 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
+from pydantic import Field
 
-from dereason.errors import DereasonError
+from dereason.errors import DereasonError, out_of_memory
+from dereason.lm.base import Progress
 from dereason.lm.local.model import (
     ModelSettings,
     load_tokenizer,
@@ -29,31 +31,30 @@ from dereason.lm.local.model import (
     quiet_libraries,
     resolve_device,
 )
-from dereason.lm.prompts import Prompt, template_hash
+from dereason.lm.prompts import Prompt, check_template, template_hash
 from dereason.settings import Settings
 
-Progress = Callable[[int, int, str], None]
 _MARKER = "checkpoint-complete"
 
 
 class Optimiser(Settings):
     """AdamW, its schedule, and how a batch is cut; shared by SFT and RL."""
 
-    learning_rate: float = 1e-5
+    learning_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate."""
-    schedule: str = "constant_with_warmup"
-    """Learning-rate schedule, one of transformers' names (`cosine`, `linear`, `constant_with_warmup`, ...)."""
-    warmup_ratio: float = 0.0
+    schedule: Literal["constant_with_warmup", "constant", "linear", "cosine", "inverse_sqrt"] = "constant_with_warmup"
+    """Learning-rate schedule, by transformers' name."""
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Share of the optimiser steps that warm up."""
-    weight_decay: float = 0.0
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    micro_batch: int = 8
-    """Sequences per forward pass and device; lower it when memory runs out, the result does not depend on it."""
+    micro_batch: int = Field(default=8, gt=0)
+    """Sequences per forward pass and device; lower it when memory runs out: the result changes by rounding alone."""
     gradient_checkpointing: bool = False
     """Trade computation for memory."""
-    checkpoint_every: int = 50
+    checkpoint_every: int = Field(default=50, gt=0)
     """Optimiser steps between checkpoints; each costs the model and two optimiser moments on disk."""
 
 
@@ -87,12 +88,7 @@ def load_student(model: ModelSettings, prompt: Prompt, expected_hash: str | None
     """
     tokenizer = load_tokenizer(model)
     found = template_hash(tokenizer, dict(prompt.chat_template_kwargs))
-    if expected_hash is not None and found != expected_hash:
-        raise DereasonError(
-            f"{model.name} renders chats differently (template {found}) from the model that the run began with "
-            f"({expected_hash})",
-            "use the same chat template in every phase and in evaluation; accuracy would measure the template",
-        )
+    check_template(model.name, found, expected_hash)
     return load_weights(model.model_copy(update={"dtype": "float32"})), tokenizer, found
 
 
@@ -121,19 +117,6 @@ def trainer_arguments(optimiser: Optimiser, model: ModelSettings, work: Path, *,
         "bf16": device == "cuda",
         "dataloader_pin_memory": device == "cuda",
     }
-
-
-def accumulation(batch: int, micro: int, what: str) -> int:
-    """Micro-batches per optimiser step.
-
-    Raises:
-        DereasonError: the batch does not divide.
-    """
-    if batch % micro:
-        raise DereasonError(
-            f"{what} {batch} is not a multiple of optimiser.micro_batch {micro}", "choose one that divides it"
-        )
-    return batch // micro
 
 
 def last_checkpoint(work: Path) -> Path | None:
@@ -202,7 +185,6 @@ def _json_line(line: str) -> dict[str, Any] | None:
 def guarded(micro_batch: int) -> Iterator[None]:
     """Turn running out of memory into one line with a mend; keep library chatter off the screen."""
     import datasets
-    import torch
 
     quiet_libraries()
     datasets.disable_progress_bars()
@@ -211,20 +193,14 @@ def guarded(micro_batch: int) -> Iterator[None]:
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", UserWarning)
             yield
-    except (torch.OutOfMemoryError, MemoryError) as exc:
-        raise _out_of_memory(micro_batch) from exc
-    except RuntimeError as exc:
-        if "can't allocate memory" in str(exc) or "out of memory" in str(exc):
-            raise _out_of_memory(micro_batch) from exc
-        raise
-
-
-def _out_of_memory(micro_batch: int) -> DereasonError:
-    return DereasonError(
-        f"the phase ran out of memory at micro_batch {micro_batch}",
-        "lower optimiser.micro_batch (the result does not depend on it) or set "
-        "optimiser.gradient_checkpointing=true; finished steps and checkpoints are kept",
-    )
+    except (RuntimeError, MemoryError) as exc:
+        if not out_of_memory(exc):
+            raise
+        raise DereasonError(
+            f"the phase ran out of memory at micro_batch {micro_batch}",
+            "lower optimiser.micro_batch or set optimiser.gradient_checkpointing=true (neither changes the result "
+            "beyond rounding), in RL also rollout_batch; the same run goes on from the last checkpoint",
+        ) from exc
 
 
 def train(trainer: Any, resume: Path | None) -> None:

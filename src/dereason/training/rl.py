@@ -12,11 +12,13 @@ tokens in the loss normaliser.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
+from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
+from dereason.lm.base import Progress
 from dereason.lm.local.engine import decode
 from dereason.lm.local.model import ModelSettings, stop_ids
 from dereason.lm.prompts import Prompt
@@ -25,8 +27,6 @@ from dereason.settings import Settings
 from dereason.training.phase import (
     Optimiser,
     PhaseResult,
-    Progress,
-    accumulation,
     guarded,
     join_problems,
     last_checkpoint,
@@ -59,32 +59,55 @@ class RL(Settings):
 
     optimiser: Optimiser = Optimiser(learning_rate=1e-6)
     """Learning rate, schedule, micro-batch (in rollouts), checkpoints."""
-    steps: int = 100
+    steps: int = Field(default=100, gt=0)
     """Optimiser steps."""
-    prompts_per_generation: int = 128
+    prompts_per_generation: int = Field(default=128, gt=0)
     """Problems whose rollouts are drawn at once, before any update on them."""
-    group_size: int = 8
+    group_size: int = Field(default=8, gt=1)
     """Rollouts per problem (G)."""
-    updates_per_generation: int = 1
+    updates_per_generation: int = Field(default=1, gt=0)
     """Optimiser steps made of one generation (mini-batches); 1 is fully on-policy."""
-    max_new_tokens: int = 1024
+    max_new_tokens: int = Field(default=1024, gt=0)
     """Length limit of a rollout in tokens."""
-    temperature: float = 1.0
+    rollout_batch: int = Field(default=256, gt=0)
+    """Rollouts decoded at once by our engine; lower it when memory runs out: the result changes by rounding alone."""
+    temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of rollouts."""
-    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "dapo"
-    """TRL's `loss_type`: how token losses are normalised."""
+    loss: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
+    """TRL's `loss_type`: how token losses are normalised (`bnpo` is not offered: it depends on the micro-batch)."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What the advantage is divided by: the group's standard deviation, the batch's, or nothing."""
-    clip_low: float = 0.2
+    clip_low: float = Field(default=0.2, gt=0, le=1)
     """Lower clip of the probability ratio."""
-    clip_high: float = 0.2
+    clip_high: float = Field(default=0.2, gt=0)
     """Upper clip of the probability ratio."""
-    kl: float = 0.0
+    kl: float = Field(default=0.0, ge=0)
     """Weight of the KL term to the phase's starting model (TRL's `beta`); 0 loads no reference model."""
     reward: Literal["correctness"] = "correctness"
     """What is rewarded: 1 for a correct answer, 0 otherwise, verifier errors left out."""
     rollouts: Literal["engine", "transformers"] = "engine"
     """Who samples: our in-process engine, or TRL's own fallback (`transformers.generate`)."""
+
+    @model_validator(mode="after")
+    def _rollouts_divide(self) -> Self:
+        rollouts = self.prompts_per_generation * self.group_size
+        if rollouts % self.updates_per_generation:
+            raise ValueError(
+                f"{rollouts} rollouts a generation do not divide into updates_per_generation "
+                f"{self.updates_per_generation}"
+            )
+        if rollouts // self.updates_per_generation % self.optimiser.micro_batch:
+            raise ValueError(
+                f"{rollouts // self.updates_per_generation} rollouts an update are not a multiple of "
+                f"optimiser.micro_batch {self.optimiser.micro_batch}"
+            )
+        return self
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches per optimiser step."""
+        rollouts = self.prompts_per_generation * self.group_size
+        return rollouts // self.updates_per_generation // self.optimiser.micro_batch
 
 
 def run_rl(
@@ -123,12 +146,7 @@ def run_rl(
     from trl import GRPOConfig
 
     problems = join_problems(problems, problems["id"], "the RL set")
-    if problems.height < settings.prompts_per_generation:
-        raise DereasonError(
-            f"the RL set has {problems.height} problems, fewer than prompts_per_generation "
-            f"{settings.prompts_per_generation}",
-            "lower prompts_per_generation or route more problems to it",
-        )
+    check_set_size(problems.height, settings)
     student, tokenizer, found_hash = load_student(model, prompt, expected_hash)
     rows = [
         {
@@ -139,18 +157,10 @@ def run_rl(
         }
         for r in problems.select("id", "question", "answer", "options").iter_rows(named=True)
     ]
-    per_generation = settings.prompts_per_generation * settings.group_size
-    if per_generation % settings.updates_per_generation:
-        raise DereasonError(
-            f"{per_generation} rollouts do not divide into {settings.updates_per_generation} updates",
-            "choose updates_per_generation so that they do",
-        )
-    micro = settings.optimiser.micro_batch
-    steps = accumulation(per_generation // settings.updates_per_generation, micro, "rollouts per update")
     # A checkpoint between two updates of one generation would lose the rollouts of the second.
     every = -(-settings.optimiser.checkpoint_every // settings.updates_per_generation)
     optimiser = settings.optimiser.model_copy(update={"checkpoint_every": every * settings.updates_per_generation})
-    with guarded(micro):
+    with guarded(settings.optimiser.micro_batch):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
         tally = Rollouts(work / "rollouts", identity, stop_ids(student, tokenizer), REWARDS[settings.reward])
@@ -160,8 +170,8 @@ def run_rl(
             args=GRPOConfig(
                 **trainer_arguments(optimiser, model, work, seed=seed),
                 max_steps=settings.steps,
-                gradient_accumulation_steps=steps,
-                steps_per_generation=steps * settings.updates_per_generation,
+                gradient_accumulation_steps=settings.accumulation,
+                steps_per_generation=settings.accumulation * settings.updates_per_generation,
                 num_generations=settings.group_size,
                 max_completion_length=settings.max_new_tokens,
                 temperature=settings.temperature,
@@ -176,6 +186,7 @@ def run_rl(
             processing_class=tokenizer,
             callbacks=[make_callback(work, METRICS, progress, resumed_at)],
         )
+        trainer.rollout_batch = settings.rollout_batch
         trainer.use_engine = settings.rollouts == "engine"
         train(trainer, resume)
         save_model(trainer, tokenizer, out)
@@ -188,6 +199,19 @@ def run_rl(
         tokens_generated=generated,
         template_hash=found_hash,
     )
+
+
+def check_set_size(size: int, settings: RL) -> None:
+    """Refuse an RL set too small for one generation.
+
+    Raises:
+        DereasonError: it has fewer problems than ``prompts_per_generation``.
+    """
+    if size < settings.prompts_per_generation:
+        raise DereasonError(
+            f"the RL set has {size} problems, fewer than prompts_per_generation {settings.prompts_per_generation}",
+            "lower prompts_per_generation or route more problems to it",
+        )
 
 
 def rollout_table(work: Path) -> pl.DataFrame:
@@ -264,6 +288,7 @@ def make_trainer_class() -> Any:
         """See the module's docstring."""
 
         use_engine = True
+        rollout_batch = 256
 
         def _generate_single_turn(
             self,
@@ -288,17 +313,22 @@ def make_trainer_class() -> Any:
             model = self.accelerator.unwrap_model(self.model)
             training = model.training
             model.eval()
-            drawn = decode(
-                model,
-                [list(ids) for ids in heads],
-                num_generations,
-                temperature=self.args.temperature,
-                max_new_tokens=self.args.max_completion_length,
-                stop_ids=self.eos_token_ids,
-                pad_id=self.processing_class.pad_token_id,
-                # one stream per generation and process: resuming at a step draws what was drawn then
-                seed=(self.args.seed * 1_000_003 + self.state.global_step) * 1024 + self.accelerator.process_index,
-            )
+            at_once = max(1, self.rollout_batch // num_generations)
+            drawn = [
+                group
+                for start in range(0, len(heads), at_once)
+                for group in decode(
+                    model,
+                    [list(ids) for ids in heads[start : start + at_once]],
+                    num_generations,
+                    temperature=self.args.temperature,
+                    max_new_tokens=self.args.max_completion_length,
+                    stop_ids=self.eos_token_ids,
+                    pad_id=self.processing_class.pad_token_id,
+                    # one stream per generation and process: resuming at a step draws what was drawn then
+                    seed=(self.args.seed * 1_000_003 + self.state.global_step) * 1024 + self.accelerator.process_index,
+                )
+            ]
             model.train(training)
             return [ids for group in drawn for ids in group], None
 

@@ -6,19 +6,19 @@ What is left out here: packing, LoRA, logits only where there is loss.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
+from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
+from dereason.lm.base import Progress
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.settings import Settings
 from dereason.training.phase import (
     Optimiser,
     PhaseResult,
-    Progress,
-    accumulation,
     guarded,
     join_problems,
     last_checkpoint,
@@ -43,14 +43,22 @@ class SFT(Settings):
 
     optimiser: Optimiser = Optimiser()
     """Learning rate, schedule, micro-batch, checkpoints."""
-    epochs: float = 1.0
+    epochs: float = Field(default=1.0, gt=0)
     """Passes over the targets."""
-    batch: int = 128
+    batch: int = Field(default=128, gt=0)
     """Sequences per optimiser step and device."""
-    max_length: int = 4096
+    max_length: int = Field(default=4096, gt=0)
     """Longest prompt + response in tokens; a longer target is refused, not cut."""
     order: Literal["random", "group_by_length"] = "random"
     """Data order; `group_by_length` pads less."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch % self.optimiser.micro_batch:
+            raise ValueError(
+                f"batch {self.batch} is not a multiple of optimiser.micro_batch {self.optimiser.micro_batch}"
+            )
+        return self
 
 
 def run_sft(
@@ -110,14 +118,13 @@ def run_sft(
                 "raise max_length or drop the target; a cut target teaches the model not to answer",
             )
     with guarded(settings.optimiser.micro_batch):
-        steps = accumulation(settings.batch, settings.optimiser.micro_batch, "sft batch")
         resume = last_checkpoint(work)
         trainer = SFTTrainer(
             model=student,
             args=SFTConfig(
                 **trainer_arguments(settings.optimiser, model, work, seed=seed),
                 num_train_epochs=settings.epochs,
-                gradient_accumulation_steps=steps,
+                gradient_accumulation_steps=settings.batch // settings.optimiser.micro_batch,
                 max_length=max(lengths),
                 completion_only_loss=True,
                 train_sampling_strategy=settings.order,

@@ -1,22 +1,18 @@
 """Drawing responses and judging them: the one way from (problems, model) to a sample table.
 
-Profiling and evaluation both come here, so that a response is worded, cut and judged alike everywhere.
+Profiling, teachers and evaluation all come here, so that a response is worded, cut and judged alike everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
-from dereason.lm.base import Completion, LanguageModel, Sampling
+from dereason.lm.base import Completion, LanguageModel, Progress, Sampling
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import frame, validate, write_table
 from dereason.verify.verdict import judge_response
-
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, a few words)."""
 
 
 def draw_samples(

@@ -15,7 +15,7 @@ from dereason.verify.equivalence import equivalent, is_numeric
 from dereason.verify.extract import extract
 
 VERIFIER_VERSION = "1"
-"""Changes whenever a verdict could; it stands in every profile's provenance and in every step's key."""
+"""Changes whenever a verdict could; it stands in every profile's provenance."""
 
 _HOW = {
     "boxed": "boxed",

@@ -25,7 +25,7 @@ class ModelSettings(Settings):
     revision: str | None = None
     """Commit, tag or branch of a hub model; pin it, a branch moves."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Floating point type; `auto` is float32 on CPU and bfloat16 on GPU."""
+    """Floating point type outside training; `auto` is float32 on CPU, else bfloat16. Training keeps float32 weights."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where it runs; `auto` takes CUDA, then Apple's MPS, then the CPU."""
 
