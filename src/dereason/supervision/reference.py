@@ -6,8 +6,9 @@ Three styles:
 ``steps``     steps derived from an arithmetic expression in the metadata, one line for each operation
 ``answer``    the bare ``\boxed{answer}``
 
-A problem that lacks what its style needs gets the next best (`steps`: the solution, then the bare answer;
-`solution`: the bare answer), and the target's note says so: targets of different kinds teach different things, and must be seen as such.
+A problem that lacks what its style needs gets the next best (``steps``: the solution, then the bare answer;
+``solution``: the bare answer), and the target's note says so: targets of different kinds teach different things,
+and must be seen as such.
 """
 
 from __future__ import annotations
