@@ -14,8 +14,8 @@ from dereason.cli.main import main
 pytestmark = pytest.mark.slow
 
 SMALL = [
-    *[f"problems.train.families.{i}.size={n}" for i, n in enumerate((10, 4, 3, 3))],
-    *[f"problems.test.families.{i}.size={n}" for i, n in enumerate((6, 2, 2, 2))],
+    *[f"problems.train.families.{i}.size={n}" for i, n in enumerate((12, 4, 4))],
+    *[f"problems.test.families.{i}.size={n}" for i, n in enumerate((8, 2, 2))],
     "profile.pass_rate.k=1",
     "arms.0.phases.0.epochs=1",
     "arms.0.phases.1.steps=1",
