@@ -9,7 +9,15 @@ import yaml
 from pydantic import BaseModel
 
 from dereason.errors import DereasonError
-from dereason.pipeline.recipe import Recipe, explain, find_recipe, load_recipe, resolved_yaml, shipped
+from dereason.pipeline.recipe import (
+    Recipe,
+    explain,
+    find_recipe,
+    inner_models,
+    load_recipe,
+    resolved_yaml,
+    shipped,
+)
 from dereason.pipeline.single import JOBS
 
 MINIMAL = """\
@@ -127,6 +135,26 @@ def test_every_field_is_described(model: type[BaseModel]) -> None:
     rows = explain(model)
     assert len(rows) == len({path for path, *_ in rows})
     assert [path for path, _, _, words in rows if len(words) < 10] == []
+
+
+@pytest.mark.parametrize("model", [Recipe, *JOBS.values()])
+def test_naming_one_setting_of_a_group_leaves_the_others_at_their_defaults(model: type[BaseModel]) -> None:
+    """`evaluation: {sampling: {max_new_tokens: 48}}` must stay greedy: a group's default is its model's own."""
+    seen: set[type[BaseModel]] = set()
+
+    def check(owner: type[BaseModel]) -> None:
+        seen.add(owner)
+        for name, field in owner.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            if isinstance(default, BaseModel):
+                assert default == type(default)(), f"{owner.__name__}.{name}"
+                assert type(default) is field.annotation, f"{owner.__name__}.{name}"
+            for _, inner in inner_models(field.annotation):
+                if inner not in seen:
+                    check(inner)
+
+    check(model)
+    assert len(seen) > 1
 
 
 def test_explain_reaches_every_kind_of_phase_policy_and_source() -> None:

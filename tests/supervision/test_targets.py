@@ -9,13 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from dereason.errors import DereasonError
-from dereason.lm.base import Sampling
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.pipeline.actions import Context, do_targets
 from dereason.pipeline.progress import Screen
 from dereason.problems.schema import frame
-from dereason.supervision.targets import Targets, teacher_targets
+from dereason.supervision.targets import Targets, TeacherSampling, teacher_targets
 
 
 def pool() -> pl.DataFrame:
@@ -33,7 +32,7 @@ def test_teacher_responses_are_targets_with_their_verdict() -> None:
 
 def test_unfiltered_teacher_responses_are_kept_only_when_asked_for(tiny_model: Path, tmp_path: Path) -> None:
     ctx = Context(Prompt(), Screen(quiet=True))
-    sampling = Sampling(temperature=1.0, max_new_tokens=6)
+    sampling = TeacherSampling(temperature=1.0, max_new_tokens=6)
     everything = Targets(style="teacher", teacher=ModelSettings(name=str(tiny_model)), keep="all", sampling=sampling)
     info = do_targets(tmp_path, pool(), everything, ctx)
     table = pl.read_parquet(tmp_path / "targets.parquet")

@@ -20,7 +20,7 @@ from dereason.problems.schema import Verdict, frame
 from dereason.training import phase as phase_module
 from dereason.training import rl as rl_module
 from dereason.training.phase import Optimiser, guarded, last_checkpoint
-from dereason.training.rl import RL, rollout_table, run_rl
+from dereason.training.rl import RL, RLOptimiser, rollout_table, run_rl
 from dereason.training.sft import SFT, run_sft
 
 PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
@@ -84,7 +84,7 @@ def rl(model: Path, pool: pl.DataFrame, folder: Path, **kw: object) -> Path:
         prompts_per_generation=2,
         group_size=4,
         max_new_tokens=6,
-        optimiser=Optimiser(learning_rate=1e-2, micro_batch=4, checkpoint_every=2),
+        optimiser=RLOptimiser(learning_rate=1e-2, micro_batch=4, checkpoint_every=2),
     ).model_copy(update=kw)
     run_rl(
         ModelSettings(name=str(model)),
@@ -372,7 +372,7 @@ def test_bad_settings_are_refused_with_the_field(
     with pytest.raises(ValidationError, match=r"batch 5 is not a multiple of optimiser\.micro_batch 2"):
         SFT(batch=5, optimiser=Optimiser(micro_batch=2))
     with pytest.raises(ValidationError, match=r"6 rollouts an update are not a multiple of optimiser\.micro_batch 4"):
-        RL(prompts_per_generation=2, group_size=3, optimiser=Optimiser(micro_batch=4))
+        RL(prompts_per_generation=2, group_size=3, optimiser=RLOptimiser(micro_batch=4))
     with pytest.raises(ValidationError, match="do not divide into updates_per_generation 4"):
         RL(prompts_per_generation=2, group_size=3, updates_per_generation=4)
     for name in ("learning_rate", "micro_batch", "checkpoint_every"):
@@ -433,7 +433,7 @@ def test_the_micro_batch_does_not_change_rl(
 ) -> None:
     plant_rewards(monkeypatch)
     for name, size in (("reference", 1), ("mine", 4)):
-        optimiser = Optimiser(learning_rate=1e-2, micro_batch=size)
+        optimiser = RLOptimiser(learning_rate=1e-2, micro_batch=size)
         rl(tiny_model, pool, tmp_path / name, steps=1, max_new_tokens=24, loss=loss, optimiser=optimiser)
     mine, reference = lines(tmp_path / "mine")[0], lines(tmp_path / "reference")[0]
     assert rollout_table(tmp_path / "mine").equals(rollout_table(tmp_path / "reference"))

@@ -13,12 +13,21 @@ from dereason.settings import Settings
 from dereason.verify.verdict import verdict_counts
 
 
+class EvaluationSampling(Sampling):
+    """How scored responses are drawn: greedily, unless said otherwise."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    """Softmax temperature; 0 takes the most probable token (greedy)."""
+    max_new_tokens: int = Field(default=1024, gt=0)
+    """Length limit of a response, in tokens, the end token included."""
+
+
 class Evaluation(Settings):
     """How models are scored; the same for the base and for every trained model."""
 
     samples: int = Field(default=1, gt=0)
     """Responses per problem; accuracy is the mean over problems of the mean over responses (avg@n)."""
-    sampling: Sampling = Sampling(temperature=0.0, max_new_tokens=1024)
+    sampling: EvaluationSampling = EvaluationSampling()
     """How responses are drawn; temperature 0 is greedy."""
     seed: int = 0
     """Seed of the sampling streams and of the bootstrap."""

@@ -354,7 +354,7 @@ def explain(model: type[BaseModel] = Recipe, prefix: str = "") -> list[tuple[str
         default = "required" if field.is_required() else _short(field.get_default(call_default_factory=True))
         rows.append((path, _type_name(field.annotation), default, " ".join((field.description or "").split())))
         if name not in _NESTED_POLICIES:
-            for label, inner in _inner(field.annotation):
+            for label, inner in inner_models(field.annotation):
                 rows += explain(inner, f"{path}<{label}>." if label else f"{path}.")
     return rows
 
@@ -362,7 +362,7 @@ def explain(model: type[BaseModel] = Recipe, prefix: str = "") -> list[tuple[str
 _NESTED_POLICIES = ("like", "of", "rule")  # hold any policy again: explaining them would never end
 
 
-def _inner(annotation: Any) -> list[tuple[str, type[BaseModel]]]:
+def inner_models(annotation: Any) -> list[tuple[str, type[BaseModel]]]:
     """Settings models inside an annotation, with the tag that selects each where there are several."""
     found: list[type[BaseModel]] = []
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Literal
 
 import polars as pl
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from dereason.lm.base import Sampling
 from dereason.lm.local.model import ModelSettings
 from dereason.problems.schema import Origin, frame
 from dereason.settings import Settings
+
+
+class TeacherSampling(Sampling):
+    """How a teacher responds."""
+
+    temperature: float = Field(default=0.7, ge=0)
+    """Softmax temperature; 0 takes the most probable token (greedy)."""
+    max_new_tokens: int = Field(default=4096, gt=0)
+    """Length limit of a response, in tokens, the end token included."""
 
 
 class Targets(Settings):
@@ -23,7 +32,7 @@ class Targets(Settings):
     """Train on targets that the verifier accepts, or on all (DeReason uses unfiltered teacher responses)."""
     teacher: ModelSettings | None = None
     """The teaching model, for style `teacher`."""
-    sampling: Sampling = Sampling(temperature=0.7, max_new_tokens=4096)
+    sampling: TeacherSampling = TeacherSampling()
     """How the teacher responds, one response a problem."""
     seed: int = 0
     """Seed of the teacher's sampling streams."""

@@ -54,10 +54,17 @@ METRICS = {
 }
 
 
+class RLOptimiser(Optimiser):
+    """The optimiser of an RL phase."""
+
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """Peak learning rate."""
+
+
 class RL(Settings):
     """A reinforcement-learning phase (GRPO)."""
 
-    optimiser: Optimiser = Optimiser(learning_rate=1e-6)
+    optimiser: RLOptimiser = RLOptimiser()
     """Learning rate, schedule, micro-batch (in rollouts), checkpoints."""
     steps: int = Field(default=100, gt=0)
     """Optimiser steps."""
