@@ -189,6 +189,15 @@ def test_route_and_supervise_over_files(tmp_path: Path, capsys: pytest.CaptureFi
     assert targets["response"][0].startswith("4 + 1 = 5")
 
 
+def test_overwrite_never_deletes_what_is_not_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "thesis"
+    mine.mkdir()
+    (mine / "chapter.tex").write_text("years of work")
+    command = ["route", str(pool_file(tmp_path)), "--policy", "all", "--out", str(mine), "--overwrite"]
+    assert "is no output of dereason" in fails(capsys, command)
+    assert (mine / "chapter.tex").read_text() == "years of work"
+
+
 def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     found = {row["check"]: row for row in json.loads(capsys.readouterr().out)}

@@ -439,3 +439,56 @@ def test_the_micro_batch_does_not_change_rl(
     assert rollout_table(tmp_path / "mine").equals(rollout_table(tmp_path / "reference"))
     assert mine["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-3)
     assert mine["grad_norm"] > 0
+
+
+def test_gradient_checkpointing_changes_memory_alone(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_rewards(monkeypatch)
+    for name, on in (("off", False), ("on", True)):
+        optimiser = Optimiser(learning_rate=1e-3, micro_batch=2, gradient_checkpointing=on)
+        sft(tiny_model, pool, targets, tmp_path / f"sft-{name}", epochs=1, optimiser=optimiser)
+        rl_optimiser = RLOptimiser(learning_rate=1e-2, micro_batch=4, gradient_checkpointing=on)
+        rl(tiny_model, pool, tmp_path / f"rl-{name}", steps=1, optimiser=rl_optimiser)
+    assert rollout_table(tmp_path / "rl-on").equals(rollout_table(tmp_path / "rl-off"))
+    for kind in ("sft", "rl"):
+        on, off = lines(tmp_path / f"{kind}-on")[0], lines(tmp_path / f"{kind}-off")[0]
+        assert on["grad_norm"] == pytest.approx(off["grad_norm"], rel=1e-4)
+
+
+def test_rl_options_reach_the_loss(
+    tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_rewards(monkeypatch)
+    rl(tiny_model, pool, tmp_path / "plain", steps=2)
+    rl(tiny_model, pool, tmp_path / "unscaled", steps=2, scale_rewards="none")
+    rl(tiny_model, pool, tmp_path / "kl", steps=2, kl=0.5)
+    plain, unscaled, kl = (lines(tmp_path / name) for name in ("plain", "unscaled", "kl"))
+    assert unscaled[0]["grad_norm"] < plain[0]["grad_norm"], "binary rewards: dividing by the std makes them larger"
+    assert "kl" not in plain[0]
+    assert kl[0]["kl"] == pytest.approx(0, abs=1e-4), "the policy starts at the reference"
+    assert kl[1]["kl"] > 0
+    assert kl[1]["grad_norm"] != plain[1]["grad_norm"]
+
+
+def test_chat_template_arguments_reach_training(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template with a switch, as Qwen's `enable_thinking`: every phase must see the argument."""
+    plant_rewards(monkeypatch)
+    switched = tmp_path / "switched"
+    shutil.copytree(tiny_model, switched)
+    template = switched / "chat_template.jinja"
+    template.write_text("{% if loud %}{{ 'LOUD LOUD LOUD ' }}{% endif %}" + template.read_text())
+    found = {}
+    for loud in (False, True):
+        prompt = PROMPT.model_copy(update={"chat_template_kwargs": {"loud": loud}})
+        monkeypatch.setattr(f"{__name__}.PROMPT", prompt)
+        sft(switched, pool, targets, tmp_path / f"sft-{loud}", epochs=1)
+        rl(switched, pool, tmp_path / f"rl-{loud}", steps=1)
+        lm = LocalModel(ModelSettings(name=str(switched)), {"loud": loud})
+        row = rollout_table(tmp_path / f"rl-{loud}").row(0, named=True)
+        question = pool.filter(pl.col("id") == row["problem_id"])["question"].item()
+        assert row["prompt_tokens"] == len(lm.encode(prompt.messages(question)))
+        found[loud] = lines(tmp_path / f"sft-{loud}")[0]["loss"]
+    assert found[True] != found[False]

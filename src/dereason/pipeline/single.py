@@ -144,10 +144,10 @@ def run_single(
         out: output folder.
         action: does the work in the folder it is given.
         screen: where progress is shown; None shows none.
-        overwrite: replace an output that came from other settings.
+        overwrite: replace an output that came from other settings; anything else is never touched.
 
     Raises:
-        DereasonError: an input is missing, or ``out`` holds the output of other settings.
+        DereasonError: an input is missing, or ``out`` holds the output of other settings, or something else.
     """
     for role, path in files.items():
         if not path.is_file():
@@ -165,10 +165,13 @@ def run_single(
     partial = out.with_name(out.name + ".partial")
     with locked(out.parent / f".{out.name}.lock.d"):
         done = finished(out)
-        if out.exists() and (done is None or done["key"] != step.key):
+        if out.exists() and done is None:  # never deleted, whatever --overwrite says: it is not ours
+            raise DereasonError(f"{out} exists and is no output of dereason", "choose another --out")
+        if done is not None and done["key"] != step.key:
             if not overwrite:
-                what = "holds the output of other settings" if done else "exists and is no output of dereason"
-                raise DereasonError(f"{out} {what}", "choose another --out, or give --overwrite")
+                raise DereasonError(
+                    f"{out} holds the output of other settings", "choose another --out, or give --overwrite"
+                )
             shutil.rmtree(out)
         mark = partial / "key"
         if partial.is_dir() and (not mark.is_file() or mark.read_text() != step.key):

@@ -147,7 +147,7 @@ def run_rl(
         progress: told of each optimiser step.
 
     Raises:
-        DereasonError: an empty set, batch sizes that do not divide, a template that differs, out of memory.
+        DereasonError: a set too small for one generation, a template that differs, out of memory.
     """
     from datasets import Dataset
     from trl import GRPOConfig
