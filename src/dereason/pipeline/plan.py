@@ -196,7 +196,7 @@ def _work(
         tokens = rollouts * phase.max_new_tokens
         return {
             "work": f"set {phase.set}: {size.words()} problems; {phase.steps} optimiser steps, {rollouts:,} rollouts, "
-            f"≤ {tokens:,} tokens generated and trained",
+            f"≤ {tokens:,} tokens generated, trained on with their prompts",
             "tokens_generated": Count(tokens, step.label).json(),
         }
     if step.kind == "targets":
