@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dereason.pipeline.recipe import find_recipe as find_recipe
     from dereason.pipeline.recipe import load_recipe as load_recipe
     from dereason.pipeline.run import run_recipe as run_recipe
+    from dereason.pipeline.verdicts import verify_file as verify_file
     from dereason.problems.schema import Origin as Origin
     from dereason.problems.schema import Verdict as Verdict
     from dereason.problems.schema import read_table as read_table
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from dereason.training.sft import run_sft as run_sft
     from dereason.verify.samples import draw_samples as draw_samples
     from dereason.verify.verdict import judge_response as judge_response
+    from dereason.verify.verifier import Verifier as Verifier
+    from dereason.verify.verifier import VerifierSettings as VerifierSettings
 
 __version__ = "0.1.0"
 
@@ -51,6 +54,8 @@ _HOME = {
     "Recipe": "pipeline.recipe",
     "Sampling": "lm.base",
     "Verdict": "problems.schema",
+    "Verifier": "verify.verifier",
+    "VerifierSettings": "verify.verifier",
     "build_profiles": "difficulty.profiles",
     "compare": "evaluation.evaluate",
     "draw_samples": "verify.samples",
@@ -68,6 +73,7 @@ _HOME = {
     "run_rl": "training.rl",
     "run_sft": "training.sft",
     "score": "evaluation.evaluate",
+    "verify_file": "pipeline.verdicts",
     "write_report": "report",
     "write_table": "problems.schema",
 }

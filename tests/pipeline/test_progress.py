@@ -7,6 +7,7 @@ import io
 from rich.console import Console
 
 from dereason.pipeline.progress import Screen
+from dereason.verify.confusion import tabulate
 
 
 def test_lines_where_there_is_no_terminal() -> None:
@@ -16,6 +17,20 @@ def test_lines_where_there_is_no_terminal() -> None:
     tell(1, 2, "half")
     screen.end("judge [red]", "3 s  [bold]done")
     assert text.getvalue().splitlines() == ["  judge [red] ...", "  judge [red]                        3 s  [bold]done"]
+
+
+def test_what_the_verifier_said_stands_under_its_step() -> None:
+    text = io.StringIO()
+    screen = Screen(stream=text)
+    rows = [("correct", "number", "boxed", ""), ("error", "set", "boxed", "took [red]"), ("wrong", "number", None, "")]
+    screen.confusion(tabulate(rows))
+    screen.confusion(None)
+    assert text.getvalue().splitlines() == [
+        "      kind    correct  wrong  unparsable  truncated  error  n",
+        "      number        1      1           0          0      0  2",
+        "      set           0      0           0          0      1  0",
+        "      1 × error: took [red]",
+    ]
 
 
 def test_a_bar_on_a_terminal_goes_away_when_the_step_ends() -> None:

@@ -158,6 +158,14 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(
     assert main([*arguments, "--set", "arms.0.phases.1.optimiser.checkpoint_every=1"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert all(s["cached"] for s in plan["steps"]), "when it saves does not change what it learns"
+    assert main([*arguments, "--set", "verifier={workers: 3, cache_size: 7}"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert all(s["cached"] for s in plan["steps"]), "who compares does not change what is equal"
+    assert main([*arguments, "--set", "verifier.time_limit=1"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    judging = {"pass-rate", "targets", "train-rl", "eval"}
+    assert judging <= {s["kind"] for s in plan["steps"] if not s["cached"]}
+    assert {s["kind"] for s in plan["steps"] if s["cached"]} == {"problems", "judge"}, "an error depends on the limit"
 
 
 def test_a_set_that_no_phase_can_use_stops_the_run_before_training(
@@ -175,13 +183,31 @@ def test_a_set_that_no_phase_can_use_stops_the_run_before_training(
     assert sorted(p.name for p in (whole / "steps").glob("train-*")) == before
 
 
+def check_confusion(table: dict[str, dict[str, dict[str, int]]], verdicts: dict[str, int]) -> None:
+    """The kinds' counts add up to the verdicts', and n leaves errors out."""
+    for verdict, count in verdicts.items():
+        assert sum(kind[verdict] for kind in table["kinds"].values()) == count
+    for kind in table["kinds"].values():
+        assert kind["n"] == sum(kind[v] for v in verdicts if v != "error")
+    assert set(table["kinds"]) == {"number"}
+    assert table["errors"] == {}
+
+
 def test_summary_keeps_its_contract(whole: Path) -> None:
     found = summary(whole)
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     for result in found["results"]:  # type: ignore[attr-defined]
         assert {"arm", "seed", "stage", "accuracy", "low", "high", "n_problems", "n_samples"} <= result.keys()
         assert sum(result["verdicts"].values()) == result["n_samples"]
         assert result["low"] <= result["accuracy"] <= result["high"]
+        check_confusion(result["confusion"], result["verdicts"])
+        assert (result["rollouts"] is not None) == result["stage"].endswith("-rl")
+    check_confusion(found["profile"]["confusion"], found["profile"]["verdicts"])  # type: ignore[index]
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    judged = {e["kind"] for e in log if e["event"] == "step-end" and "confusion" in e}
+    assert judged == {"pass-rate", "train-rl", "eval"}
+    (rollouts,) = [r["rollouts"] for r in found["results"] if r["rollouts"]]  # type: ignore[attr-defined]
+    assert sum(k["n"] for k in rollouts["kinds"].values()) == 4 * 2 * 4
     stages = [(r["arm"], r["stage"]) for r in found["results"]]  # type: ignore[attr-defined]
     assert stages[:3] == [("split", "base"), ("split", "1-sft"), ("split", "2-rl")]
     assert found["peak_memory_bytes"] > 10**8  # type: ignore[operator]

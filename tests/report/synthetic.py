@@ -88,7 +88,7 @@ def write_run(
                 before = result
             last[seed].append(result)
     summary = {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": f"synthetic {SCRIPT}",
         "description": f"A made-up run with hostile text: {CLOSE} {MARKUP} {UNICODE} {LATEX}",
         "finished": "2026-11-21T12:00:00+00:00",
@@ -112,6 +112,7 @@ def write_run(
             "k": 4, "sampling": {"temperature": 0.7, "max_new_tokens": 48},
             "spearman": {"value": -0.412, "low": -0.493, "high": -0.322, "level": 0.9, "n": n_train},
             "verdicts": {"correct": 212, "wrong": 821, "unparsable": 65, "truncated": 502, "error": 0},
+            "confusion": _confusion({"correct": 212, "wrong": 821, "unparsable": 65, "truncated": 502, "error": 0}),
             "warnings": [f"judge scores span 0.5 of 4 points {SCRIPT}"],
         } if profile else None,
         "arms": out_arms,
@@ -289,9 +290,21 @@ def _evaluate(
         "arm": arm, "seed": seed, "stage": stage, "phase": index, "accuracy": accuracy, "low": low,
         "high": high, "level": 0.95, "n_problems": len(rows), "n_samples": len(rows),
         "verdicts": {name: verdicts[name] for name in VERDICTS},
+        "confusion": _confusion(verdicts),
+        "rollouts": _confusion(Counter(correct=311, wrong=1702, truncated=35)) if kind == "rl" else None,
         "answered_accuracy": verdicts["correct"] / answered if answered else None,
         "mean_tokens": sum(int(str(r["tokens"])) for r in rows) / len(rows), "by_domain": by_domain,
     }  # fmt: skip
+
+
+def _confusion(verdicts: dict[str, int]) -> dict[str, Any]:
+    """As the verifier writes it: a third of each verdict (rounded down) on expressions, the rest on numbers."""
+    kinds = {}
+    for kind, part in (("number", lambda n: n - n // 3), ("expression", lambda n: n // 3)):
+        counts = {name: part(verdicts.get(name, 0)) for name in VERDICTS}
+        kinds[kind] = counts | {"n": sum(counts.values()) - counts["error"]}
+    errors = {f"symbolic comparison took longer than 5 s {SCRIPT}": verdicts["error"]} if verdicts.get("error") else {}
+    return {"kinds": kinds, "errors": errors, "rules": {"boxed": verdicts["correct"], "number": verdicts["wrong"]}}
 
 
 def _compare(arm: str, seed: int, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

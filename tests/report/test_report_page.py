@@ -82,6 +82,21 @@ def test_shares_of_answered_are_recomputed_from_the_verdicts(made: Any, page: st
         assert f"{row['high'] * 100:.1f}] {100 * share:.1f} %" in shown
 
 
+def test_verdicts_by_kind_stand_beside_every_evaluation(made: Any, page: str) -> None:
+    shown = Reader(page).text
+    for row in made.summary["results"]:
+        for kind, counts in row["confusion"]["kinds"].items():
+            cells = " ".join(str(counts[verdict]) for verdict in synthetic.VERDICTS)
+            share = f"{100 * counts['correct'] / counts['n']:.1f} %"
+            assert f"{kind} {cells} {counts['n']} {share}" in shown
+            assert counts["n"] == sum(counts[v] for v in synthetic.VERDICTS if v != "error")
+        if row["verdicts"]["error"]:
+            assert f"took longer than 5 s {synthetic.SCRIPT} ({row['verdicts']['error']})" in shown
+    for arm in made.summary["arms"]:
+        assert f"rollouts: {' '.join(arm['name'].split())}, after 2-rl, seed 1" in shown
+    assert "profile: responses of the untrained model" in shown
+
+
 def test_hostile_text_makes_no_element_and_no_script(page: str) -> None:
     read = Reader(page)
     tags = {tag for tag, _ in read.elements}
@@ -210,7 +225,7 @@ def test_one_arm_has_nothing_to_compare(fresh: Any) -> None:
 
 
 def test_a_summary_without_comparisons_of_arms_says_so(pair: Any) -> None:
-    del pair.summary["arm_comparisons"]
+    pair.summary["arm_comparisons"] = []
     shown = Reader(pair.write()).text
     assert "The summary holds no paired comparisons between arms." in shown
     assert "Between arms" not in shown

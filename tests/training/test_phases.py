@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -18,9 +19,11 @@ from dereason.lm.local.model import LocalModel, ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict, frame
 from dereason.training import phase as phase_module
-from dereason.training import rl as rl_module
+from dereason.training import trainer as trainer_module
 from dereason.training.phase import Optimiser, guarded, last_checkpoint
-from dereason.training.rl import RL, RLOptimiser, rollout_table, run_rl
+from dereason.training.rewards.rules import CorrectnessReward
+from dereason.training.rl import RL, RLOptimiser, run_rl
+from dereason.training.rollouts import rollout_table
 from dereason.training.sft import SFT, run_sft
 
 PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
@@ -189,23 +192,26 @@ def test_a_killed_sft_phase_ends_with_the_same_weights(
     assert cut == uncut
 
 
-@pytest.mark.parametrize(("updates", "step"), [(1, 1), (1, 3), (2, 3)])
+@pytest.mark.parametrize(("updates", "step", "size"), [(1, 1, 12), (1, 3, 12), (2, 3, 12), (1, 5, 6)])
 def test_a_killed_rl_phase_ends_with_the_same_weights_and_rollouts(
     updates: int,
     step: int,
+    size: int,
     tiny_model: Path,
     pool: pl.DataFrame,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also with two updates a generation, where plain TRL loses the buffered rollouts."""
+    """Also where plain TRL does not: with two updates a generation, and in the second epoch (6 problems, 2 a step)."""
     plant_rewards(monkeypatch)
-    whole = rl(tiny_model, pool, tmp_path / "whole", updates_per_generation=updates)
+    pool = pool.head(size)
+    options: dict[str, object] = {"updates_per_generation": updates, "steps": max(4, step + 1)}
+    whole = rl(tiny_model, pool, tmp_path / "whole", **options)
     with monkeypatch.context() as patch:
         kill_after(patch, step)
         with pytest.raises(Killed):
-            rl(tiny_model, pool, tmp_path / "cut", updates_per_generation=updates)
-    resumed = rl(tiny_model, pool, tmp_path / "cut", updates_per_generation=updates)
+            rl(tiny_model, pool, tmp_path / "cut", **options)
+    resumed = rl(tiny_model, pool, tmp_path / "cut", **options)
     assert same_weights(whole, resumed)
     assert not same_weights(whole, tiny_model)
     assert rollout_table(tmp_path / "cut").equals(rollout_table(tmp_path / "whole"))
@@ -229,11 +235,9 @@ def test_a_phase_goes_on_with_a_smaller_micro_batch(
 
 
 def plant_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random model never answers right: reward the length of its text, so that there is a gradient."""
-    from dereason.training import rewards
-
-    monkeypatch.setitem(
-        rewards.REWARDS, "correctness", lambda judged, rows: [float(i % 3 == 0) for i in range(len(judged))]
+    """A random model never answers right: reward every third rollout, so that there is a gradient."""
+    monkeypatch.setattr(
+        CorrectnessReward, "score", lambda self, rollouts, log: [float(i % 3 == 0) for i in range(len(rollouts))]
     )
 
 
@@ -274,13 +278,13 @@ def test_rollout_batch_bounds_what_is_decoded_at_once(
     """That a sample does not depend on its batch is tested in float64 with the engine."""
     plant_rewards(monkeypatch)
     sizes: list[int] = []
-    original = rl_module.decode
+    original = trainer_module.decode
 
     def decode(model: object, prompts: list[list[int]], n: int, **kw: object) -> list[list[list[int]]]:
         sizes.append(len(prompts) * n)
         return original(model, prompts, n, **kw)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(rl_module, "decode", decode)
+    monkeypatch.setattr(trainer_module, "decode", decode)
     tables = []
     for name, size in (("at-once", 256), ("in-turn", 4)):
         rl(tiny_model, pool, tmp_path / name, steps=1, rollout_batch=size)
@@ -296,28 +300,14 @@ def test_a_verifier_error_leaves_the_reward_and_its_mean(
     from dereason.verify.verdict import Judgement
 
     verdicts = [Verdict.CORRECT, Verdict.ERROR, Verdict.WRONG, Verdict.TRUNCATED, *[Verdict.WRONG] * 4]
-    planted = iter(verdicts)
-    monkeypatch.setattr("dereason.training.rl.judge_response", lambda *_: Judgement(next(planted), None, "planted"))
+    judged = [Judgement(verdict, None, "planted") for verdict in verdicts]
+    planted = SimpleNamespace(judge_many=lambda items: judged)
+    monkeypatch.setattr("dereason.training.rl.default_verifier", lambda: planted)
     rl(tiny_model, pool, tmp_path, steps=1)
     first = lines(tmp_path)[0]
     assert first["reward"] == pytest.approx(1 / 7), "the failed one is in no mean"
     assert first["error"] == pytest.approx(1 / 8)
     assert first["mixed_groups"] == pytest.approx(1 / 2)
-
-
-def test_correctness_pays_by_verdict() -> None:
-    from dereason.training.rewards import correctness
-    from dereason.verify.verdict import Judgement
-
-    judged = [Judgement(v, None, "") for v in Verdict]
-    paid = dict(zip(Verdict, correctness(judged, [{}] * len(judged)), strict=True))
-    assert paid == {
-        Verdict.CORRECT: 1.0,
-        Verdict.WRONG: 0.0,
-        Verdict.UNPARSABLE: 0.0,
-        Verdict.TRUNCATED: 0.0,
-        Verdict.ERROR: None,
-    }
 
 
 def test_engine_and_transformers_rollouts_feed_the_same_trainer(

@@ -7,9 +7,10 @@ import random
 import pytest
 
 from dereason.problems.schema import Verdict
-from dereason.verify import verdict as module
+from dereason.verify import verifier as module
 from dereason.verify.intervals import beta_interval
 from dereason.verify.verdict import judge_response, verdict_counts
+from dereason.verify.verifier import Verifier
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,8 @@ from dereason.verify.verdict import judge_response, verdict_counts
         (r"\boxed{7", False, Verdict.CORRECT),
         (r"\boxed{7", True, Verdict.TRUNCATED),
         (r"\boxed{7 or 8}", False, Verdict.WRONG),
+        ("Final answer: 7", True, Verdict.TRUNCATED),  # it may have been going to be 72
+        (r"\boxed{7}", True, Verdict.CORRECT),
     ],
 )
 def test_rules(response: str, hit_limit: bool, verdict: Verdict) -> None:
@@ -60,13 +63,15 @@ def test_failure_is_an_error_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> 
     assert "names none of the 2 options" in judged.reason
     assert judge_response(r"\boxed{4}", False, " ").verdict == Verdict.ERROR
 
-    def bomb(*_: object) -> None:
+    def bomb(*_: object, **__: object) -> None:
         raise RecursionError("too deep")
 
-    monkeypatch.setattr(module, "equivalent", bomb)
-    judged = judge_response(r"\boxed{4}", False, "4")
-    assert (judged.verdict, judged.extracted) == (Verdict.ERROR, None)
-    assert judged.reason == "verifier failed: RecursionError: too deep"
+    for name, extracted in (("compare", "4"), ("extract", None), ("kind_of", None)):
+        with monkeypatch.context() as planted:
+            planted.setattr(module, name, bomb)
+            judged = Verifier().judge(r"\boxed{4}", False, "4")  # its own: the shared one may remember this pair
+        assert (judged.verdict, judged.extracted) == (Verdict.ERROR, extracted)
+        assert judged.reason == "verifier failed: RecursionError: too deep"
 
 
 def test_no_response_raises() -> None:

@@ -199,6 +199,34 @@ def evaluate(
 
 
 @app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="JSON Lines: response and answer, maybe options and hit_limit.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON Lines: the rows with their verdicts.")],
+    sets: Sets = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the verdicts of an earlier call.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge responses against reference answers: correct, wrong, unparsable, truncated or error, and why."""
+    from dereason.pipeline.recipe import apply_override, parse
+    from dereason.pipeline.verdicts import verify_file
+    from dereason.verify.confusion import lines
+    from dereason.verify.verifier import VerifierSettings
+
+    data: dict[str, Any] = {}
+    for text in sets or []:
+        apply_override(data, text)
+    settings = parse(VerifierSettings, data, "settings")
+    try:
+        found = verify_file(file, out, settings, screen=_screen(as_json), overwrite=overwrite)
+    except KeyboardInterrupt:
+        raise typer.Exit(_fail("interrupted; nothing was written", 130)) from None
+    if as_json:
+        _print_json(found | {"out": str(out)})
+    else:
+        sys.stdout.write("\n".join([*lines(found["confusion"]), f"{out}: {found['rows']:,} rows"]) + "\n")
+
+
+@app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
     as_json: Json = False,

@@ -10,6 +10,7 @@ from pydantic import Field
 from dereason.evaluation.statistics import accuracy_interval, paired_difference, pass_at_k
 from dereason.lm.base import Sampling
 from dereason.settings import Settings
+from dereason.verify.confusion import confusion
 from dereason.verify.verdict import verdict_counts
 
 
@@ -83,6 +84,7 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
         "n_samples": overall.n_samples,
         "problems_left_out": overall.left_out,
         "verdicts": verdicts,
+        "confusion": confusion(samples),
         "answered_accuracy": verdicts["correct"] / answered if answered else None,
         "mean_tokens": float(samples["tokens"].mean() or 0.0),  # type: ignore[arg-type]
         "pass_at_k": _pass_at(found),

@@ -30,17 +30,20 @@ from dereason.routing.policies import describe, route, route_warnings
 from dereason.supervision.reference import reference_targets
 from dereason.supervision.targets import Targets, teacher_targets
 from dereason.training.phase import PhaseResult
+from dereason.verify.confusion import confusion
 from dereason.verify.samples import draw_samples
 from dereason.verify.verdict import VERIFIER_VERSION, verdict_counts
+from dereason.verify.verifier import Verifier
 
 
 @dataclass
 class Context:
-    """What steps share: the prompt, the screen, and the model loaded last (loading takes seconds)."""
+    """What steps share: prompt, screen, verifier, and the model loaded last (loading takes seconds)."""
 
     prompt: Prompt
     screen: Screen
     label: str = ""
+    verifier: Verifier = field(default_factory=Verifier)
     _loaded: tuple[str, LocalModel] | None = field(default=None, repr=False)
 
     def progress(self) -> Progress:
@@ -127,6 +130,7 @@ def do_pass_rate(work: Path, problems: pl.DataFrame, profile: Profile, model: Mo
         seed=settings.seed,
         purpose="profile",
         store=work / "batches",
+        verifier=ctx.verifier,
         progress=ctx.progress(),
     )
     write_table(samples, work / "samples.parquet")
@@ -138,6 +142,7 @@ def do_pass_rate(work: Path, problems: pl.DataFrame, profile: Profile, model: Mo
         "template_hash": lm.template_hash(),
         "verifier": VERIFIER_VERSION,
         "verdicts": verdicts,
+        "confusion": confusion(samples),
         "tokens_generated": int(samples["tokens"].sum()),
         "words": f"{samples.height} responses, {shares(verdicts)}",
     }
@@ -212,6 +217,7 @@ def select_set(problems: pl.DataFrame, routes: pl.DataFrame, name: str) -> pl.Da
 def do_targets(work: Path, problems: pl.DataFrame, targets: Targets, ctx: Context) -> Info:
     """Write ``targets.parquet`` for one set; with ``keep: accepted`` the others are counted and left out."""
     generated = 0
+    judged: Info = {}
     if targets.teacher is not None:
         samples = draw_samples(
             ctx.model(targets.teacher),
@@ -222,15 +228,17 @@ def do_targets(work: Path, problems: pl.DataFrame, targets: Targets, ctx: Contex
             seed=targets.seed,
             purpose="teacher",
             store=work / "batches",
+            verifier=ctx.verifier,
             progress=ctx.progress(),
         )
         table = teacher_targets(samples)
         generated = int(samples["tokens"].sum())
+        judged = {"confusion": confusion(samples)}
         write_table(samples, work / "samples.parquet")
         shutil.rmtree(work / "batches", ignore_errors=True)
     else:
         assert targets.style != "teacher"  # Targets' validator: this style always names a teacher
-        table = reference_targets(problems, targets.style)
+        table = reference_targets(problems, targets.style, ctx.verifier)
     built = table.height
     if targets.keep == "accepted":
         table = table.filter(pl.col("accepted"))
@@ -249,7 +257,7 @@ def do_targets(work: Path, problems: pl.DataFrame, targets: Targets, ctx: Contex
         "notes": dict(list(notes.items())[:10]),
         "tokens_generated": generated,
         "words": f"{table.height} of {built} kept" + (f" ({next(iter(notes))})" if len(notes) == 1 else ""),
-    }
+    } | judged
 
 
 def finish_training(work: Path, result: PhaseResult, words: str) -> Info:
@@ -301,7 +309,8 @@ def do_train_rl(
     ctx: Context,
 ) -> Info:
     """Write ``model/``, ``metrics.jsonl`` and ``samples.parquet`` (every rollout) of an RL phase."""
-    from dereason.training.rl import rollout_table, run_rl
+    from dereason.training.rl import run_rl
+    from dereason.training.rollouts import rollout_table
 
     ctx.release()
     result = run_rl(
@@ -314,6 +323,7 @@ def do_train_rl(
         work=work,
         seed=seed,
         expected_hash=expected_hash,
+        verifier=ctx.verifier,
         progress=ctx.progress(),
     )
     rollouts = rollout_table(work)
@@ -321,7 +331,7 @@ def do_train_rl(
     shutil.rmtree(work / "rollouts", ignore_errors=True)
     verdicts = verdict_counts(rollouts["verdict"].to_list())
     words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}"
-    return finish_training(work, result, words) | {"verdicts": verdicts}
+    return finish_training(work, result, words) | {"verdicts": verdicts, "confusion": confusion(rollouts)}
 
 
 def do_eval(
@@ -351,6 +361,7 @@ def do_eval(
         seed=settings.seed,
         purpose="eval",
         store=work / "batches",
+        verifier=ctx.verifier,
         progress=ctx.progress(),
     )
     write_table(samples, work / "samples.parquet")
@@ -360,6 +371,7 @@ def do_eval(
         "model": lm.identity,
         "template_hash": found,
         "result": result,
+        "confusion": result["confusion"],
         "tokens_generated": int(samples["tokens"].sum()),
         "words": f"{percent(result)}; {shares(result['verdicts'])}",
     }

@@ -13,7 +13,7 @@ from typing import Any
 from dereason.lm.local.model import ModelSettings, model_identity
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
-from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase
+from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase, judges
 from dereason.pipeline.store import Info, Step, read_json
 from dereason.problems.schema import read_table
 from dereason.problems.sources import fingerprint
@@ -97,6 +97,7 @@ def build(recipe: Recipe, base: Path, ctx: Context) -> Graph:
     """
     student: Info = {"model": model_identity(recipe.model), "prompt": recipe.prompt.model_dump(mode="json")}
     precision = {"dtype": recipe.model.dtype, "device": recipe.model.device}
+    verifier = {"verifier": recipe.verifier.key()}
     problems = _problems(recipe, base)
     needs = recipe.needs()
     profile = recipe.profile
@@ -106,7 +107,7 @@ def build(recipe: Recipe, base: Path, ctx: Context) -> Graph:
     if needs and profile.pass_rate.enabled:
         pass_rate = Step(
             kind="pass-rate",
-            config={**student, **precision, "pass_rate": profile.pass_rate.model_dump(mode="json")},
+            config={**student, **precision, **verifier, "pass_rate": profile.pass_rate.model_dump(mode="json")},
             inputs={"problems": problems},
             rooms=(*_SAMPLING, "difficulty"),
             label=f"pass rate, {profile.pass_rate.k} responses each",
@@ -134,7 +135,7 @@ def build(recipe: Recipe, base: Path, ctx: Context) -> Graph:
                 ctx=ctx,
             )
 
-        config = {**student, **precision, "evaluation": evaluation}
+        config = {**student, **precision, **verifier, "evaluation": evaluation}
         return Step("eval", config, inputs, (*_SAMPLING, "evaluation"), label, action)
 
     stages: list[Stage] = []
@@ -147,7 +148,7 @@ def build(recipe: Recipe, base: Path, ctx: Context) -> Graph:
                 words = f"{arm.name}, seed {seed}, {number}-{phase.kind}"
                 targets = None
                 if isinstance(phase, SFTPhase):
-                    targets = _targets(arm, number, phase, student, problems, routes[arm.name], ctx)
+                    targets = _targets(recipe, arm, number, phase, student, problems, routes[arm.name], ctx)
                     training = _train_sft(recipe, phase, seed, problems, targets, before, student, words, ctx)
                 else:
                     training = _train_rl(recipe, phase, seed, problems, routes[arm.name], before, student, words, ctx)
@@ -229,7 +230,16 @@ def _route(arm: Arm, problems: Step, profiles: Step | None) -> Step:
     return Step("route", config, inputs, ("routing", "problems/schema.py"), f"route, {arm.name}", action)
 
 
-def _targets(arm: Arm, number: int, phase: SFTPhase, student: Info, problems: Step, routes: Step, ctx: Context) -> Step:
+def _targets(
+    recipe: Recipe,
+    arm: Arm,
+    number: int,
+    phase: SFTPhase,
+    student: Info,
+    problems: Step,
+    routes: Step,
+    ctx: Context,
+) -> Step:
     def action(work: Path, at: dict[str, Path]) -> Info:
         pool = read_table("problem", at["problems"] / "train.parquet")
         chosen = actions.select_set(pool, read_table("route", at["routes"] / "routes.parquet"), phase.set)
@@ -237,6 +247,7 @@ def _targets(arm: Arm, number: int, phase: SFTPhase, student: Info, problems: St
 
     unused = {"sampling", "seed"} if phase.targets.teacher is None else set()
     config: Info = {"set": phase.set, "targets": phase.targets.model_dump(mode="json", exclude=unused)}
+    config["verifier"] = recipe.verifier.key()
     if phase.targets.teacher is not None:
         config |= {"teacher": model_identity(phase.targets.teacher), "prompt": student["prompt"]}
     inputs = {"problems": problems, "routes": routes}
@@ -307,4 +318,6 @@ def _train_rl(
         )
 
     inputs: dict[str, Any] = {"problems": problems, "routes": routes} | ({"before": before} if before else {})
-    return Step("train-rl", _phase_config(recipe, phase, seed, student), inputs, _TRAINING, f"train {words}", action)
+    config = _phase_config(recipe, phase, seed, student) | {"verifier": recipe.verifier.key()}
+    config["judges"] = [model_identity(model) for model in judges(phase)]
+    return Step("train-rl", config, inputs, _TRAINING, f"train {words}", action)

@@ -136,12 +136,13 @@ def _decided(arm: Arm, pool: int) -> dict[str, Count]:
     scores = {
         "pass_rate": [i / pool for i in range(pool)],
         "judge_expectation": [1 + i / pool for i in range(pool)],
+        "judge_mode": [1] * pool,
     }
     profiles = pl.DataFrame({"problem_id": ids, **scores, "n": [1] * pool}).with_columns(
         *[
             pl.lit(None, dtype=t).alias(n)
             for n, t in PROFILE.items()
-            if n not in ("problem_id", "pass_rate", "judge_expectation", "n")
+            if n not in ("problem_id", "n", *scores)
         ]
     )
     counts = dict(route(problems, profiles, arm.route).group_by("set").len().iter_rows())

@@ -7,6 +7,7 @@ import time
 from typing import Any, TextIO
 
 from dereason.lm.base import Progress
+from dereason.verify.confusion import Confusion, lines
 
 
 class Screen:
@@ -38,6 +39,11 @@ class Screen:
             self._bar.stop()
             self._bar = None
         self.say(f"  {label:<34} {words}")
+
+    def confusion(self, table: Confusion | None) -> None:
+        """What the verifier said in a step, by kind of answer; nothing where it judged nothing."""
+        for line in lines(table) if table else []:
+            self.say(f"      {line}", style="dim")
 
     def stop(self) -> None:
         """Take down a bar that an error left standing."""

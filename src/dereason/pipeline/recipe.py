@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
@@ -22,8 +23,10 @@ from dereason.problems.sources import Source
 from dereason.routing.policies import DomainMatched, Policy, Random, Reversed, needs, sets
 from dereason.settings import Settings
 from dereason.supervision.targets import Targets
+from dereason.training.rewards.settings import Judge
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
+from dereason.verify.verifier import VerifierSettings
 
 
 class Problems(Settings):
@@ -105,6 +108,8 @@ class Recipe(Settings):
     """Training seeds; every arm is trained once with each."""
     evaluation: Evaluation = Evaluation()
     """How base and trained models are scored on the held-out problems."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the verifier that judges every response: in profiles, targets, rollouts and evaluation."""
 
     @field_validator("seeds")
     @classmethod
@@ -138,14 +143,20 @@ class Recipe(Settings):
         return self
 
     def models(self) -> list[ModelSettings]:
-        """Every model that the recipe names: student, judge, teachers."""
-        named = [self.model, self.profile.judge.model]
-        named += [p.targets.teacher for arm in self.arms for p in arm.phases if isinstance(p, SFTPhase)]
+        """Every model that the recipe names: student, judge, teachers, judges of rewards."""
+        named: list[ModelSettings | None] = [self.model, self.profile.judge.model]
+        for phase in (p for arm in self.arms for p in arm.phases):
+            named += [phase.targets.teacher] if isinstance(phase, SFTPhase) else judges(phase)
         return [m for m in named if m is not None]
 
     def needs(self) -> frozenset[str]:
         """Which profilers any arm's policy reads."""
         return frozenset(n for arm in self.arms for n in needs(arm.route))
+
+
+def judges(phase: RL) -> list[ModelSettings]:
+    """The models that judge answers for a phase's rewards."""
+    return [reward.model for reward in phase.rewards if isinstance(reward, Judge)]
 
 
 def _unresolved(policy: BaseModel) -> bool:
@@ -376,7 +387,7 @@ def inner_models(annotation: Any) -> list[tuple[str, type[BaseModel]]]:
     tags = []
     for f in found:
         literal = next(
-            (f.model_fields[k].annotation for k in ("policy", "kind", "source") if k in f.model_fields), None
+            (f.model_fields[k].annotation for k in ("policy", "kind", "source", "name") if k in f.model_fields), None
         )
         tags.append(str(getattr(literal, "__args__", ("",))[0]) if len(found) > 1 else "")
     return list(zip(tags, found, strict=True))
@@ -395,6 +406,7 @@ def _type_name(annotation: Any) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, BaseModel):
         return ""
+    value = to_jsonable_python(value)
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) < 50 else text[:47] + "..."
 

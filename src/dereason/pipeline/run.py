@@ -16,6 +16,7 @@ from dereason.pipeline.recipe import Recipe, RLPhase, resolved_yaml
 from dereason.pipeline.store import Info, Log, Step, digest, execute, locked, read_json, write_json
 from dereason.pipeline.summary import summarise
 from dereason.training.rl import check_set_size
+from dereason.verify.verifier import Verifier
 
 
 def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None = None) -> Info:
@@ -37,9 +38,10 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
     device = resolve_device(recipe.model.device)
     for model in recipe.models():
         resolve_device(model.device)  # a GPU that is not there is refused before any work
-    ctx = Context(prompt=recipe.prompt, screen=screen)
+    verifier = Verifier(recipe.verifier)
+    ctx = Context(prompt=recipe.prompt, screen=screen, verifier=verifier)
     graph = build(recipe, base, ctx)
-    with locked(run_dir):
+    with verifier, locked(run_dir):
         (run_dir / "steps").mkdir(exist_ok=True)
         log = Log(run_dir / "log.jsonl")
         (run_dir / "recipe.yaml").write_text(resolved_yaml(recipe, base), encoding="utf-8")
@@ -71,6 +73,7 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
         _check_sets(recipe, graph, step, record["info"])
         how = "cached" if was_there else f"{record['seconds']:.0f} s"
         ctx.screen.end(step.label, f"{how:>7}  {record['info'].get('words', '')}")
+        ctx.screen.confusion(record["info"].get("confusion"))
         for warning in record["info"].get("warnings", []):
             ctx.screen.say(f"  warning: {warning}", style="yellow")
     ctx.release()

@@ -23,6 +23,7 @@ from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.graph import phase_key
 from dereason.pipeline.progress import Screen
+from dereason.pipeline.recipe import judges
 from dereason.pipeline.store import Info, Log, Step, execute, finished, locked
 from dereason.problems.hygiene import check_unique_ids, drop_unanswered
 from dereason.problems.schema import PROBLEM, read_table
@@ -32,6 +33,7 @@ from dereason.settings import Settings
 from dereason.supervision.targets import Targets
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
+from dereason.verify.verifier import Verifier, VerifierSettings
 
 
 class ProfileJob(Settings):
@@ -43,6 +45,8 @@ class ProfileJob(Settings):
     """How questions are put."""
     profile: Profile = Profile()
     """What is measured."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the verifier."""
 
 
 class RouteJob(Settings):
@@ -59,6 +63,8 @@ class SuperviseJob(Settings):
     """How a teacher is asked."""
     targets: Targets = Targets()
     """What targets are built."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the verifier."""
 
 
 class SFTJob(Settings):
@@ -85,6 +91,8 @@ class RLJob(Settings):
     """Which routed set it trains on, where routes are given."""
     phase: RL = RL()
     """The phase."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the verifier."""
     seed: int = 0
     """Training seed."""
 
@@ -98,6 +106,8 @@ class EvalJob(Settings):
     """How questions are put."""
     evaluation: Evaluation = Evaluation()
     """How it is scored."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the verifier."""
 
 
 def _models(settings: Settings) -> list[ModelSettings]:
@@ -107,6 +117,8 @@ def _models(settings: Settings) -> list[ModelSettings]:
         named.append(settings.profile.judge.model)
     if isinstance(settings, SuperviseJob):
         named.append(settings.targets.teacher)
+    if isinstance(settings, RLJob):
+        named += judges(settings.phase)
     return [m for m in named if m is not None]
 
 
@@ -159,7 +171,11 @@ def run_single(
         config.setdefault("identities", []).append(model_identity(model))
     if isinstance(settings, SFTJob | RLJob):
         config["phase"] = phase_key(settings.phase)
-    ctx = Context(getattr(settings, "prompt", Prompt()), screen or Screen(quiet=True), label=kind)
+    limits = getattr(settings, "verifier", None)
+    if limits is not None:
+        config["verifier"] = limits.key()
+    verifier = Verifier(limits)
+    ctx = Context(getattr(settings, "prompt", Prompt()), screen or Screen(quiet=True), label=kind, verifier=verifier)
     rooms = ("problems", "lm", "verify", "difficulty", "routing", "supervision", "training", "evaluation")
     step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx))
     partial = out.with_name(out.name + ".partial")
@@ -183,8 +199,10 @@ def run_single(
             record, cached = execute(out, step, {}, Log(out.parent / f"{out.name}.log.jsonl"))
         finally:
             ctx.screen.stop()
+            verifier.close()
     words = record["info"].get("words", "")
     ctx.screen.end(kind, f"{'cached' if cached else str(round(record['seconds'])) + ' s':>7}  {words}")
+    ctx.screen.confusion(record["info"].get("confusion"))
     for warning in record["info"].get("warnings", []):
         ctx.screen.say(f"  warning: {warning}", style="yellow")
     return record

@@ -194,7 +194,9 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tupl
     }
     write_json(work / "step.json", info)
     work.rename(folder)
-    log.event("step-end", kind=step.kind, key=step.key, seconds=info["seconds"], words=outcome.get("words", ""))
+    judged = {"confusion": outcome["confusion"]} if "confusion" in outcome else {}
+    words = outcome.get("words", "")
+    log.event("step-end", kind=step.kind, key=step.key, seconds=info["seconds"], words=words, **judged)
     return info, False
 
 

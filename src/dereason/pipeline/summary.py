@@ -24,7 +24,7 @@ from dereason.pipeline.recipe import Arm, Recipe, SFTPhase
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, bool], peak_memory: int) -> Info:
@@ -50,7 +50,9 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         profiles = read_table("profile", steps / graph.profile.folder / "profiles.parquet")
     records = [(s, finished(steps / s.folder) or {}) for s in graph.steps()]
     results = [
-        {"arm": s.arm, "seed": s.seed, "stage": s.name, "phase": s.phase} | facts(s.evaluation)["result"]
+        {"arm": s.arm, "seed": s.seed, "stage": s.name, "phase": s.phase}
+        | facts(s.evaluation)["result"]
+        | {"rollouts": facts(s.training).get("confusion") if s.training is not None else None}
         for s in graph.stages
     ]
     profile = None if profiles is None else _profile(recipe, graph, profiles, facts)
@@ -138,6 +140,7 @@ def _profile(recipe: Recipe, graph: Graph, profiles: pl.DataFrame, facts: Any) -
         "sampling": settings.sampling.model_dump(mode="json") if graph.pass_rate else None,
         "spearman": agreement,
         "verdicts": facts(graph.pass_rate)["verdicts"] if graph.pass_rate else None,
+        "confusion": facts(graph.pass_rate)["confusion"] if graph.pass_rate else None,
         "warnings": judge_warnings(profiles, agreement),
     }
 
@@ -184,7 +187,9 @@ def _arm(arm: Arm, graph: Graph, run_dir: Path, pool: pl.DataFrame, profiles: pl
         targets = None
         if isinstance(phase, SFTPhase):
             made = next(s.targets for s in graph.stages if s.arm == arm.name and s.phase == number)
-            targets = {k: v for k, v in facts(made).items() if k in ("n", "built", "accepted", "origins", "notes")}
+            found = facts(made)
+            targets = {k: found[k] for k in ("n", "built", "accepted", "origins", "notes")}
+            targets["confusion"] = found.get("confusion")
         phases.append({"index": number, "kind": phase.kind, "set": phase.set, "targets": targets})
     return {"name": arm.name, "policy": facts(step)["policy"], "sets": sets, "phases": phases}
 

@@ -86,7 +86,9 @@ SAMPLE: Schema = {
     "hit_limit": pl.Boolean,
     "verdict": pl.String,
     "extracted": pl.String,  # null where no answer was found
-    "reason": pl.String,  # why this verdict, in words
+    "reason": pl.String,  # why this verdict, in words; for an error its cause
+    "kind": pl.String,  # the reference's answer kind, which decides how answers are compared
+    "how": pl.String,  # the rule that found the answer, null where none was found
 }
 
 PROFILE: Schema = {

@@ -14,13 +14,13 @@ import polars as pl
 
 from dereason.errors import DereasonError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERDICTS = ("correct", "wrong", "unparsable", "truncated", "error")
 
 _AGAIN = "finish the run with `dereason run` (finished steps are not repeated), then write the report again"
 _TOP = (
     "name", "description", "finished", "seconds", "model", "prompt", "problems", "profile", "arms", "results",
-    "comparisons", "steps", "tokens", "peak_memory_bytes", "environment", "warnings", "artifacts",
+    "comparisons", "arm_comparisons", "steps", "tokens", "peak_memory_bytes", "environment", "warnings", "artifacts",
 )  # fmt: skip
 _INSIDE: dict[str, tuple[str, ...]] = {
     "model": ("name", "identity", "note", "parameters"),
@@ -29,13 +29,13 @@ _INSIDE: dict[str, tuple[str, ...]] = {
     "tokens": ("generated", "trained"),
     "environment": ("python", "platform", "cpu", "cores", "memory_bytes", "device", "gpu", "versions"),
     "artifacts": ("train_problems", "test_problems", "profiles", "routes", "targets", "curves", "samples"),
-    "profile": ("k", "sampling", "spearman", "verdicts", "warnings"),
+    "profile": ("k", "sampling", "spearman", "verdicts", "confusion", "warnings"),
 }
 _EACH: dict[str, tuple[str, ...]] = {
     "arms": ("name", "policy", "sets", "phases"),
     "results": (
         "arm", "seed", "stage", "phase", "accuracy", "low", "high", "level", "n_problems", "n_samples",
-        "verdicts", "answered_accuracy", "mean_tokens", "by_domain",
+        "verdicts", "confusion", "rollouts", "answered_accuracy", "mean_tokens", "by_domain",
     ),
     "comparisons": ("arm", "seed", "from", "to", "difference", "low", "high", "level", "n_problems"),
     "arm_comparisons": (
@@ -195,8 +195,6 @@ def _read_summary(path: Path) -> dict[str, Any]:
     for name, keys in _INSIDE.items():
         if name != "profile" or summary[name] is not None:
             _need(path, name, summary[name], keys)
-    # A key that came within version 1: a summary written before it is still one of version 1.
-    summary.setdefault("arm_comparisons", [])
     for name, keys in _EACH.items():
         for index, row in enumerate(summary[name]):
             _need(path, f"{name}[{index}]", row, keys)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dereason.report import curves, data, difficulty, examples, headline, results, style, text
+from dereason.report import verdicts as verdict_tables
 from dereason.report.data import VERDICTS, Run
 
 _DRAW = """\
@@ -75,6 +76,7 @@ def render(run: Run) -> str:
     environment.globals["reading"] = lambda row: headline.verdict([row])
     summary = run.summary
     spread = difficulty.agreement(run)
+    rows = _result_rows(run)
     return environment.get_template("template.html.j2").render(
         run=run,
         s=summary,
@@ -90,7 +92,8 @@ def render(run: Run) -> str:
         figure_histograms=_json(difficulty.histograms(run)),
         figure_agreement=_json(spread[0]) if spread else None,
         agreement_n=spread[1:] if spread else (0, 0),
-        rows=_result_rows(run),
+        rows=rows,
+        verdict_blocks=verdict_tables.blocks(run, rows),
         shared_base=results.shared_base(run) is not None,
         many_seeds=len({row["seed"] for row in summary["results"]}) > 1,
         comparisons=results.comparisons(run),

@@ -24,9 +24,10 @@ import polars as pl
 
 from dereason.errors import DereasonError
 from dereason.problems.schema import Origin, Verdict, frame
-from dereason.verify.equivalence import equivalent, is_numeric, parse_number
 from dereason.verify.extract import extract
-from dereason.verify.verdict import judge_response
+from dereason.verify.kinds import kind_of
+from dereason.verify.numbers import is_numeric, parse_number
+from dereason.verify.verifier import ComparisonError, Verifier, default_verifier
 
 Style = Literal["solution", "steps", "answer"]
 STYLES: tuple[Style, ...] = ("solution", "steps", "answer")
@@ -43,12 +44,13 @@ class NotArithmetic(Exception):
     """The text is no expression of the kind that we take apart; the message says why."""
 
 
-def reference_targets(problems: pl.DataFrame, style: Style) -> pl.DataFrame:
+def reference_targets(problems: pl.DataFrame, style: Style, verifier: Verifier | None = None) -> pl.DataFrame:
     """Targets in the order of the problems, one each.
 
     Args:
         problems: a problem table.
         style: see the module's docstring.
+        verifier: judges the responses; the process-wide one where none is given.
 
     Returns:
         A target table. ``accepted`` says whether the verifier finds the response correct; a worked solution
@@ -59,10 +61,11 @@ def reference_targets(problems: pl.DataFrame, style: Style) -> pl.DataFrame:
     """
     if style not in STYLES:
         raise DereasonError(f"unknown target style {style!r}", f"use one of {', '.join(STYLES)}")
-    return frame("target", [_target(problem, style) for problem in problems.iter_rows(named=True)])
+    verifier = verifier or default_verifier()
+    return frame("target", [_target(problem, style, verifier) for problem in problems.iter_rows(named=True)])
 
 
-def _target(problem: dict[str, Any], style: Style) -> dict[str, object]:
+def _target(problem: dict[str, Any], style: Style, verifier: Verifier) -> dict[str, object]:
     answer, options = problem["answer"], problem["options"]
     lacking = []
     response, origin, note = _box(answer), Origin.REFERENCE.value, NOTE_ANSWER
@@ -73,13 +76,13 @@ def _target(problem: dict[str, Any], style: Style) -> dict[str, object]:
             lacking.append(str(exc))
     if style == "solution" or lacking:
         if problem["solution"] and problem["solution"].strip():
-            response, note = _with_box(problem["solution"], answer, options), NOTE_SOLUTION
+            response, note = _with_box(problem["solution"], answer, options, verifier), NOTE_SOLUTION
             origin = problem["solution_origin"] or origin
         else:
             lacking.append("no worked solution")
     if lacking:
         note += f" ({', '.join(lacking)})"
-    verdict = judge_response(response, False, answer, options).verdict
+    verdict = verifier.judge(response, False, answer, options).verdict
     return {
         "problem_id": problem["id"],
         "response": response,
@@ -93,18 +96,18 @@ def _box(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
 
 
-def _with_box(solution: str, answer: str, options: Sequence[str] | None) -> str:
+def _with_box(solution: str, answer: str, options: Sequence[str] | None, verifier: Verifier) -> str:
     """The solution ended by the boxed answer, unless it has a box that is right, or an answer that is wrong.
 
     A closing ``#### X`` line gives way to the box: two answer formats in one target would teach both.
     """
     solution = solution.strip()
     exact = bool(options) or is_numeric(answer)
-    found = extract(solution, numeric=is_numeric(answer) and not options, options=options)
+    found = extract(solution, kind=kind_of(answer, options), options=options)
     if found is not None and found.how in ("boxed", "hash"):
         try:
-            right, _ = equivalent(found.text, answer, options)
-        except ValueError:  # the reference names no option: the verifier will say so of the whole target
+            right, _ = verifier.equivalent(found.text, answer, options)
+        except ComparisonError:  # the verifier will say so of the whole target
             return solution
         if right and found.how == "boxed":
             return solution

@@ -10,6 +10,7 @@ Checkpoints are transformers' own (``optimizer.pt``, ``rng_state.pth``): files t
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 import warnings
@@ -187,6 +188,7 @@ def guarded(micro_batch: int) -> Iterator[None]:
     import datasets
 
     quiet_libraries()
+    logging.getLogger("trl").setLevel(logging.ERROR)  # it warns of every reward of None; our log has their share
     datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():

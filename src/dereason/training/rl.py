@@ -1,29 +1,26 @@
-"""Reinforcement learning with verifiable rewards: TRL's ``GRPOTrainer``, rollouts by our in-process engine.
+"""Reinforcement learning: the settings of a phase, and :func:`run_rl`, which trains.
 
-The subclass below changes one thing: where the tokens come from. TRL's fallback without vLLM calls
-``transformers.generate`` with every prompt repeated G times; ours runs each prompt once and drops finished
-rows (see :mod:`dereason.lm.local.engine`). Loss, advantages and optimiser are TRL's.
-
-What is left out here: leaving rows without gradient out of the update, dynamic sampling, vLLM, LoRA. A
-verifier ``error`` is passed to TRL as None: it leaves the group's mean and std, and TRL still counts its
-tokens in the loss normaliser.
+The parts: :mod:`~dereason.training.trainer` (TRL's trainer with our rollouts, advantages and loss),
+:mod:`~dereason.training.losses`, :mod:`~dereason.training.rollouts` (judging and keeping) and the rewards in
+:mod:`dereason.training.rewards`.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import polars as pl
 from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Progress
-from dereason.lm.local.engine import decode
 from dereason.lm.local.model import ModelSettings, stop_ids
 from dereason.lm.prompts import Prompt
-from dereason.problems.schema import Verdict, frame, write_table
+from dereason.problems.schema import Verdict
 from dereason.settings import Settings
+from dereason.training.losses import LossName, Scale
 from dereason.training.phase import (
     Optimiser,
     PhaseResult,
@@ -36,8 +33,12 @@ from dereason.training.phase import (
     train,
     trainer_arguments,
 )
-from dereason.training.rewards import REWARDS
-from dereason.verify.verdict import judge_response
+from dereason.training.rewards.rules import Combined
+from dereason.training.rewards.settings import Correctness, Overlong, Reward, VeriFree, build, is_verifier_free
+from dereason.training.rewards.verifier_free import Bound, RLPRReward
+from dereason.training.rollouts import Rollouts, rollout_table
+from dereason.training.trainer import make_trainer_class
+from dereason.verify.verifier import Verifier, default_verifier
 
 METRICS = {
     "loss": "loss",
@@ -49,7 +50,9 @@ METRICS = {
     "entropy": "entropy",
     "kl": "kl",
     "clip_ratio/region_mean": "clip_share",
-    "completions/mean_length": "completion_length",
+    "completion_length": "completion_length",
+    "dropped_groups": "dropped_groups",
+    "std_threshold": "std_threshold",
     **{str(v): str(v) for v in Verdict},
 }
 
@@ -80,18 +83,20 @@ class RL(Settings):
     """Rollouts decoded at once by our engine; lower it when memory runs out: the result changes by rounding alone."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of rollouts."""
-    loss: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
-    """TRL's `loss_type`: how token losses are normalised (`bnpo` is not offered: it depends on the micro-batch)."""
-    scale_rewards: Literal["group", "batch", "none"] = "group"
+    loss: LossName = "dapo"
+    """How token losses are normalised (TRL's `bnpo` is not offered: it depends on the micro-batch)."""
+    scale_rewards: Scale = "group"
     """What the advantage is divided by: the group's standard deviation, the batch's, or nothing."""
+    leave_one_out: bool = False
+    """Whether the advantage's baseline is the mean of the group's *other* rewards (RLOO); CER's paper uses it."""
     clip_low: float = Field(default=0.2, gt=0, le=1)
     """Lower clip of the probability ratio."""
     clip_high: float = Field(default=0.2, gt=0)
     """Upper clip of the probability ratio."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the KL term to the phase's starting model (TRL's `beta`); 0 loads no reference model."""
-    reward: Literal["correctness"] = "correctness"
-    """What is rewarded: 1 for a correct answer, 0 otherwise, verifier errors left out."""
+    rewards: list[Reward] = Field(default=[Correctness()], min_length=1)
+    """What is rewarded: the weighted sum of these; a rollout for which one of them is undecided is left out."""
     rollouts: Literal["engine", "transformers"] = "engine"
     """Who samples: our in-process engine, or TRL's own fallback (`transformers.generate`)."""
 
@@ -109,6 +114,23 @@ class RL(Settings):
                 f"optimiser.micro_batch {self.optimiser.micro_batch}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _rewards_fit(self) -> Self:
+        if self.verifree and len(self.rewards) > 1:
+            raise ValueError("verifree is a method with its own loss term: it cannot be summed with other rewards")
+        for reward in self.rewards:
+            if isinstance(reward, Overlong) and reward.buffer > self.max_new_tokens:
+                raise ValueError(
+                    f"overlong.buffer is {reward.buffer} tokens, more than max_new_tokens {self.max_new_tokens}: "
+                    "lower it, DAPO's is a fifth of the limit"
+                )
+        return self
+
+    @property
+    def verifree(self) -> bool:
+        """Whether the phase trains by VeriFree, on the reference in place of the rollouts' own answers."""
+        return any(isinstance(reward, VeriFree) for reward in self.rewards)
 
     @property
     def accumulation(self) -> int:
@@ -128,6 +150,7 @@ def run_rl(
     work: Path,
     seed: int,
     expected_hash: str | None = None,
+    verifier: Verifier | None = None,
     progress: Progress = lambda done, total, words: None,
 ) -> PhaseResult:
     """Train a model on its own rollouts and save it to ``out``.
@@ -144,6 +167,7 @@ def run_rl(
         work: folder for checkpoints, metrics and rollouts; a phase that was killed continues from there.
         seed: of data order and sampling.
         expected_hash: template hash of the run; None skips the check.
+        verifier: judges the rollouts; None takes the process-wide one.
         progress: told of each optimiser step.
 
     Raises:
@@ -159,6 +183,7 @@ def run_rl(
         {
             "prompt": prompt.messages(r["question"], r["options"]),
             "problem_id": r["id"],
+            "question": r["question"],
             "answer": r["answer"],
             "options": r["options"] or [],
         }
@@ -170,10 +195,20 @@ def run_rl(
     with guarded(settings.optimiser.micro_batch):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
-        tally = Rollouts(work / "rollouts", identity, stop_ids(student, tokenizer), REWARDS[settings.reward])
+        stops = stop_ids(student, tokenizer)
+        functions = build(settings.rewards, tokenizer=tokenizer, max_new_tokens=settings.max_new_tokens, stop_ids=stops)
+        rollouts = Rollouts(
+            work / "rollouts",
+            identity,
+            stops,
+            Combined(functions, [reward.weight for reward in settings.rewards]),
+            verifier or default_verifier(),
+            tokenizer,
+            by_spread=any(map(is_verifier_free, settings.rewards)),
+        )
         trainer = make_trainer_class()(
             model=student,
-            reward_funcs=tally,
+            reward_funcs=rollouts,
             args=GRPOConfig(
                 **trainer_arguments(optimiser, model, work, seed=seed),
                 max_steps=settings.steps,
@@ -193,8 +228,12 @@ def run_rl(
             processing_class=tokenizer,
             callbacks=[make_callback(work, METRICS, progress, resumed_at)],
         )
-        trainer.rollout_batch = settings.rollout_batch
-        trainer.use_engine = settings.rollouts == "engine"
+        trainer.phase, trainer.rollouts = settings, rollouts
+        for function in functions:
+            if isinstance(function, Bound):
+                function.bind(trainer)
+            if isinstance(function, RLPRReward):
+                function.threshold = last_threshold(work, resumed_at)
         train(trainer, resume)
         save_model(trainer, tokenizer, out)
     table = rollout_table(work)
@@ -221,122 +260,11 @@ def check_set_size(size: int, settings: RL) -> None:
         )
 
 
-def rollout_table(work: Path) -> pl.DataFrame:
-    """All rollouts of a phase as a SAMPLE table, in step order."""
-    files = sorted((work / "rollouts").glob("step-*.parquet"))
-    return pl.concat([pl.read_parquet(f) for f in files]) if files else frame("sample", [])
-
-
-class Rollouts:
-    """TRL's reward function: judges each completion once, keeps it as a sample, logs verdict shares."""
-
-    def __init__(self, folder: Path, identity: str, stops: tuple[int, ...], reward: Any) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.identity = identity
-        self.stops = stops
-        self.reward = reward
-        self.prompt_lengths: list[int] = []
-        self.__name__ = "reward"
-
-    def __call__(self, **batch: Any) -> list[float | None]:
-        """Rewards of one generation; see TRL's custom reward functions for the arguments."""
-        texts = [completion[0]["content"] for completion in batch["completions"]]
-        limits = [ids[-1] not in self.stops for ids in batch["completion_ids"]]
-        judged = [
-            judge_response(text, limit, answer, options or None)
-            for text, limit, answer, options in zip(texts, limits, batch["answer"], batch["options"], strict=True)
-        ]
-        rows = [{"answer": a, "options": o} for a, o in zip(batch["answer"], batch["options"], strict=True)]
-        self._keep(batch, texts, limits, judged)
-        self._log(batch, judged)
-        return list(self.reward(judged, rows))
-
-    def _keep(self, batch: dict[str, Any], texts: list[str], limits: list[bool], judged: list[Any]) -> None:
-        step = batch["trainer_state"].global_step
-        seen: dict[str, int] = {}
-        samples: list[dict[str, object]] = []
-        for i, problem_id in enumerate(batch["problem_id"]):
-            index = seen[problem_id] = seen.get(problem_id, -1) + 1
-            samples.append(
-                {
-                    "problem_id": problem_id,
-                    "model": self.identity,
-                    "purpose": "rollout",
-                    "index": index,
-                    "step": step,
-                    "response": texts[i],
-                    "prompt_tokens": self.prompt_lengths[i] if self.prompt_lengths else None,
-                    "tokens": len(batch["completion_ids"][i]),
-                    "hit_limit": limits[i],
-                    "verdict": str(judged[i].verdict),
-                    "extracted": judged[i].extracted,
-                    "reason": judged[i].reason,
-                }
-            )
-        write_table(frame("sample", samples), self.folder / f"step-{step:06d}.parquet")
-
-    def _log(self, batch: dict[str, Any], judged: list[Any]) -> None:
-        for verdict in Verdict:
-            batch["log_metric"](str(verdict), sum(j.verdict is verdict for j in judged) / len(judged))
-        groups: dict[str, list[bool]] = {}
-        for problem_id, j in zip(batch["problem_id"], judged, strict=True):
-            if j.verdict is not Verdict.ERROR:
-                groups.setdefault(problem_id, []).append(j.verdict is Verdict.CORRECT)
-        mixed = sum(any(g) and not all(g) for g in groups.values())
-        batch["log_metric"]("mixed_groups", mixed / max(1, len(groups)))
-
-
-def make_trainer_class() -> Any:
-    """``GRPOTrainer`` whose rollouts come from our engine (made here: importing TRL takes seconds)."""
-    from trl import GRPOTrainer
-
-    class EngineGRPOTrainer(GRPOTrainer):  # type: ignore[misc,unused-ignore]
-        """See the module's docstring."""
-
-        use_engine = True
-        rollout_batch = 256
-
-        def _generate_single_turn(
-            self,
-            prompt_ids: Any,
-            images: Any,
-            multimodal_fields: Any,
-            num_generations: int,
-            *args: Any,
-            **kw: Any,
-        ) -> Any:
-            for reward in self.reward_funcs:
-                if isinstance(reward, Rollouts):
-                    reward.prompt_lengths = [len(ids) for ids in prompt_ids]
-            heads = prompt_ids[::num_generations]
-            whole = len(prompt_ids) % num_generations == 0 and all(
-                prompt_ids[i] == heads[i // num_generations] for i in range(len(prompt_ids))
-            )  # several processes may share a group; then TRL's own path is used
-            if not (self.use_engine and whole):
-                return super()._generate_single_turn(
-                    prompt_ids, images, multimodal_fields, num_generations, *args, **kw
-                )
-            model = self.accelerator.unwrap_model(self.model)
-            training = model.training
-            model.eval()
-            at_once = max(1, self.rollout_batch // num_generations)
-            drawn = [
-                group
-                for start in range(0, len(heads), at_once)
-                for group in decode(
-                    model,
-                    [list(ids) for ids in heads[start : start + at_once]],
-                    num_generations,
-                    temperature=self.args.temperature,
-                    max_new_tokens=self.args.max_completion_length,
-                    stop_ids=self.eos_token_ids,
-                    pad_id=self.processing_class.pad_token_id,
-                    # one stream per generation and process: resuming at a step draws what was drawn then
-                    seed=(self.args.seed * 1_000_003 + self.state.global_step) * 1024 + self.accelerator.process_index,
-                )
-            ]
-            model.train(training)
-            return [ids for group in drawn for ids in group], None
-
-    return EngineGRPOTrainer
+def last_threshold(work: Path, step: int) -> float | None:
+    """RLPR's moving threshold as it stood after an optimiser step, from the phase's log; None before the first."""
+    path = work / "metrics.jsonl"
+    if not step or not path.is_file():
+        return None
+    logged = [json.loads(line) for line in path.read_text().splitlines()]
+    values = [row["std_threshold"] for row in logged if row["step"] <= step and "std_threshold" in row]
+    return values[-1] if values else None

@@ -1,228 +1,72 @@
 r"""Does an answer equal the reference?
 
-Compared, in this order:
+The reference's kind (:mod:`dereason.verify.kinds`) decides how they are compared:
 
-1. *choices* (where the problem has options): by letter, or by the option's text;
-2. *numbers*: integers, decimals, ``a/b``, ``\frac{a}{b}``, mixed numbers, ``e`` notation and percentages, as
-   exact rationals; 0.1 + 0.2 is 0.3 here, and 1/3 is not 0.333;
-3. *everything else*: as text, after :func:`normalise`.
+choice      the same option, by letter or by text
+number      the same rational number, and the answer must be a number too: ``2+2`` and ``2^{2}`` are not 4
+quantity    the same magnitude in the same unit, converted where units differ; a bare number is in the reference's
+            unit
+boolean     the same truth value; yes is true
+set         the same values in any order (a list without brackets too, unless it repeats a value or holds words)
+interval    the same ends and brackets; unions in any order; ``x > 3`` is ``(3,\infty)``
+tuple       the same values in the same order
+matrix      the same shape and entries; a row or column of n equals an n-tuple
+equation    the same sides up to moving terms and a nonzero factor; ``x = 5`` equals 5
+expression  the same value; numbers in another base: the same base and digits
+text        the same words: case, articles, punctuation and hyphens do not count (:func:`.text.prose_key`)
 
-Not handled yet, so compared only as normalised text: symbolic expressions (``2x+x`` is not ``3x``,
-``\sqrt{4}`` is not ``2``), units (``3 m`` is not ``300 cm``), sets, tuples and intervals (``{1,2}`` is not
-``{2,1}``), matrices, equations, dates, and number formats other than English. A hedge or a list ("4 or 5",
-"4, 5") equals neither member.
+Whatever the kind, equal normal forms (:func:`.text.normalise`) are equal, and several values are never equal to
+one. All of it runs in time and memory bounded by the length; what it cannot decide is left to ``symbolic``.
 """
 
 from __future__ import annotations
 
+import math
 import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
-# Longer digit strings and larger exponents are compared as text: turning them into integers costs quadratic
-# time (and Python itself refuses beyond 4300 digits).
-MAX_NUMBER_LENGTH = 1000
-MAX_EXPONENT = 1000
+from dereason.verify.choices import option_index
+from dereason.verify.expressions import NotMath, TooHard, parse_expression, same_expression, same_relation, value_of
+from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, named_value, parse
+from dereason.verify.numbers import Number, parse_number, same_number
+from dereason.verify.text import normalise, prose_key
+from dereason.verify.units import Quantity, conversion, currency, is_noun, parse_quantity
 
-_MARKUP = re.compile(
-    r"""
-    (?P<wrap>\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname|emph|boxed|fbox)\s*\{)
-    | (?P<drop>\\(?:left|right|displaystyle|textstyle|quad|qquad|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])
-        | \\[!,;:>()\[\]] | \\?\$ | \*\* | __ | `)
-    | (?P<space>\\[ ] | ~)
-    | (?P<frac>\\[dtc]frac(?![A-Za-z]))
-    | (?P<comma>\{,\})
-    | (?P<keep>\\%)
-    | \\. | [{}]
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_SIGNS = str.maketrans({"\u2212": "-", "\ufe63": "-", "\uff0d": "-", "\u2019": "'", "\u2018": "'"})
-_CURRENCY = "$\u20ac\u00a3\u00a5"
+Symbolic = Callable[[str, str], bool]
 
-_INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-_NUMBER = re.compile(
-    rf"""
-    (?P<sign>[-+\u2013]?)\s*[{_CURRENCY}]?\s*
-    (?:
-        (?:(?P<whole>[0-9]+)\s*)?
-        \\frac\s*(?:\{{\s*(?P<numerator>-?[0-9]+)\s*\}}|(?P<digit>[0-9]))
-              \s*(?:\{{\s*(?P<denominator>[0-9]+)\s*\}}|(?P<under>[0-9]))
-      | (?:(?P<mixed>[0-9]+)\s+)?(?P<top>{_INTEGER})\s*/\s*(?P<bottom>{_INTEGER})
-      | (?P<decimal>{_INTEGER}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE](?P<exponent>[-+]?[0-9]{{1,5}}))?
-    )
-    \s*(?P<percent>%|percent|per\ cent)?
-    """,
-    re.VERBOSE,
-)
-_COMMAND_OR_WORD = re.compile(r"\\[A-Za-z]+|[^\W\d_]{2,}")
-_SPACE_BY_SYMBOL = re.compile(r"(?<=[^\w\s]) | (?=[^\w\s])")
-_LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?")
-_LABELLED = re.compile(r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Z])[).:])\s*(\S.*)", re.DOTALL)
-
-
-def strip_markup(text: str) -> str:
-    r"""The text without the dress of LaTeX and Markdown.
-
-    Removes ``\text{}`` and its like (the content stays), ``$``, ``\( \)``, ``\left``, ``\right``, thin
-    spaces, bold marks, back-quotes, outer quotes and closing punctuation. One pass, linear in the length, no
-    recursion.
-    """
-    out: list[str] = []
-    dropped: list[bool] = []  # for each brace that is open: was its opening removed?
-    position = 0
-    for match in _MARKUP.finditer(text):
-        out.append(text[position : match.start()])
-        position = match.end()
-        kind, token = match.lastgroup, match.group()
-        if kind == "wrap":
-            dropped.append(True)
-            out.append(" ")  # "15\text{cm}" must not become one word
-        elif kind == "space":
-            out.append(" ")
-        elif kind == "frac":
-            out.append("\\frac")
-        elif kind == "comma":
-            out.append(",")
-        elif kind == "keep":
-            out.append("%")
-        elif token == "{":
-            dropped.append(False)
-            out.append(token)
-        elif token == "}":
-            if not (dropped and dropped.pop()):
-                out.append(token)
-        elif kind != "drop":
-            out.append(token)
-    out.append(text[position:])
-    bare = "".join(out).strip(" \t\r\n\f\v\u00a0*_").lstrip(":").rstrip(".,;: \t\r\n*_\u3002").strip()
-    if len(bare) > 1 and (bare[0] + bare[-1]) in ('""', "''", "\u201c\u201d"):
-        bare = bare[1:-1].strip().rstrip(".,;:")
-    return bare
-
-
-def normalise(text: str) -> str:
-    r"""The text as it is compared.
-
-    Markup stripped, one form of minus and apostrophe, spaces collapsed (and removed by symbols: ``(3, 4)``
-    is ``(3,4)``), words of two letters or more in lower case (single letters keep theirs: *n* is not *N*),
-    one pair of parentheses around a single letter removed (``(B)`` is ``B``).
-    """
-    bare = " ".join(strip_markup(unicodedata.normalize("NFC", text)).translate(_SIGNS).split())
-    bare = _SPACE_BY_SYMBOL.sub("", bare)
-    bare = _COMMAND_OR_WORD.sub(lambda m: m.group() if m.group()[0] == "\\" else m.group().casefold(), bare)
-    if len(bare) == 3 and bare[0] == "(" and bare[2] == ")" and bare[1].isalpha():
-        return bare[1]
-    return bare
+# Conversion factors are floating-point numbers (an inch is exactly 2.54 cm; a pint's litres have 12 digits).
+UNIT_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Number:
-    """An exact number as it was written."""
+class Comparison:
+    """Whether an answer equals the reference."""
 
-    value: Fraction
-    """The number before its percent sign, if it has one: 15 for ``15%``."""
-    percent: bool
-    """Whether a percent sign follows it."""
-
-    def absolute(self) -> Fraction:
-        """The number with its percent sign worked in: 3/20 for ``15%``."""
-        return self.value / 100 if self.percent else self.value
+    equal: bool | None
+    """None where the rules cannot decide."""
+    reason: str
+    """Why, in words."""
 
 
-def parse_number(text: str) -> Number | None:
-    """The number that the whole text is, or None where it is anything else.
-
-    None too for a zero denominator, for more than 1000 characters and for an exponent beyond ±1000.
-    """
-    if len(text) > MAX_NUMBER_LENGTH:
-        return None
-    match = _NUMBER.fullmatch(strip_markup(text).translate(_SIGNS))
-    if match is None:
-        return None
-    part = match.groupdict()
-    if part["decimal"] is not None:
-        exponent = int(part["exponent"] or 0)
-        if abs(exponent) > MAX_EXPONENT:
-            return None
-        value = Fraction(part["decimal"].replace(",", "").rstrip(".")) * Fraction(10) ** exponent
-    else:
-        top = int((part["top"] or part["numerator"] or part["digit"]).replace(",", ""))
-        bottom = int((part["bottom"] or part["denominator"] or part["under"]).replace(",", ""))
-        whole = part["mixed"] or part["whole"]
-        if bottom == 0 or (whole is not None and top < 0):
-            return None
-        value = int(whole or 0) + Fraction(top, bottom)
-    return Number(-value if part["sign"] in ("-", "\u2013") else value, part["percent"] is not None)
-
-
-def is_numeric(reference: str) -> bool:
-    """Whether the reference is one number, so that answers are compared as exact rationals."""
-    return parse_number(reference) is not None
-
-
-def _same_number(a: Number, b: Number) -> str | None:
-    if a.absolute() == b.absolute():
-        return "the same number"
-    # "What percentage ...?" has the reference 15 in many sources, and 15% for an answer.
-    if a.percent != b.percent and a.value == b.value:
-        return "the same number apart from the percent sign"
-    return None
-
-
-def _same(a: str, b: str) -> str | None:
-    """Why two texts are equal, in words, or None."""
-    if a == b:
-        return "the same text"
-    number_a, number_b = parse_number(a), parse_number(b)
-    if number_a is not None and number_b is not None:
-        return _same_number(number_a, number_b)
-    return "the same text after normalisation" if normalise(a) == normalise(b) else None
-
-
-def option_index(text: str, options: Sequence[str]) -> int | None:
-    """Which option the text names (0-based), or None where it names none or more than one.
-
-    Understood: a letter alone (``B``, ``(b)``), a letter with its option's text or the beginning of it
-    (``B. LIFO memory``), or an option's text alone. Where an option's text is itself a single letter, the
-    letter is read as a label.
-    """
-    bare = strip_markup(text)
-    letter = _LETTER.fullmatch(bare)
-    if letter is not None:
-        index = ord(letter.group(1).upper()) - ord("A")
-        if index < len(options):
-            return index
-    labelled = _LABELLED.fullmatch(bare)
-    if labelled is not None:
-        index = ord((labelled.group(1) or labelled.group(2)).upper()) - ord("A")
-        rest = labelled.group(3)
-        # "A. 5 or B. 6" names two options; only the option's own text may follow a label.
-        if index < len(options) and (
-            _same(rest, options[index]) or normalise(options[index]).startswith(normalise(rest))
-        ):
-            return index
-    by_text = [i for i, option in enumerate(options) if _same(bare, option)]
-    return by_text[0] if len(by_text) == 1 else None
-
-
-def _short(text: str, limit: int = 60) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "\u2026"
-
-
-def equivalent(answer: str, reference: str, options: Sequence[str] | None = None) -> tuple[bool, str]:
+def compare(
+    answer: str,
+    reference: str,
+    options: Sequence[str] | None = None,
+    *,
+    symbolic: Symbolic | None = None,
+) -> Comparison:
     """Whether an answer equals the reference, and why, in words.
 
     Args:
         answer: the extracted answer.
         reference: the problem's answer; with options a letter or an option's text.
         options: the choices of a multiple-choice problem, in order (A, B, ...).
+        symbolic: says whether two expressions are equal, answer first; it is asked only about single values that
+            the rules cannot decide, and its exceptions pass through. Without it, ``equal`` may be None.
 
     A percent sign on one side only is forgiven: ``15%`` equals both 15 and 0.15 (so this one relation is not
-    transitive). Every other comparison is exact.
+    transitive). Every other comparison of numbers is exact.
 
     Raises:
         ValueError: the reference is empty, or names none of the options.
@@ -230,19 +74,349 @@ def equivalent(answer: str, reference: str, options: Sequence[str] | None = None
     if not reference.strip():
         raise ValueError("the reference is empty")
     if options:
-        wanted = option_index(reference, options)
+        return _choice(answer, reference, options)
+    if answer == reference:
+        return _equal(answer, "the same text as", reference)
+    if max(len(answer), len(reference)) > MAX_LENGTH:
+        same = normalise(answer) == normalise(reference)
+        return Comparison(same, f"compared as text, being longer than {MAX_LENGTH} characters")
+    number = parse_number(reference)
+    if number is not None:
+        return _number(answer, reference, number)
+    if normalise(answer) == normalise(reference):
+        return _equal(answer, "the same text after normalisation as", reference)
+    right, left = parse(reference), parse(answer)
+    money = currency(answer)
+    if money is not None and left.kind is Kind.NUMBER:
+        left = Answer(Kind.QUANTITY, f"{left.text} {money[0][0]}")
+    found = _Pair(symbolic).same(left, right)
+    if found is None:
+        return Comparison(None, f"no rule decides whether '{_short(answer)}' is '{_short(reference)}'")
+    if found:
+        return _equal(answer, _EQUAL.get(right.kind, "equal to"), reference)
+    if left.kind is not right.kind and Kind.TEXT in (left.kind, right.kind):
+        return Comparison(False, f"'{_short(answer)}' is {_name(left.kind)}; the reference is {_short(reference)}")
+    return Comparison(False, f"'{_short(answer)}' is not '{_short(reference)}'")
+
+
+_EQUAL = {
+    Kind.QUANTITY: "the same quantity as",
+    Kind.BOOLEAN: "the same truth value as",
+    Kind.SET: "the same values as",
+    Kind.TEXT: "the same words as",
+    Kind.EQUATION: "the same equation as",
+    Kind.EXPRESSION: "the same value as",
+}
+
+
+_SQUARE_ROUND = (("[", "]"), ("(", ")"))
+
+
+def _name(kind: Kind) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" if kind is not Kind.TEXT else "text"
+
+
+def _short(text: str, limit: int = 60) -> str:
+    flat = " ".join(text[: 4 * limit].split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "\u2026"
+
+
+def _equal(answer: str, how: str, reference: str) -> Comparison:
+    return Comparison(True, f"'{_short(answer)}' is {how} '{_short(reference)}'")
+
+
+def _choice(answer: str, reference: str, options: Sequence[str]) -> Comparison:
+    wanted = option_index(reference, options)
+    if wanted is None:
+        raise ValueError(f"the reference '{_short(reference)}' names none of the {len(options)} options")
+    given = option_index(answer, options)
+    label = chr(ord("A") + wanted)
+    if given is None:
+        return Comparison(False, f"'{_short(answer)}' names no single option; the reference is {label}")
+    if given == wanted:
+        return Comparison(True, f"option {label}")
+    return Comparison(False, f"option {chr(ord('A') + given)}, not {label}")
+
+
+def _number(answer: str, reference: str, number: Number) -> Comparison:
+    """Compare with a numeric reference."""
+    given = parse_number(answer)
+    if given is None:
+        left = parse(answer)
+        value = named_value(left) or left  # "x = 5"
+        given = parse_number(value.text)
+        if given is None and value.kind is Kind.QUANTITY:
+            quantity = parse_quantity(value.text)
+            given = _bare(quantity, reference) if quantity is not None else None
+        if given is None and number.value.denominator != 1:
+            given = parse_number(answer, decimal_comma=True)
+    else:
+        signs = currency(answer), currency(reference)
+        if None not in signs and signs[0] != signs[1]:
+            return Comparison(False, f"'{_short(answer)}' is in another currency than {_short(reference)}")
+    if given is None:
+        return Comparison(False, f"'{_short(answer)}' is not one number; the reference is {_short(reference)}")
+    why = same_number(given, number)
+    if why is None:
+        return Comparison(False, f"'{_short(answer)}' is not '{_short(reference)}'")
+    return _equal(answer, f"{why} as", reference)
+
+
+def _bare(quantity: Quantity, reference: str) -> Number | None:
+    """The number of an answer whose unit the reference leaves out, in the reference's currency if it has one."""
+    given = parse_number(quantity.magnitude)
+    money = currency(reference)
+    if given is None or money is None or quantity.unit == money:
+        return given
+    factors = conversion(quantity.unit, money)
+    if factors is None or not math.isclose(factors[0], round(1 / factors[0]) ** -1 if factors[0] < 1 else factors[0]):
+        return None
+    return Number(given.value / round(1 / factors[0]), given.percent)  # cents as dollars, exactly
+
+
+def _all(results: Iterable[bool | None]) -> bool | None:
+    """Three-valued and: False as soon as one is; None where one is undecided and none False."""
+    undecided = False
+    for result in results:
+        if result is False:
+            return False
+        undecided = undecided or result is None
+    return None if undecided else True
+
+
+class _Pair:
+    """Compares answers that were taken apart; ``symbolic`` decides about single values."""
+
+    def __init__(self, symbolic: Symbolic | None) -> None:
+        self.symbolic = symbolic
+
+    def same(self, answer: Answer, reference: Answer) -> bool | None:
+        kind = reference.kind
+        if kind in (Kind.SET, Kind.TUPLE, Kind.INTERVAL, Kind.MATRIX):
+            return self.structure(answer, reference)
+        if kind is Kind.EQUATION:
+            return self.equation(answer, reference)
+        answer = named_value(answer) or answer
+        if answer.kind is Kind.TUPLE and len(answer.parts) == 1:
+            answer = answer.parts[0]  # "[thursday]"
+        if kind is Kind.TEXT:
+            return prose_key(answer.text) == prose_key(reference.text)
+        if kind is Kind.BOOLEAN:
+            return answer.kind is Kind.BOOLEAN and boolean(answer.text) == boolean(reference.text)
+        if kind is Kind.NUMBER:
+            number, given = parse_number(reference.text), parse_number(answer.text)
+            if given is None and answer.kind is Kind.QUANTITY:
+                quantity = parse_quantity(answer.text)
+                given = parse_number(quantity.magnitude) if quantity else None
+            return number is not None and given is not None and same_number(given, number) is not None
+        if kind is Kind.QUANTITY:
+            return self.quantity(answer, reference)
+        return self.expression(answer, reference)
+
+    def structure(self, answer: Answer, reference: Answer) -> bool | None:
+        if reference.kind is Kind.MATRIX:
+            return self.matrix(answer, reference)
+        if answer.kind is Kind.MATRIX:
+            return self.matrix(reference, answer, swapped=True)
+        if Kind.INTERVAL in (reference.kind, answer.kind):
+            left, right = _as_intervals(answer), _as_intervals(reference)
+            if left is not None and right is not None:
+                return self.matched(left, right, self.interval)
+            # Described in another way ("x ≠ 3"), or no interval at all.
+            other = answer if right is not None else reference
+            described = other.kind is Kind.INTERVAL or other.marks == ("!=",) or _opaque(other)
+            return self.ask(answer.text, reference.text) if described else False
+        if answer.kind not in (Kind.SET, Kind.TUPLE):
+            if len(reference.parts) == 1:
+                return self.same(answer, reference.parts[0])
+            return self.ask(answer.text, reference.text) if _opaque(answer) else False
+        braces = [side.marks[:1] == ("\\{",) for side in (answer, reference)]
+        brackets = [bool(side.marks) and side.kind is Kind.TUPLE for side in (answer, reference)]
+        if (braces[0] and brackets[1]) or (braces[1] and brackets[0]):
+            return False
+        # (2,4] and (2,4) differ; lists of words or of more values are written with either bracket.
+        pair = len(reference.parts) == 2 and reference.parts[0].kind is not Kind.TEXT
+        if all(brackets) and pair and (answer.marks, reference.marks) in (_SQUARE_ROUND, _SQUARE_ROUND[::-1]):
+            return False
+        if Kind.TUPLE in (answer.kind, reference.kind) and not any(braces):
+            return self.in_order(answer.parts, reference.parts)
+        return self.matched(_distinct(answer, braces[0]), _distinct(reference, braces[1]), self.same)
+
+    def in_order(self, left: tuple[Answer, ...], right: tuple[Answer, ...]) -> bool | None:
+        if len(left) != len(right):
+            return False
+        return _all(self.same(a, b) for a, b in zip(left, right, strict=True))
+
+    def matched(
+        self, left: Sequence[Answer], right: Sequence[Answer], same: Callable[[Answer, Answer], bool | None]
+    ) -> bool | None:
+        """Whether each of the right has its equal on the left and none is left over."""
+        if len(left) != len(right):
+            return False
+        rest = list(left)
+        undecided = False
+        for wanted in right:
+            doubtful = None
+            for i, given in enumerate(rest):
+                result = same(given, wanted)
+                if result:
+                    del rest[i]
+                    break
+                if result is None and doubtful is None:
+                    doubtful = i
+            else:
+                if doubtful is None:
+                    return False
+                undecided = True
+        return None if undecided else True
+
+    def interval(self, left: Answer, right: Answer) -> bool | None:
+        if left.kind is Kind.SET or right.kind is Kind.SET:
+            return left.kind is right.kind and self.same(left, right)
+        return left.marks == right.marks and self.in_order(left.parts, right.parts)
+
+    def matrix(self, answer: Answer, matrix: Answer, *, swapped: bool = False) -> bool | None:
+        rows = matrix.parts
+        if answer.kind is Kind.MATRIX:
+            if len(answer.parts) != len(rows):
+                return False
+            return _all(self.in_order(a.parts, b.parts) for a, b in zip(answer.parts, rows, strict=True))
+        entries = tuple(entry for row in rows for entry in row.parts)
+        if answer.kind is Kind.INTERVAL and len(answer.parts) == 1 and answer.parts[0].marks == ("[", "]"):
+            answer = answer.parts[0]
+        if answer.kind not in (Kind.TUPLE, Kind.INTERVAL) or len(entries) != max(len(rows), len(rows[0].parts)):
+            return self.ask(answer.text, matrix.text) if _opaque(answer) else False
+        pair = (entries, answer.parts) if swapped else (answer.parts, entries)
+        return self.in_order(*pair)
+
+    def equation(self, answer: Answer, reference: Answer) -> bool | None:
+        if answer.kind is not Kind.EQUATION:
+            value = named_value(reference)
+            if value is not None:
+                return self.same(answer, value)
+            return self.ask(answer.text, reference.text) if _opaque(answer) else False
+        left, right = _directed(answer), _directed(reference)
+        if left[1] != right[1]:
+            return False
+        if len(right[0]) != 2:
+            return self.in_order(left[0], right[0])
+        # Both name a value: "x = 5" is not "y = 5", and 5 is compared as the kind of value that it is.
+        if right[1] == ("=",) and left[0][0].text == right[0][0].text and named_value(reference) is not None:
+            return self.same(left[0][1], right[0][1])
+        try:
+            sides = [tuple(parse_expression(side.text) for side in pair) for pair in (left[0], right[0])]
+        except NotMath:
+            return False
+        except TooHard:
+            return self.ask(answer.text, reference.text)
+        result = same_relation((sides[0][0], sides[0][1]), (sides[1][0], sides[1][1]), ordered=right[1][0] != "=")
+        return self.ask(answer.text, reference.text) if result is None else result
+
+    def quantity(self, answer: Answer, reference: Answer) -> bool | None:
+        wanted, given = parse_quantity(reference.text), parse_quantity(answer.text)
         if wanted is None:
-            raise ValueError(f"the reference '{_short(reference)}' names none of the {len(options)} options")
-        given = option_index(answer, options)
-        label = chr(ord("A") + wanted)
+            return False
         if given is None:
-            return False, f"'{_short(answer)}' names no single option; the reference is {label}"
-        if given == wanted:
-            return True, f"option {label}"
-        return False, f"option {chr(ord('A') + given)}, not {label}"
-    why = _same(answer, reference)
-    if why is not None:
-        return True, f"'{_short(answer)}' is {why} as '{_short(reference)}'"
-    if is_numeric(reference) and not is_numeric(answer):
-        return False, f"'{_short(answer)}' is not one number; the reference is {_short(reference)}"
-    return False, f"'{_short(answer)}' is not '{_short(reference)}'"
+            return self.magnitude(answer.text, wanted.magnitude)
+        if given.unit == wanted.unit or (is_noun(given.unit) and given.unit[-1:] == wanted.unit[-1:]):
+            return self.magnitude(given.magnitude, wanted.magnitude)
+        factors = conversion(given.unit, wanted.unit)
+        if factors is None:
+            return False
+        numeric = parse_number(wanted.magnitude), parse_number(given.magnitude)
+        if numeric[0] is not None and numeric[1] is None and "\\pi" not in given.magnitude:
+            return False  # a number must be given as a number, but half a turn is \pi radians
+        values = [_value(side.magnitude) for side in (given, wanted)]
+        if values[0] is None or values[1] is None:
+            return False
+        converted = values[0] * factors[0] + factors[1]
+        return abs(converted - values[1]) <= UNIT_TOLERANCE * max(abs(converted), abs(values[1]), abs(factors[1]))
+
+    def magnitude(self, answer: str, reference: str) -> bool | None:
+        number = parse_number(reference)
+        if number is None:
+            return self.value(answer, reference)
+        given = parse_number(answer)
+        return given is not None and same_number(given, number) is not None
+
+    def expression(self, answer: Answer, reference: Answer) -> bool | None:
+        bases = based(answer.text), based(reference.text)
+        if any(bases):
+            return bases[0] == bases[1]
+        if answer.kind is Kind.QUANTITY:
+            quantity = parse_quantity(answer.text)
+            return quantity is not None and self.value(quantity.magnitude, reference.text)
+        if answer.kind in (Kind.NUMBER, Kind.EXPRESSION):
+            return self.value(answer.text, reference.text)
+        return self.ask(answer.text, reference.text) if answer.kind is Kind.SET and not answer.parts else False
+
+    def value(self, answer: str, reference: str) -> bool | None:
+        """Compare two single values."""
+        if normalise(answer) == normalise(reference):
+            return True
+        try:
+            result = same_expression(parse_expression(_plain(answer)), parse_expression(_plain(reference)))
+        except NotMath:
+            return False
+        except TooHard:
+            result = None
+        return self.ask(answer, reference) if result is None else result
+
+    def ask(self, answer: str, reference: str) -> bool | None:
+        return None if self.symbolic is None else self.symbolic(answer, reference)
+
+
+def _opaque(answer: Answer) -> bool:
+    """Whether an answer is mathematics that only a computer-algebra system can take apart."""
+    if answer.kind is not Kind.EXPRESSION:
+        return False
+    try:
+        parse_expression(answer.text)
+    except TooHard:
+        return True
+    except NotMath:  # a number in another base
+        return False
+    return False
+
+
+def _plain(text: str) -> str:
+    """A number in a form that the parser of expressions reads (mixed numbers, percentages, words)."""
+    number = parse_number(text)
+    if number is None or re.fullmatch(r"-?[0-9.]+", text):
+        return text
+    value = number.absolute()
+    return str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
+
+
+def _value(text: str) -> float | None:
+    number = parse_number(text)
+    try:
+        if number is not None:
+            return float(number.absolute())
+        found = value_of(parse_expression(text).node)
+    except (NotMath, TooHard, OverflowError):
+        return None
+    return found[0].real if found is not None and found[0].imag == 0 else None
+
+
+def _distinct(answer: Answer, braces: bool) -> list[Answer]:
+    """The values of a set in braces, each once; those of a list as they are."""
+    if not braces:
+        return list(answer.parts)
+    return list({normalise(part.text): part for part in answer.parts}.values())
+
+
+def _as_intervals(answer: Answer) -> list[Answer] | None:
+    """The intervals of a union; an ordered pair in parentheses may be an open one."""
+    if answer.kind is Kind.INTERVAL:
+        return list(answer.parts) or None
+    if answer.kind is Kind.TUPLE and answer.marks == ("(", ")") and len(answer.parts) == 2:
+        return [Answer(Kind.INTERVAL, answer.text, answer.parts, answer.marks)]
+    return [answer] if answer.kind is Kind.SET and answer.marks[:1] == ("\\{",) else None
+
+
+def _directed(answer: Answer) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
+    """The sides of a relation with its signs, read from small to large."""
+    if answer.marks[0][0] != ">":
+        return answer.parts, answer.marks
+    return answer.parts[::-1], tuple(sign.replace(">", "<") for sign in answer.marks[::-1])

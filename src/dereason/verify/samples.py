@@ -12,7 +12,8 @@ import polars as pl
 from dereason.lm.base import Completion, LanguageModel, Progress, Sampling
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import frame, validate, write_table
-from dereason.verify.verdict import judge_response
+from dereason.verify.verdict import Judgement
+from dereason.verify.verifier import Item, Verifier, default_verifier
 
 
 def draw_samples(
@@ -25,6 +26,7 @@ def draw_samples(
     seed: int,
     purpose: str,
     store: Path,
+    verifier: Verifier | None = None,
     progress: Progress = lambda done, total, words: None,
 ) -> pl.DataFrame:
     """Draw n responses to every problem and judge each.
@@ -41,11 +43,13 @@ def draw_samples(
         seed: of the sampling streams.
         purpose: written into the table: "profile", "teacher" or "eval".
         store: folder for finished batches; belongs to this one call.
+        verifier: judges the responses; the process-wide one where none is given.
         progress: told of each finished batch.
 
     Returns:
         SAMPLE table, n rows a problem, in the problems' order.
     """
+    verifier = verifier or default_verifier()
     store.mkdir(parents=True, exist_ok=True)
     rows = list(problems.select("id", "question", "answer", "options").iter_rows(named=True))
     chats = [prompt.messages(r["question"], r["options"]) for r in rows]
@@ -53,9 +57,12 @@ def draw_samples(
     done = {int(p.stem.split("-")[1]) for p in store.glob("batch-*.parquet")}
     progress(len(done), total, "")
 
-    def row(c: Completion) -> dict[str, object]:
+    def item(c: Completion) -> Item:
         problem = rows[c.request]
-        judged = judge_response(c.text, c.hit_limit, problem["answer"], problem["options"])
+        return Item(c.text, c.hit_limit, problem["answer"], problem["options"])
+
+    def row(c: Completion, judged: Judgement) -> dict[str, object]:
+        problem = rows[c.request]
         return {
             "problem_id": problem["id"],
             "model": lm.identity,
@@ -65,14 +72,14 @@ def draw_samples(
             "prompt_tokens": c.prompt_tokens,
             "tokens": len(c.token_ids),
             "hit_limit": c.hit_limit,
-            "verdict": str(judged.verdict),
-            "extracted": judged.extracted,
-            "reason": judged.reason,
+            **judged.columns(),
         }
 
     correct = seen = 0
     for number, completions in lm.generate(chats, n, sampling, seed, frozenset(done)):
-        batch = frame("sample", [row(c) for c in completions])
+        drawn = list(completions)
+        judged = verifier.judge_many([item(c) for c in drawn])
+        batch = frame("sample", [row(c, j) for c, j in zip(drawn, judged, strict=True)])
         write_table(batch, store / f"batch-{number:06d}.parquet")
         done.add(number)
         correct += int((batch["verdict"] == "correct").sum())

@@ -1,0 +1,136 @@
+"""Precision and recall of the verifier against labelled pairs, by the reference's kind.
+
+    python benchmarks/verifier_quality.py [--data ../shared/data] [--limit 12000] [--seed 0] [--misses]
+
+A pair is a response, a reference and whether the verifier must find the response correct; ``quality_pairs.py`` says how
+they are made. Precision is the share of right pairs among those that the verifier finds correct, recall the share that
+it finds correct among the right pairs; an ``error`` is never correct, so it costs recall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quality_pairs import Pair, labelled_pairs, sample
+
+from dereason.problems.schema import Verdict
+from dereason.verify.verdict import Judgement
+from dereason.verify.verifier import Item, Verifier, VerifierSettings
+
+CHUNK = 2000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind's line of the table."""
+
+    kind: str
+    positives: int
+    negatives: int
+    hits: int
+    false_alarms: int
+    errors: int
+
+    @property
+    def precision(self) -> float:
+        """1 where nothing was found correct."""
+        found = self.hits + self.false_alarms
+        return self.hits / found if found else 1.0
+
+    @property
+    def recall(self) -> float:
+        """1 where there was nothing to find."""
+        return self.hits / self.positives if self.positives else 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A pair and what the verifier says of it."""
+
+    pair: Pair
+    judged: Judgement
+
+    @property
+    def found(self) -> bool:
+        """Whether the verifier finds the response correct."""
+        return self.judged.verdict == Verdict.CORRECT
+
+    @property
+    def missed(self) -> bool:
+        """Whether that differs from the label."""
+        return self.found != self.pair.equal
+
+
+def judge(pairs: Sequence[Pair], verifier: Verifier) -> list[Outcome]:
+    """Every pair judged, in order."""
+    outcomes: list[Outcome] = []
+    for at in range(0, len(pairs), CHUNK):
+        chunk = pairs[at : at + CHUNK]
+        items = [Item(p.response, p.hit_limit, p.reference, p.options) for p in chunk]
+        outcomes += [Outcome(p, j) for p, j in zip(chunk, verifier.judge_many(items), strict=True)]
+    return outcomes
+
+
+def table(outcomes: Sequence[Outcome]) -> list[Row]:
+    """One row a kind, and the row "all"."""
+    rows = []
+    for kind in [*sorted({o.pair.kind for o in outcomes}), "all"]:
+        of_kind = [o for o in outcomes if kind in (o.pair.kind, "all")]
+        rows.append(
+            Row(
+                kind,
+                positives=sum(o.pair.equal for o in of_kind),
+                negatives=sum(not o.pair.equal for o in of_kind),
+                hits=sum(o.pair.equal and o.found for o in of_kind),
+                false_alarms=sum(not o.pair.equal and o.found for o in of_kind),
+                errors=sum(o.judged.verdict == Verdict.ERROR for o in of_kind),
+            )
+        )
+    return rows
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 90 else f"{flat[:40]} ... {flat[-45:]}"
+
+
+def main() -> None:
+    """Print the table and the misses."""
+    parser = argparse.ArgumentParser(description="Precision and recall of the verifier, by kind.")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--limit", type=int, default=12_000, help="pairs, spread over kinds and causes")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
+    parser.add_argument("--misses", action="store_true", help="print every miss, not one of each cause")
+    chosen = parser.parse_args()
+    pairs = sample(labelled_pairs(chosen.data, chosen.seed), chosen.limit)
+    with Verifier(VerifierSettings()) as verifier:
+        began = time.perf_counter()
+        outcomes = judge(pairs, verifier)
+        seconds = time.perf_counter() - began
+    print("| kind | must match | must not | precision | recall | errors |\n| --- | --- | --- | --- | --- | --- |")
+    for row in table(outcomes):
+        numbers = f"{row.positives} | {row.negatives} | {row.precision:.4f} | {row.recall:.4f} | {row.errors}"
+        print(f"| {row.kind} | {numbers} |")
+    print(f"\n{len(pairs)} pairs in {seconds:.1f} s\n")
+    misses = [o for o in outcomes if o.missed]
+    totals = Counter((o.pair.kind, o.pair.cause) for o in outcomes)
+    shown: Counter[tuple[str, str]] = Counter()
+    for o in sorted(misses, key=lambda o: (o.pair.equal, o.pair.kind, o.pair.cause)):
+        cause = (o.pair.kind, o.pair.cause)
+        shown[cause] += 1
+        if shown[cause] == 1:
+            n = sum((m.pair.kind, m.pair.cause) == cause for m in misses)
+            what = "not found" if o.pair.equal else "FOUND"
+            print(f"{what}: {cause[0]}, {cause[1]}: {n} of {totals[cause]}")
+        if shown[cause] == 1 or chosen.misses:
+            print(f"    reference {o.pair.reference!r}, wrapper {o.pair.wrapper!r}: {_short(o.pair.response)!r}")
+            print(f"    -> {o.judged.verdict}, extracted {o.judged.extracted!r}: {_short(o.judged.reason)}")
+
+
+if __name__ == "__main__":
+    main()

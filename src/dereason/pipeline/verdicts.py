@@ -1,0 +1,159 @@
+"""``dereason verify``: verdicts for a file of responses, and nothing else.
+
+One JSON object a line. Read: ``response`` and ``answer``; ``options`` and ``hit_limit`` where a row has them. Every
+row is written again as it was, with the verifier's fields behind it. The whole file is checked before the first
+response is judged, and the output appears when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from dereason.errors import DereasonError
+from dereason.pipeline.progress import Screen
+from dereason.pipeline.store import Info
+from dereason.verify.confusion import tabulate
+from dereason.verify.verdict import VERIFIER_VERSION, Judgement
+from dereason.verify.verifier import Item, Verifier, VerifierSettings
+
+FIELDS = ("verdict", "extracted", "extracted_at", "how", "kind", "reason")
+"""What is added to each row."""
+BATCH = 1000
+
+
+def verify_file(
+    path: Path,
+    out: Path,
+    settings: VerifierSettings,
+    *,
+    screen: Screen | None = None,
+    overwrite: bool = False,
+) -> Info:
+    """Judge every row of a JSON Lines file and write the rows with their verdicts to another.
+
+    Args:
+        path: rows with ``response`` (text) and ``answer`` (text, number or boolean), maybe ``options`` (list of
+            texts) and ``hit_limit`` (boolean; false where it is missing).
+        out: written whole when all rows are judged; its folder is made where it is missing.
+        settings: limits of the verifier.
+        screen: where progress is shown; None shows none.
+        overwrite: replace an ``out`` that holds verdicts of an earlier call; no other file is ever replaced.
+
+    Returns:
+        ``rows``, ``verifier`` (its version), ``settings`` and ``confusion``.
+
+    Raises:
+        DereasonError: ``out`` is there already, or a row cannot be used: file, row and field are named, and
+            nothing has been written.
+    """
+    screen = screen or Screen(quiet=True)
+    total = sum(1 for _ in _items(path))
+    if total == 0:
+        raise DereasonError(f"{path}: no rows in it", "give one JSON object a line, with response and answer")
+    _check_out(path, out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    progress = screen.step("verify")
+    seen: list[tuple[str, str | None, str | None, str | None]] = []
+    try:
+        with Verifier(settings) as verifier, part.open("wb") as handle:
+            rows = _items(path)
+            while batch := list(islice(rows, BATCH)):
+                judged = verifier.judge_many([item for _, item in batch])
+                for (row, _), judgement in zip(batch, judged, strict=True):
+                    handle.write(_line(row | _fields(judgement)))
+                seen += [(j.verdict, j.kind, j.how, j.reason if j.verdict == "error" else None) for j in judged]
+                progress(len(seen), total, "")
+        part.replace(out)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    finally:
+        screen.stop()
+    return {
+        "rows": total,
+        "verifier": VERIFIER_VERSION,
+        "settings": settings.model_dump(mode="json"),
+        "confusion": tabulate(seen),
+    }
+
+
+def _fields(judgement: Judgement) -> dict[str, Any]:
+    place = None if judgement.start is None else [judgement.start, judgement.end]
+    return {name: {**judgement.columns(), "extracted_at": place}[name] for name in FIELDS}
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can carry and UTF-8 cannot
+        return json.dumps(row).encode() + b"\n"
+
+
+def _items(path: Path) -> Iterator[tuple[dict[str, Any], Item]]:
+    """Each row with what is judged of it, checked."""
+    if not path.is_file():
+        raise DereasonError(f"{path}: no such file", "check the path")
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            if line.strip():
+                where = f"{path}: row {number}"
+                try:
+                    row = json.loads(line.decode("utf-8"))
+                except (ValueError, RecursionError) as exc:
+                    raise DereasonError(f"{where} is not JSON ({exc})", "mend that line") from exc
+                yield row, _item(row, where)
+
+
+def _item(row: Any, where: str) -> Item:
+    if not isinstance(row, dict):
+        raise DereasonError(f"{where} is a {type(row).__name__}", "each row must be an object")
+    clash = [name for name in FIELDS if name in row]
+    if clash:
+        raise DereasonError(
+            f"{where} has a field {clash[0]!r} already, which the verdict would replace",
+            f"rename it, or leave it out (added are {', '.join(FIELDS)})",
+        )
+    response, answer = row.get("response"), row.get("answer")
+    options, hit_limit = row.get("options"), row.get("hit_limit")
+    if not isinstance(response, str):
+        raise _bad(row, where, "response", "a text (an empty one is allowed)")
+    if isinstance(answer, bool | int | float):
+        answer = json.dumps(answer)
+    if not isinstance(answer, str) or not answer.strip():
+        raise _bad(row, where, "answer", "a text that is not empty, a number or a boolean")
+    if options is not None and not (isinstance(options, list) and all(isinstance(o, str) for o in options)):
+        raise _bad(row, where, "options", "a list of texts, or null")
+    if hit_limit is not None and not isinstance(hit_limit, bool):
+        raise _bad(row, where, "hit_limit", "true, false or null")
+    return Item(response, bool(hit_limit), answer, options)
+
+
+def _bad(row: dict[str, Any], where: str, name: str, wanted: str) -> DereasonError:
+    if name not in row:
+        return DereasonError(f"{where} has no field {name!r} (it has {', '.join(row) or 'none'})", f"give {wanted}")
+    shown = json.dumps(row[name])
+    return DereasonError(f"{where}: {name} is {shown if len(shown) <= 60 else shown[:59] + '…'}", f"give {wanted}")
+
+
+def _check_out(path: Path, out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_file() or out.samefile(path) or not _ours(out):
+        raise DereasonError(f"{out} exists and holds no verdicts of dereason", "choose another --out")
+    if not overwrite:
+        raise DereasonError(f"{out} exists", "choose another --out, or give --overwrite")
+
+
+def _ours(out: Path) -> bool:
+    """Whether the first row of a file has the fields that we add."""
+    with out.open("rb") as handle:
+        try:
+            row = json.loads(handle.readline())
+        except ValueError:
+            return False
+    return isinstance(row, dict) and set(FIELDS) <= set(row)

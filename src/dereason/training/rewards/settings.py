@@ -1,0 +1,262 @@
+"""The settings of every reward, and :func:`build`, which makes TRL reward functions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, Self, assert_never
+
+from pydantic import Field, model_validator
+
+from dereason.errors import DereasonError
+from dereason.lm.base import LanguageModel
+from dereason.lm.local.model import LocalModel, ModelSettings
+from dereason.settings import Settings
+from dereason.training.rewards.judge import JudgeReward, When
+from dereason.training.rewards.rules import (
+    Combined,
+    CorrectnessReward,
+    FormatReward,
+    Judging,
+    LengthShapedReward,
+    OverlongReward,
+    PatternMatch,
+    RewardFunction,
+    ThinkThenAnswer,
+    boxed_last,
+)
+from dereason.training.rewards.verifier_free import CERReward, RLPRReward, RuleThenCERReward, VeriFreeReward
+from dereason.verify.judge import GenerativeVerifier, GenerativeVerifierSettings
+from dereason.verify.kinds import Kind
+
+LoadModel = Callable[[ModelSettings, dict[str, Any]], LanguageModel]
+"""(model, arguments of its chat template) -> the loaded model."""
+
+
+class Weighted(Settings):
+    """What all rewards have."""
+
+    weight: float = Field(default=1.0, allow_inf_nan=False)
+    """Factor of this reward in the sum of all; may be negative."""
+
+
+class Correctness(Weighted):
+    """1 for a correct answer, 0 for any other response."""
+
+    name: Literal["correctness"] = "correctness"
+    """The name of this reward."""
+
+
+class LengthShaped(Weighted):
+    """General-Reasoner's reward (arXiv 2505.14652): a right answer should be as long as the reference."""
+
+    name: Literal["length_shaped"] = "length_shaped"
+    """The name of this reward."""
+    no_answer: float = Field(default=-0.5, allow_inf_nan=False)
+    """Reward of a response in which no answer is found."""
+    per_token: float = Field(default=0.05, ge=0, allow_inf_nan=False)
+    """What a right answer loses for each token that it is longer or shorter than the reference."""
+    max_difference: int = Field(default=10, ge=0)
+    """The difference in tokens beyond which nothing more is taken off."""
+
+
+class Format(Weighted):
+    """1 where the response has the demanded shape, 0 where not."""
+
+    name: Literal["format"] = "format"
+    """The name of this reward."""
+    shape: Literal["boxed", "think", "regex"] = "boxed"
+    """`boxed`: exactly one box, at the end; `think`: a think block, then an answer; `regex`: what `pattern` says."""
+    pattern: str | None = None
+    """The regular expression that the whole response must match; for `regex` only."""
+    time_limit: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    """Seconds that `pattern` may take for one response; a response that takes longer gets no reward at all."""
+    opened_by_prompt: bool = False
+    """Whether the chat template itself writes `<think>`, so that responses begin after it; for `think` only."""
+
+    @model_validator(mode="after")
+    def _pattern_compiles(self) -> Self:
+        if (self.pattern is not None) != (self.shape == "regex"):
+            raise ValueError("shape: regex needs a pattern, and no other shape takes one")
+        if self.pattern is not None:
+            import regex
+
+            try:
+                regex.compile(self.pattern)
+            except regex.error as exc:
+                raise ValueError(f"the pattern {self.pattern!r} is no regular expression: {exc}") from exc
+        return self
+
+
+class Overlong(Weighted):
+    """DAPO's soft punishment of long responses (arXiv 2503.14476): from 0 down to -1 at the length limit."""
+
+    name: Literal["overlong"] = "overlong"
+    """The name of this reward."""
+    buffer: int = Field(gt=0)
+    """Over how many tokens below the length limit the punishment grows (the paper's L_cache)."""
+
+
+class Judge(Weighted):
+    """1 where a judging model says that the answer equals the reference, 0 where it says that it does not."""
+
+    name: Literal["judge"] = "judge"
+    """The name of this reward."""
+    model: ModelSettings
+    """The judging model, for example `{name: TIGER-Lab/general-verifier}`."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Extra arguments of the judging model's chat template."""
+    when: When = "no_rule"
+    """Which answers it is asked about: all, wrong ones whose reference is free text, or all that rules call wrong."""
+    prompt: GenerativeVerifierSettings = GenerativeVerifierSettings()
+    """How it is asked."""
+
+
+PlainReward = Correctness | LengthShaped | Format | Overlong | Judge
+"""Rewards that are plain TRL reward functions."""
+
+
+class CER(Weighted):
+    """Conditional expectation reward (arXiv 2603.10624): needs no verifier."""
+
+    name: Literal["cer"] = "cer"
+    """The name of this reward."""
+    keep_unboxed: bool = False
+    """Whether a rollout without a box, which itself earns 0, still counts as a reasoning of its group."""
+
+
+class RuleThenCER(Weighted):
+    """The verdict where the reference's kind has a rule, CER where it has none (ours)."""
+
+    name: Literal["rule_then_cer"] = "rule_then_cer"
+    """The name of this reward."""
+    no_rule: list[Kind] = [Kind.TEXT]
+    """Kinds of references that are left to CER."""
+    keep_unboxed: bool = False
+    """As in `cer`."""
+
+
+class RLPR(Weighted):
+    """RLPR's reward (arXiv 2506.18254): how much a reasoning raises the mean token probability of the reference."""
+
+    name: Literal["rlpr"] = "rlpr"
+    """The name of this reward."""
+    drop_flat: bool = True
+    """Whether prompts whose reward standard deviation lies below the moving threshold are left out of the update."""
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of that threshold, an exponential moving average of the mean standard deviation of a generation."""
+
+
+class VeriFree(Weighted):
+    """VeriFree (arXiv 2505.21493): the probability of the reference, with a loss term of its own."""
+
+    name: Literal["verifree"] = "verifree"
+    """The name of this reward."""
+
+
+Reward = Annotated[
+    Correctness | LengthShaped | Format | Overlong | Judge | CER | RuleThenCER | RLPR | VeriFree,
+    Field(discriminator="name"),
+]
+
+
+def is_verifier_free(reward: Weighted) -> bool:
+    """Whether a reward asks the policy, not a verifier; `rule_then_cer` is counted among them."""
+    return isinstance(reward, CER | RuleThenCER | RLPR | VeriFree)
+
+
+def build(
+    rewards: Sequence[Reward],
+    *,
+    tokenizer: Any,
+    max_new_tokens: int,
+    stop_ids: Sequence[int] | None = None,
+    load: LoadModel = LocalModel,
+    judging: Judging | None = None,
+) -> list[RewardFunction]:
+    """Make TRL reward functions of settings, in order; they share one judging of each batch.
+
+    Args:
+        rewards: the settings.
+        tokenizer: of the model in training.
+        max_new_tokens: length limit of a response in tokens.
+        stop_ids: token ids that end a response; the tokenizer's end token where None.
+        load: makes the judging model; called once for each model that the settings name.
+        judging: shared with other rewards; made of the arguments above where None.
+
+    Raises:
+        DereasonError: an overlong buffer that is longer than the limit, or a judging model that does not load.
+    """
+    judging = judging or _judging(tokenizer, max_new_tokens, stop_ids)
+    loaded: dict[str, LanguageModel] = {}
+
+    def model(judge: Judge) -> LanguageModel:
+        key = judge.model_dump_json(include={"model", "chat_template_kwargs"})
+        if key not in loaded:
+            loaded[key] = load(judge.model, judge.chat_template_kwargs)
+        return loaded[key]
+
+    return [_build_one(reward, judging, tokenizer, max_new_tokens, model) for reward in rewards]
+
+
+def combine(
+    rewards: Sequence[Reward],
+    *,
+    tokenizer: Any,
+    max_new_tokens: int,
+    stop_ids: Sequence[int] | None = None,
+    load: LoadModel = LocalModel,
+) -> Combined:
+    """One TRL reward function of settings: their sum, weighted as they say.
+
+    Args and errors are those of :func:`build`.
+    """
+    judging = _judging(tokenizer, max_new_tokens, stop_ids)
+    functions = build(rewards, tokenizer=tokenizer, max_new_tokens=max_new_tokens, load=load, judging=judging)
+    return Combined(functions, [reward.weight for reward in rewards], judging)
+
+
+def _judging(tokenizer: Any, max_new_tokens: int, stop_ids: Sequence[int] | None) -> Judging:
+    ends = (tokenizer.eos_token_id,) if stop_ids is None else stop_ids
+    return Judging(stop_ids=ends, max_new_tokens=max_new_tokens)
+
+
+def _build_one(
+    reward: Reward, judging: Judging, tokenizer: Any, max_new_tokens: int, model: Callable[[Judge], LanguageModel]
+) -> RewardFunction:
+    match reward:
+        case Correctness():
+            return CorrectnessReward(judging)
+        case LengthShaped():
+            return LengthShapedReward(
+                judging,
+                tokenizer,
+                no_answer=reward.no_answer,
+                per_token=reward.per_token,
+                max_difference=reward.max_difference,
+            )
+        case Format(shape="regex", pattern=str(pattern)):
+            return FormatReward(judging, "format_regex", PatternMatch(pattern, reward.time_limit))
+        case Format(shape="think"):
+            shape = ThinkThenAnswer(opened_by_prompt=reward.opened_by_prompt)
+            return FormatReward(judging, "format_think", shape)
+        case Format():
+            return FormatReward(judging, "format_boxed", boxed_last)
+        case Overlong():
+            if reward.buffer > max_new_tokens:
+                raise DereasonError(
+                    f"overlong.buffer is {reward.buffer} tokens, more than max_new_tokens {max_new_tokens}",
+                    "lower the buffer, DAPO's is a fifth of the limit",
+                )
+            return OverlongReward(judging, max_length=max_new_tokens, buffer=reward.buffer)
+        case Judge():
+            return JudgeReward(judging, GenerativeVerifier(model(reward), reward.prompt), reward.when)
+        case CER():
+            return CERReward(keep_unboxed=reward.keep_unboxed)
+        case RuleThenCER():
+            return RuleThenCERReward(no_rule=reward.no_rule, keep_unboxed=reward.keep_unboxed)
+        case RLPR():
+            return RLPRReward(drop_flat=reward.drop_flat, decay=reward.decay)
+        case VeriFree():
+            return VeriFreeReward()
+        case _:
+            assert_never(reward)

@@ -1,0 +1,371 @@
+r"""What kind of answer a text is. The reference's kind decides how answers are compared with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from dereason.verify.expressions import NotMath, TooHard, parse_expression
+from dereason.verify.numbers import parse_number
+from dereason.verify.structures import (
+    MAX_PARTS,
+    Mark,
+    both_signs,
+    cut,
+    enclosed,
+    list_items,
+    matrix_rows,
+    outside,
+    relation,
+)
+from dereason.verify.text import as_latex, normalise
+from dereason.verify.units import parse_quantity
+
+# Longer answers are compared as text.
+MAX_LENGTH = 4000
+MAX_LEVEL = 3
+
+_BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
+# Dates, times and ratios: signs of arithmetic that mean none.
+_WRITTEN = re.compile(
+    r"[0-9]{1,4}-[0-9]{1,2}-[0-9]{1,4}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2,4}|[0-9]+(?:\s?:\s?[0-9]+)+(?:\s?[ap]\.?m\.?)?"
+    r"|[0-9]{1,2}\s?[ap]\.?m\.?",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"[A-Z]{1,2}|\([A-Z]\)")
+_BASED = re.compile(
+    r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s?(?:_\s?\{?\s?([0-9]{1,2})\s?\}?|\(?(?:in )?base[ -]([0-9]{1,2})\)?)"
+)
+_SYMBOL = re.compile(r"(?:\\?[A-Za-z]{1,7}(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]{1,5}\}))?'*(?:\([a-z]\))?)")
+_EMPTY = re.compile(r"\\(?:emptyset|varnothing)|\\\{\s?\\\}")
+_REALS = re.compile(
+    r"\\mathbb\s?\{?\s?R\s?\}?|\\Reals?|(?:all|the) reals?(?: numbers)?|all real numbers", re.IGNORECASE
+)
+_INFINITE = re.compile(r"[-+]?\s?(?:\\infty|infinity|inf|oo)")
+
+
+class Kind(StrEnum):
+    """The kinds of answers."""
+
+    NUMBER = "number"
+    """One number, written out."""
+    QUANTITY = "quantity"
+    """A number or expression with a unit."""
+    CHOICE = "choice"
+    """One of the options of a multiple-choice problem."""
+    BOOLEAN = "boolean"
+    """True or false, yes or no."""
+    SET = "set"
+    """Values without order: a set, or a list without brackets."""
+    INTERVAL = "interval"
+    """An interval, a union of them, or an inequality that says the same."""
+    TUPLE = "tuple"
+    """Values in order; ``(2,4)`` too, which may be an open interval."""
+    MATRIX = "matrix"
+    """Rows of entries."""
+    EQUATION = "equation"
+    """A relation between two or more sides."""
+    EXPRESSION = "expression"
+    """A value to be computed, a formula, or a number in another base."""
+    TEXT = "text"
+    """Anything in words."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, taken apart as far as its kind says."""
+
+    kind: Kind
+    text: str
+    """As :func:`dereason.verify.text.as_latex` gives it."""
+    parts: tuple[Answer, ...] = ()
+    """The elements of a set or tuple, the ends of an interval, the intervals of a union, the rows of a matrix,
+    the sides of a relation."""
+    marks: tuple[str, ...] = ()
+    """The brackets, or the signs of a relation; empty for a list without brackets and for a union."""
+
+
+@lru_cache(maxsize=8192)
+def _kind(reference: str) -> Kind:
+    return parse(reference).kind
+
+
+def kind_of(reference: str, options: Sequence[str] | None = None) -> Kind:
+    """The kind of a reference. Cheap, and cached; never raises."""
+    return Kind.CHOICE if options else _kind(reference)
+
+
+def parse(text: str) -> Answer:
+    """Take an answer apart. Linear in the length; nested at most three deep; never raises."""
+    return _read(as_latex(text), 0) if len(text) <= MAX_LENGTH else Answer(Kind.TEXT, text)
+
+
+def _read(text: str, level: int) -> Answer:
+    if parse_number(text) is not None:
+        return Answer(Kind.NUMBER, text)
+    if text.casefold() in _BOOLEANS:
+        return Answer(Kind.BOOLEAN, text)
+    if _WRITTEN.fullmatch(text) or _LABEL.fullmatch(text) or not text:
+        return Answer(Kind.TEXT, text)
+    if _REALS.fullmatch(text):
+        ends = (Answer(Kind.EXPRESSION, "-\\infty"), Answer(Kind.EXPRESSION, "\\infty"))
+        return _union([Answer(Kind.INTERVAL, text, ends, ("(", ")"))], text)
+    if _EMPTY.fullmatch(text):
+        return Answer(Kind.SET, text, (), ("\\{", "\\}"))
+    marks = outside(text) if level < MAX_LEVEL else None
+    if marks:
+        found = (
+            _matrix(text, level)
+            or _list(text, marks, level)
+            or _relation(text, marks, level)
+            or _cup(text, marks, level)
+            or _bracketed(text, marks, level)
+            or _plus_minus(text, marks, level)
+        )
+        if found is not None:
+            return found
+    return _leaf(text)
+
+
+def _leaf(text: str) -> Answer:
+    if based(text) is not None:
+        return Answer(Kind.EXPRESSION, text)
+    if parse_quantity(text) is not None:
+        return Answer(Kind.QUANTITY, text)
+    try:
+        parse_expression(text)
+    except NotMath:
+        return Answer(Kind.TEXT, text)
+    except TooHard:
+        pass
+    return Answer(Kind.EXPRESSION, text)
+
+
+def based(text: str) -> tuple[str, int] | None:
+    """The digits and the base of ``4210_{5}``, or None."""
+    match = _BASED.fullmatch(text)
+    if match is None:
+        return None
+    digits, base = match.group(1), int(match.group(2) or match.group(3))
+    if not 2 <= base <= 36 or not any(sign.isdigit() for sign in digits):
+        return None
+    if any(int(sign, 36) >= base for sign in digits if sign.isalnum()):
+        return None
+    sign, digits = ("-", digits[1:]) if digits[0] == "-" else ("", digits)
+    return sign + (digits.lstrip("0") or "0"), base
+
+
+def _is_math(answer: Answer) -> bool:
+    return answer.kind not in (Kind.TEXT, Kind.BOOLEAN)
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def _matrix(text: str, level: int) -> Answer | None:
+    rows = matrix_rows(text)
+    if rows is None:
+        return None
+    parts = tuple(Answer(Kind.TUPLE, "", tuple(_read(entry, level + 2) for entry in row), ("(", ")")) for row in rows)
+    return Answer(Kind.MATRIX, text, parts)
+
+
+def _list(text: str, marks: list[Mark], level: int) -> Answer | None:
+    """An unbracketed list: a set of values, or, of words, a sequence."""
+    items = list_items(text, marks)
+    if items is None:
+        return None
+    parts = _flat(items, level)
+    joined = any(mark.kind == "word" for mark in marks)
+    if all(part.kind is Kind.INTERVAL and "" in part.marks for part in parts):
+        return _union([interval for part in parts for interval in part.parts], text)  # "x < 1 or x > 3"
+    if joined and not all(_is_math(part) for part in parts):
+        return None  # "black and tan" is text
+    return _sequence(text, parts, ())
+
+
+def _sequence(text: str, parts: tuple[Answer, ...], brackets: tuple[str, ...]) -> Answer | None:
+    if all(_is_math(part) for part in parts):
+        # "x = 1, -2" names its variable once.
+        first = parts[0]
+        if first.kind is Kind.EQUATION and (value := named_value(first)) and parts[1].kind is not Kind.EQUATION:
+            parts = (value, *parts[1:])
+        # A set has no value twice: "1,0,0" answers three questions, in order.
+        if len({_key(part) for part in parts}) == len(parts):
+            return Answer(Kind.SET, text, parts, brackets)
+    elif any(_words(part.text) > 3 for part in parts):
+        return Answer(Kind.TEXT, text)
+    return Answer(Kind.TUPLE, text, parts, brackets)
+
+
+def _key(part: Answer) -> str:
+    number = parse_number(part.text)
+    return normalise(part.text) if number is None else str(number.absolute())
+
+
+def _flat(items: list[str], level: int) -> tuple[Answer, ...]:
+    r"""The items read, with ``a \pm b`` as two values."""
+    parts: list[Answer] = []
+    for item in items:
+        part = _read(item, level + 1)
+        parts.extend(part.parts if part.kind is Kind.SET and part.marks == ("\\pm",) else (part,))
+    return tuple(parts)
+
+
+def _plus_minus(text: str, marks: list[Mark], level: int) -> Answer | None:
+    signs = both_signs(text)
+    if signs is None:
+        return None
+    parts = tuple(_read(sign, level + 1) for sign in signs)
+    return Answer(Kind.SET, text, parts, ("\\pm",)) if all(_is_math(part) for part in parts) else None
+
+
+def _relation(text: str, marks: list[Mark], level: int) -> Answer | None:
+    found = relation(text, marks)
+    if found is None:
+        return None
+    sides, signs = found
+    if signs[0] == "~":
+        return _read(sides[0], level + 1)  # the exact value stands before its approximation
+    if signs == ["in"]:
+        value = _read(sides[1], level + 1)
+        return value if value.kind in (Kind.INTERVAL, Kind.SET, Kind.TUPLE) and _SYMBOL.fullmatch(sides[0]) else None
+    interval = _inequality(text, sides, signs)
+    if interval is not None:
+        return interval
+    parts = tuple(_read(side, level + 1) for side in sides)
+    if not all(_is_math(part) or len(part.text) == 1 or _SYMBOL.fullmatch(part.text) for part in parts):
+        return Answer(Kind.TEXT, text)
+    if signs == ["="] and _SYMBOL.fullmatch(sides[0]) and parts[1].kind is Kind.SET and parts[1].marks == ("\\pm",):
+        return parts[1]
+    return Answer(Kind.EQUATION, text, parts, tuple(signs))
+
+
+def _inequality(text: str, sides: list[str], signs: list[str]) -> Answer | None:
+    """The interval that ``x > 3`` or ``-1 < x <= 2`` describes; its marks hold an empty text, so it can be told."""
+    if not set(signs) <= {"<", "<=", ">", ">="}:
+        return None
+    if signs[0][0] == ">":
+        sides, signs = sides[::-1], [sign.replace(">", "<") for sign in signs[::-1]]
+    if any(sign[0] == ">" for sign in signs):
+        return None
+    middle = 1 if len(sides) == 3 else 0 if _SYMBOL.fullmatch(sides[0]) else 1
+    if len(sides) > 3 or not _SYMBOL.fullmatch(sides[middle]):
+        return None
+    ends = [side for i, side in enumerate(sides) if i != middle]
+    if any(re.search(r"(?<![\\A-Za-z])[a-zA-Z](?![a-zA-Z])", end) for end in ends):
+        return None  # s^2 < 8r^2: no interval of numbers
+    if len(sides) == 3:
+        left, right = ends
+        brackets = ("[" if signs[0] == "<=" else "(", "]" if signs[1] == "<=" else ")")
+    elif middle == 0:
+        left, right, brackets = "-\\infty", ends[0], ("(", "]" if signs[0] == "<=" else ")")
+    else:
+        left, right, brackets = ends[0], "\\infty", ("[" if signs[0] == "<=" else "(", ")")
+    values = (_end(left), _end(right))
+    if not all(_is_math(value) for value in values):
+        return None
+    return Answer(Kind.INTERVAL, text, (Answer(Kind.INTERVAL, text, values, brackets),), ("",))
+
+
+def _end(text: str) -> Answer:
+    if _INFINITE.fullmatch(text):
+        return Answer(Kind.EXPRESSION, "-\\infty" if text[0] == "-" else "\\infty")
+    return _read(text, MAX_LEVEL)
+
+
+def _union(intervals: list[Answer], text: str) -> Answer:
+    return Answer(Kind.INTERVAL, text, tuple(intervals))
+
+
+def _cup(text: str, marks: list[Mark], level: int) -> Answer | None:
+    cups = [mark for mark in marks if mark.kind == "cup"]
+    if not cups or len(cups) > MAX_PARTS:
+        return None
+    intervals: list[Answer] = []
+    for piece in cut(text, cups):
+        inner = outside(piece)
+        pair = enclosed(piece, inner) if inner else None
+        if pair is None:
+            return Answer(Kind.INTERVAL, text)  # no more than a union of something
+        interval = _interval(piece, pair)
+        if interval is None:
+            part = _read(piece, level + 1)
+            if part.kind is not Kind.SET:
+                return Answer(Kind.INTERVAL, text)
+            interval = part
+        intervals.append(interval)
+    return _union(intervals, text)
+
+
+def _interval(text: str, pair: tuple[str, str, str]) -> Answer | None:
+    """One interval, open at either end or not, from a bracketed pair of values."""
+    opening, content, closing = pair
+    if opening not in "([" or closing not in ")]":
+        return None
+    items = list_items(content, outside(content) or [])
+    if items is None or len(items) != 2:
+        return None
+    ends = (_end(items[0]), _end(items[1]))
+    return Answer(Kind.INTERVAL, text, ends, (opening, closing)) if all(_is_math(end) for end in ends) else None
+
+
+def _bracketed(text: str, marks: list[Mark], level: int) -> Answer | None:
+    pair = enclosed(text, marks)
+    if pair is None:
+        return None
+    opening, content, closing = pair
+    inner = outside(content)
+    if inner is None:
+        return None
+    if opening == "\\{" and closing == "\\}":
+        if re.search(r":|\\mid|\|", content):
+            return Answer(Kind.EXPRESSION, text)  # a set described, not listed
+        return Answer(Kind.SET, text, _flat(list_items(content, inner) or [content], level), ("\\{", "\\}"))
+    if opening == "{":
+        return _read(content, level + 1)
+    interval = _interval(text, pair)
+    if interval is not None and (
+        opening + closing != "()" or any(_INFINITE.fullmatch(end.text) for end in interval.parts)
+    ):
+        return _union([interval], text)
+    items = list_items(content, inner)
+    if items is None:
+        if opening == "(":
+            value = _read(content, level + 1)
+            return None if value.kind is Kind.EXPRESSION else value
+        return Answer(Kind.TUPLE, text, (_read(content, level + 1),) if content else (), (opening, closing))
+    parts = tuple(_read(item, level + 1) for item in items)
+    if opening == "[" and all(part.kind is Kind.TUPLE or part.kind is Kind.INTERVAL for part in parts):
+        rows = [_row(part) for part in parts]
+        if all(row is not None for row in rows) and len({len(row.parts) for row in rows if row}) == 1:
+            return Answer(Kind.MATRIX, text, tuple(row for row in rows if row))
+    if any(_words(part.text) > 3 for part in parts if not _is_math(part)):
+        return Answer(Kind.TEXT, text)
+    return Answer(Kind.TUPLE, text, parts, (opening, closing))
+
+
+def _row(answer: Answer) -> Answer | None:
+    """A row of ``[[1,2],[3,4]]``; a row of two was read as an interval."""
+    if answer.kind is Kind.INTERVAL and len(answer.parts) == 1:
+        answer = answer.parts[0]
+    return answer if answer.marks == ("[", "]") else None
+
+
+def named_value(answer: Answer) -> Answer | None:
+    """The value of ``x = 5`` or ``f(x) = 2x``: of an equation that has a single symbol on one side."""
+    if answer.kind is not Kind.EQUATION or answer.marks != ("=",):
+        return None
+    left, right = answer.parts
+    if _SYMBOL.fullmatch(left.text):
+        return right
+    return left if _SYMBOL.fullmatch(right.text) and left.kind is Kind.NUMBER else None
+
+
+def boolean(text: str) -> bool:
+    """The truth value of a BOOLEAN answer's text."""
+    return _BOOLEANS[text.casefold()]

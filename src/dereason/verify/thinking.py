@@ -1,0 +1,50 @@
+"""Which part of a response is thinking aloud, and so not its answer.
+
+Understood: ``<think>``, ``<thinking>``, ``<thought>``, ``<reasoning>``, ``<scratchpad>``, ``<seed:think>`` and their
+closing tags, ``<|begin_of_thought|>`` and ``<|end_of_thought|>``, ``[THINK]`` and ``[/THINK]``, the analysis channel
+of ``<|channel|>`` formats. A closing tag without an opening one ends a thought that the prompt's template began.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = r"(?:think|thinking|thoughts?|reasoning|scratchpad|seed:think)"
+_TAG = re.compile(
+    rf"""
+    (?P<opening><{_NAMES}> | <\|begin_of_thought\|> | \[THINK\] | \u25c1think\u25b7
+        | <\|channel\|>analysis<\|message\|>)
+    | </{_NAMES}> | <\|end_of_thought\|> | \[/THINK\] | \u25c1/think\u25b7 | <\|end\|>
+    | <\|channel\|>final<\|message\|>
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def outside_thinking(text: str) -> tuple[str, bool]:
+    """The text with every thought blanked out, and whether the last thought is still open.
+
+    The result has the length of the text, so that places in one are places in the other. Thoughts do not nest: a
+    second opening tag changes nothing, and a closing tag without an opening one ends a thought that began with the
+    text. Linear in the length.
+    """
+    if _TAG.search(text) is None:
+        return text, False
+    hidden: list[tuple[int, int]] = []
+    began: int | None = None
+    for match in _TAG.finditer(text):
+        if match["opening"]:
+            began = match.start() if began is None else began
+        elif began is None:
+            hidden = [(0, match.end())]
+        else:
+            hidden.append((began, match.end()))
+            began = None
+    if began is not None:
+        hidden.append((began, len(text)))
+    kept: list[str] = []
+    position = 0
+    for start, end in hidden:
+        kept += [text[position:start], "\n" * (end - start)]
+        position = end
+    return "".join([*kept, text[position:]]), began is not None

@@ -1,0 +1,272 @@
+"""From responses to verdicts: extraction, then comparison; alone or in batches.
+
+Extraction and the fast rules run in the caller's process. What they leave undecided goes to the killable workers
+of :mod:`dereason.verify.workers`, each pair under a time and a memory limit. Comparisons are remembered, the
+failed ones too, so that one bomb in a group of rollouts costs its limit once.
+
+The rule for responses that were cut off: an answer that says it is one (a box, "final answer", ``####``, a
+choice letter as the conclusion) counts whatever comes after it. A bare number in the middle of a cut-off
+calculation is no answer, and neither is one that ends where the text was cut: "the answer is 4" may have been
+going to be 42. Truncation alone never makes a response wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import Field
+
+from dereason.problems.schema import Verdict
+from dereason.settings import Settings
+from dereason.verify.equivalence import Comparison, compare
+from dereason.verify.extract import Extraction, extract
+from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.verdict import Judgement
+from dereason.verify.workers import Pool
+
+_HOW = {
+    "boxed": "boxed",
+    "final_answer": "stated as the answer",
+    "hash": "after ####",
+    "letter": "concluding letter",
+    "number": "last number",
+    "tag": "in <answer> tags",
+    "alone": "by itself",
+}
+
+
+class VerifierSettings(Settings):
+    """Limits of the verifier. They never change what is right, only what it costs and when it gives up."""
+
+    time_limit: float = Field(default=5.0, gt=0)
+    """Seconds of wall time that one symbolic comparison may take; beyond it the verdict is `error`."""
+    memory_limit: int = Field(default=1024, ge=64)
+    """MiB that one symbolic comparison may take beyond its worker's imports; beyond it the verdict is `error`."""
+    workers: int = Field(default=0, ge=0)
+    """Worker processes for symbolic comparison, started when first needed; 0 means one a core, up to 4."""
+    cache_size: int = Field(default=100_000, ge=0)
+    """Comparisons that are remembered in memory, the least recently used forgotten first."""
+
+    def key(self) -> dict[str, Any]:
+        """The settings that can change a verdict, for step keys."""
+        return self.model_dump(mode="json", include={"time_limit", "memory_limit"})
+
+
+@dataclass(frozen=True)
+class Item:
+    """One response to judge."""
+
+    response: str
+    """The generated text, without the prompt."""
+    hit_limit: bool
+    """Whether generation stopped at the length limit."""
+    reference: str
+    """The problem's answer."""
+    options: Sequence[str] | None = None
+    """The choices of a multiple-choice problem, in order; none or empty for a free-form one."""
+
+
+Pair = tuple[str, str, Sequence[str] | None]
+"""Answer, reference, options."""
+
+
+class ComparisonError(Exception):
+    """A comparison that could not be finished; the message is the cause."""
+
+
+class Verifier:
+    """Judges responses under the limits of its settings.
+
+    Worker processes start with the first comparison that needs one. They end with :meth:`close`, with the last
+    reference to the verifier, or with the process. Safe to use from several threads and after a fork.
+    """
+
+    def __init__(self, settings: VerifierSettings | None = None) -> None:
+        self.settings = settings or VerifierSettings()
+        self._pool = Pool(
+            time_limit=self.settings.time_limit,
+            memory_limit=self.settings.memory_limit,
+            workers=self.settings.workers,
+        )
+        self._remembered: OrderedDict[Any, Comparison] = OrderedDict()
+        self._lock = threading.Lock()
+        _verifiers.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes. The next comparison that needs one would start it again."""
+        self._pool.close()
+
+    def judge(self, response: str, hit_limit: bool, reference: str, options: Sequence[str] | None = None) -> Judgement:
+        """Judge one response.
+
+        Args:
+            response: the generated text, without the prompt.
+            hit_limit: whether generation stopped at the length limit.
+            reference: the problem's answer.
+            options: the choices of a multiple-choice problem, in order.
+
+        Never raises: whatever goes wrong becomes the verdict ``error`` with its cause.
+        """
+        return self.judge_many([Item(response, hit_limit, reference, options)])[0]
+
+    def judge_many(self, items: Sequence[Item]) -> list[Judgement]:
+        """Judge a batch, in order; pairs that need symbolic comparison run in parallel.
+
+        Never raises for anything that a response holds; see :meth:`judge`.
+        """
+        judged: list[Judgement | None] = [None] * len(items)
+        found: list[tuple[int, Extraction, Kind]] = []
+        for i, item in enumerate(items):
+            kind: Kind | None = None
+            # A response is arbitrary text. Whatever it does to the verifier must cost one sample, not the run,
+            # and must not count against the model.
+            try:
+                kind = kind_of(item.reference, item.options or None)
+                extraction = extract(item.response, kind=kind, options=item.options or None)
+            except Exception as exc:
+                judged[i] = Judgement(Verdict.ERROR, None, _failure(exc), kind)
+                continue
+            if extraction is not None and (not item.hit_limit or extraction.survives_cut(item.response)):
+                found.append((i, extraction, kind))
+            elif item.hit_limit:
+                judged[i] = Judgement(Verdict.TRUNCATED, None, "the length limit came before any answer", kind)
+            else:
+                judged[i] = Judgement(Verdict.UNPARSABLE, None, "no answer found", kind)
+        comparisons = self.equivalent_many([(e.text, items[i].reference, items[i].options) for i, e, _ in found])
+        for (i, extraction, kind), comparison in zip(found, comparisons, strict=True):
+            if comparison.equal is None:
+                verdict, reason = Verdict.ERROR, comparison.reason
+            else:
+                verdict = Verdict.CORRECT if comparison.equal else Verdict.WRONG
+                reason = f"{_HOW.get(extraction.how, extraction.how)}: {comparison.reason}"
+            judged[i] = Judgement(
+                verdict, extraction.text, reason, kind, extraction.how, extraction.start, extraction.end
+            )
+        return [j for j in judged if j is not None]
+
+    def equivalent(self, answer: str, reference: str, options: Sequence[str] | None = None) -> tuple[bool, str]:
+        """Whether an answer equals the reference, and why, in words.
+
+        Raises:
+            ComparisonError: a limit was reached, or the reference is empty or names none of the options.
+        """
+        comparison = self.equivalent_many([(answer, reference, options)])[0]
+        if comparison.equal is None:
+            raise ComparisonError(comparison.reason)
+        return comparison.equal, comparison.reason
+
+    def equivalent_many(self, pairs: Sequence[Pair]) -> list[Comparison]:
+        """Compare a batch of (answer, reference, options), in order. Never raises.
+
+        Returns:
+            For each pair a comparison; ``equal`` is None where it failed, with the cause as its reason.
+        """
+        out: list[Comparison | None] = []
+        undecided: dict[Any, tuple[Pair, list[int]]] = {}
+        for i, (answer, reference, options) in enumerate(pairs):
+            pair = (answer, reference, options or None)
+            key = _key(pair)
+            known = self._recall(key)
+            if known is None and key not in undecided:
+                known = _fast(pair)
+                if known is not None:
+                    self._remember(key, known)
+            out.append(known)
+            if known is None:
+                undecided.setdefault(key, (pair, []))[1].append(i)
+        if undecided:
+            self._ask_workers(undecided, out)
+        return [c for c in out if c is not None]
+
+    def _ask_workers(self, undecided: dict[Any, tuple[Pair, list[int]]], out: list[Comparison | None]) -> None:
+        tasks = [
+            [answer, reference, list(options or []) or None] for (answer, reference, options), _ in undecided.values()
+        ]
+        outcomes = self._pool.run(tasks)
+        for (key, (_, places)), outcome in zip(undecided.items(), outcomes, strict=True):
+            if outcome.failure is None:
+                equal, reason = outcome.value
+                comparison = Comparison(equal, reason)
+            else:
+                comparison = Comparison(None, outcome.failure)
+            if outcome.lasting:
+                self._remember(key, comparison)
+            for i in places:
+                out[i] = comparison
+
+    def _recall(self, key: Any) -> Comparison | None:
+        with self._lock:
+            known = self._remembered.get(key)
+            if known is not None:
+                self._remembered.move_to_end(key)
+            return known
+
+    def _remember(self, key: Any, comparison: Comparison) -> None:
+        with self._lock:
+            self._remembered[key] = comparison
+            while len(self._remembered) > self.settings.cache_size:
+                self._remembered.popitem(last=False)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # a thread that is not in this process may have held it
+
+
+def _fast(pair: Pair) -> Comparison | None:
+    """What the rules say that need no worker; None where they leave it open."""
+    try:
+        comparison = compare(*pair)
+    except Exception as exc:
+        return Comparison(None, _failure(exc))
+    return None if comparison.equal is None else comparison
+
+
+def _failure(exc: Exception) -> str:
+    # A ValueError says in words what is wrong with the reference.
+    cause = str(exc) if isinstance(exc, ValueError) else f"{type(exc).__name__}: {exc}"
+    return f"verifier failed: {cause}"[:300]
+
+
+def _key(pair: Pair) -> Any:
+    """A pair as a key of bounded size: an answer may have a megabyte."""
+    answer, reference, options = pair
+    if len(answer) + len(reference) <= 200 and options is None:
+        return answer, reference
+    text = repr((answer, reference, options and tuple(options)))
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+_verifiers: weakref.WeakSet[Verifier] = weakref.WeakSet()
+_default: Verifier | None = None
+_default_lock = threading.Lock()
+
+
+def default_verifier() -> Verifier:
+    """The verifier of this process with the default settings, made when first asked for."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Verifier()
+        return _default
+
+
+def _after_fork() -> None:
+    global _default_lock
+    _default_lock = threading.Lock()
+    for verifier in _verifiers:
+        verifier._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

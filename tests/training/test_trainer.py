@@ -1,0 +1,342 @@
+"""Our trainer against plain TRL on the same rollouts, verifier errors, and the verifier-free methods in training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from datasets import Dataset
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from trl import GRPOConfig, GRPOTrainer
+
+from dereason.lm.local.model import ModelSettings, load_tokenizer
+from dereason.lm.prompts import Prompt
+from dereason.problems.schema import Verdict, frame
+from dereason.training.rewards.scoring import encode_answer, split_at_box
+from dereason.training.rewards.settings import CER, RLPR, Correctness, Format, RuleThenCER, VeriFree
+from dereason.training.rl import RL, RLOptimiser, run_rl
+from dereason.training.rollouts import rollout_table
+from dereason.training.trainer import make_trainer_class
+from dereason.verify.verdict import Judgement
+
+PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
+NAN = float("nan")
+
+# Recorded rollouts of two problems, four each, of different lengths; the last is cut at the limit.
+TEXTS = [
+    [r"It is \boxed{7}", r"\boxed{8} I say", "no answer here", r"so 3 + 4 = \boxed{7} and nothing else"],
+    [r"\boxed{9}", r"we add: \boxed{90}", "what?", r"one two three four five \boxed{9} six seven eight nine"],
+]
+ANSWERS = ["7", "9"]
+LIMIT = 24
+
+
+def problems() -> pl.DataFrame:
+    return frame(
+        "problem",
+        [
+            {"id": f"p{i}", "question": q, "answer": a, "domain": "sum", "source": "test"}
+            for i, (q, a) in enumerate(zip(["What is 3 + 4?", "What is 4 + 5? Think."], ANSWERS, strict=True))
+        ],
+    )
+
+
+def recorded(tokenizer: Any) -> dict[str, list[list[int]]]:
+    """Problem's answer -> token ids of its rollouts."""
+    return {
+        answer: [[*tokenizer.encode(t, add_special_tokens=False), tokenizer.eos_token_id][:LIMIT] for t in texts]
+        for answer, texts in zip(ANSWERS, TEXTS, strict=True)
+    }
+
+
+def gradients(
+    kind: str,
+    model_folder: Path,
+    work: Path,
+    rewards: Callable[[str, int], float | None],
+    *,
+    phase: RL,
+    keep: Callable[[str, int], bool] = lambda answer, index: True,
+) -> tuple[dict[str, torch.Tensor], float]:
+    """Gradient and loss of one optimiser step on the recorded rollouts: ``kind`` ours or trl.
+
+    Args:
+        kind: which trainer.
+        model_folder: the model.
+        work: folder for the trainer.
+        rewards: (problem's answer, index) -> reward.
+        phase: settings.
+        keep: rollouts that are in the generation at all (all groups must stay equally large).
+    """
+    tokenizer = load_tokenizer(ModelSettings(name=str(model_folder)))
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float64)
+    rows = [
+        {"prompt": PROMPT.messages(r["question"], None), "problem_id": r["id"], "answer": r["answer"], "options": []}
+        for r in problems().iter_rows(named=True)
+    ]
+    kept = {a: [i for i in range(4) if keep(a, i)] for a in ANSWERS}
+    size = len(kept[ANSWERS[0]])
+    drawn = recorded(tokenizer)
+
+    def reward(completions: Any, answer: list[str], **_: Any) -> list[float | None]:
+        return [rewards(a, kept[a][i % size]) for i, a in enumerate(answer)]
+
+    base = make_trainer_class() if kind == "ours" else GRPOTrainer
+
+    class Recorded(base):  # type: ignore[misc,valid-type]
+        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kw: Any) -> Any:
+            order = [
+                next(a for a, text in zip(ANSWERS, ("3 + 4", "4 + 5"), strict=True) if text in p)
+                for p in tokenizer.batch_decode(prompt_ids)
+            ]
+            ids = [drawn[a][kept[a][i % size]] for i, a in enumerate(order)]
+            if kind == "ours" and self.phase.verifree:
+                from dereason.training.rewards.verifier_free import splice_reference
+
+                ids, self._answer_lengths = splice_reference(tokenizer, ids, [row["answer"] for row in self._rows])
+            return ids, None
+
+        def training_step(self, *args: Any, **kw: Any) -> Any:
+            value = super().training_step(*args, **kw)
+            found.append(float(value))
+            grads.update({n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None})
+            return value
+
+    found: list[float] = []
+    grads: dict[str, torch.Tensor] = {}
+    trainer = Recorded(
+        model=model,
+        reward_funcs=reward,
+        args=GRPOConfig(
+            output_dir=str(work),
+            per_device_train_batch_size=phase.optimiser.micro_batch,
+            gradient_accumulation_steps=2 * size // phase.optimiser.micro_batch,
+            steps_per_generation=2 * size // phase.optimiser.micro_batch,
+            num_generations=size,
+            max_steps=1,
+            max_completion_length=LIMIT,
+            loss_type=phase.loss,
+            scale_rewards=phase.scale_rewards,
+            beta=phase.kl,
+            learning_rate=1e-9,
+            max_grad_norm=1e9,
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            disable_tqdm=True,
+            save_strategy="no",
+            seed=0,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    trainer.phase = phase
+    trainer.rollouts = SimpleNamespace()
+    trainer.train()
+    return grads, sum(found)
+
+
+def settings(loss: str = "dapo", micro: int = 4, **kw: Any) -> RL:
+    return RL(
+        prompts_per_generation=2,
+        group_size=4,
+        max_new_tokens=LIMIT,
+        loss=loss,  # type: ignore[arg-type]
+        optimiser=RLOptimiser(micro_batch=micro),
+        **kw,
+    )
+
+
+def known(answer: str, index: int) -> float:
+    return [[1.0, 0.0, -0.5, 1.0], [1.0, 0.3, 0.0, 0.0]][ANSWERS.index(answer)][index]
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], factor: float = 1.0) -> None:
+    assert a.keys() == b.keys()
+    assert max(float(g.abs().max()) for g in a.values()) > 1e-4
+    for name in a:
+        torch.testing.assert_close(a[name], b[name] * factor, rtol=1e-4, atol=1e-6)  # float32 logits in TRL
+
+
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
+@pytest.mark.parametrize("options", [{}, {"scale_rewards": "none"}, {"scale_rewards": "batch", "kl": 0.3}])
+def test_the_gradient_is_trls(loss: str, options: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+    phase = settings(loss, **options)
+    ours, our_loss = gradients("ours", tiny_model, tmp_path / "a", known, phase=phase)
+    theirs, their_loss = gradients("trl", tiny_model, tmp_path / "b", known, phase=phase)
+    assert_same(ours, theirs)
+    assert our_loss == pytest.approx(their_loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
+def test_a_verifier_error_is_as_if_the_rollout_had_not_been_drawn(loss: str, tiny_model: Path, tmp_path: Path) -> None:
+    """One failed verification a group: the gradient of the generation without those two rollouts.
+
+    TRL keeps them in the normaliser: its gradient is smaller by their share of tokens or rows.
+    """
+    failed = {("7", 1), ("9", 3)}
+
+    def with_errors(answer: str, index: int) -> float | None:
+        return None if (answer, index) in failed else known(answer, index)
+
+    phase = settings(loss, micro=2)
+    ours, _ = gradients("ours", tiny_model, tmp_path / "a", with_errors, phase=phase)
+    without, _ = gradients(
+        "ours", tiny_model, tmp_path / "b", known, phase=phase, keep=lambda a, i: (a, i) not in failed
+    )
+    assert_same(ours, without)
+    theirs, _ = gradients("trl", tiny_model, tmp_path / "c", with_errors, phase=phase)
+    tokenizer = load_tokenizer(ModelSettings(name=str(tiny_model)))
+    lengths = {(a, i): len(ids) for a, rows in recorded(tokenizer).items() for i, ids in enumerate(rows)}
+    share = 6 / 8
+    if loss == "dapo":
+        share = sum(n for key, n in lengths.items() if key not in failed) / sum(lengths.values())
+    assert_same(theirs, ours, share)
+
+
+def test_a_batch_of_errors_moves_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    found, loss = gradients("ours", tiny_model, tmp_path, lambda answer, index: None, phase=settings())
+    assert loss == 0
+    assert all(float(g.abs().max()) == 0 for g in found.values())
+
+
+@pytest.mark.parametrize("micro", [1, 2, 8])
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
+def test_the_micro_batch_does_not_change_the_gradient(micro: int, loss: str, tiny_model: Path, tmp_path: Path) -> None:
+    def one_error(answer: str, index: int) -> float | None:
+        return None if (answer, index) == ("9", 0) else known(answer, index)
+
+    reference, _ = gradients("ours", tiny_model, tmp_path / "a", one_error, phase=settings(loss, micro=4))
+    mine, _ = gradients("ours", tiny_model, tmp_path / "b", one_error, phase=settings(loss, micro=micro))
+    assert_same(mine, reference)
+
+
+def test_verifree_is_its_equation(tiny_model: Path, tmp_path: Path) -> None:
+    """-Σ [A log π(s|q) + r log π(a*|q, s)] / N in float64, r and A constants; N the tokens of s and a*."""
+    phase = settings(rewards=[VeriFree()], scale_rewards="none", leave_one_out=True)
+    planted = {("7", 0): 0.5, ("7", 1): 0.25, ("7", 2): 0.0, ("7", 3): 0.75, ("9", 0): 0.1, ("9", 1): 0.4}
+    reward = lambda a, i: planted.get((a, i), 0.0)  # noqa: E731
+    ours, loss = gradients("ours", tiny_model, tmp_path, reward, phase=phase)
+
+    tokenizer = load_tokenizer(ModelSettings(name=str(tiny_model)))
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for row in problems().iter_rows(named=True):
+        chat = PROMPT.messages(row["question"], None)
+        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)
+        values = [reward(row["answer"], i) for i in range(4)]
+        for i, ids in enumerate(recorded(tokenizer)[row["answer"]]):
+            others = [v for j, v in enumerate(values) if j != i]
+            advantage = values[i] - sum(others) / 3
+            cut = split_at_box(tokenizer, ids)
+            s = cut[0] if cut else ids
+            star = encode_answer(tokenizer, row["answer"]) if cut else []
+            whole = [*prompt["input_ids"], *s, *star]
+            logp = model(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
+            start = len(prompt["input_ids"])
+            at = [logp[t - 1, whole[t]] for t in range(start, len(whole))]
+            total = total - advantage * sum(at[: len(s)]) - values[i] * sum(at[len(s) :])
+            count += len(s) + len(star)
+    (total / count).backward()
+    assert loss != 0
+    want = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert_same(ours, want)
+
+
+def run(model: Path, folder: Path, rewards: list[Any], **kw: Any) -> list[dict[str, float]]:
+    phase = RL(
+        steps=kw.pop("steps", 3),
+        prompts_per_generation=2,
+        group_size=4,
+        max_new_tokens=12,
+        rewards=rewards,
+        optimiser=RLOptimiser(learning_rate=1e-2, schedule="constant", micro_batch=4, checkpoint_every=1),
+        **kw,
+    )
+    run_rl(
+        ModelSettings(name=str(model)),
+        PROMPT,
+        problems(),
+        phase,
+        identity="test",
+        out=folder / "model",
+        work=folder,
+        seed=3,
+    )
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def boxing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model never writes a box: let the engine's rollouts of one step be recorded ones."""
+    import random
+
+    from dereason.training import trainer
+
+    def decode(model: Any, prompts: Any, n: int, *, seed: int, **kw: Any) -> list[list[list[int]]]:
+        tokenizer = load_tokenizer(ModelSettings(name=model.config.name_or_path))
+        rows = list(recorded(tokenizer).values())
+        picked = random.Random(seed)
+        return [[picked.choice(rows[i % 2])[:12] for _ in range(n)] for i in range(len(prompts))]
+
+    monkeypatch.setattr(trainer, "decode", decode)
+
+
+@pytest.mark.usefixtures("boxing")
+@pytest.mark.parametrize("reward", [CER(), RuleThenCER(), RLPR(), VeriFree()], ids=lambda r: r.name)
+@pytest.mark.parametrize("updates", [1, 2])
+def test_verifier_free_methods_train(reward: Any, updates: int, tiny_model: Path, tmp_path: Path) -> None:
+    logged = run(tiny_model, tmp_path, [reward], updates_per_generation=updates, steps=4, leave_one_out=True)
+    assert len(logged) == 4
+    assert max(row["grad_norm"] for row in logged) > 0
+    assert all(0 <= row["reward"] <= 1 for row in logged if "reward" in row)
+    before, after = (load_file(f / "model.safetensors") for f in (tiny_model, tmp_path / "model"))
+    assert any(not torch.equal(before[k], after[k]) for k in before)
+    table = rollout_table(tmp_path)
+    assert (table["tokens"] <= 12).all()
+    assert not table["response"].str.contains("reference").any()
+
+
+@pytest.mark.usefixtures("boxing")
+def test_the_threshold_of_rlpr_survives_a_kill(tiny_model: Path, tmp_path: Path) -> None:
+    """A phase that stops after two of three steps and goes on: the same threshold as an uninterrupted one."""
+    whole = run(tiny_model, tmp_path / "whole", [RLPR(decay=0.5)])
+    run(tiny_model, tmp_path / "cut", [RLPR(decay=0.5)], steps=2)
+    resumed = run(tiny_model, tmp_path / "cut", [RLPR(decay=0.5)])
+    assert [row["std_threshold"] for row in resumed] == [row["std_threshold"] for row in whole]
+    assert len({row["std_threshold"] for row in whole}) == 3
+
+
+@pytest.mark.usefixtures("boxing")
+def test_a_group_is_mixed_by_verdict_or_by_the_rewards_spread(tiny_model: Path, tmp_path: Path) -> None:
+    """METHODS section 8: a shaped score must not let an all-wrong group through; CER has only its score."""
+    shaped = run(tiny_model, tmp_path / "shaped", [Correctness(), Format(shape="boxed")], steps=1)[0]
+    table = rollout_table(tmp_path / "shaped")
+    right = table.group_by("problem_id").agg(pl.col("verdict").eq("correct").mean())["verdict"]
+    assert shaped["mixed_groups"] == pytest.approx(float(((right > 0) & (right < 1)).mean()))
+    free = run(tiny_model, tmp_path / "free", [CER()], steps=1)[0]
+    assert free["mixed_groups"] == 1
+
+
+def test_an_error_row_is_kept_as_a_sample(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = [Judgement(v, None, "planted") for v in [Verdict.CORRECT, Verdict.ERROR, *[Verdict.WRONG] * 6]]
+    planted = SimpleNamespace(judge_many=lambda items: judged)
+    monkeypatch.setattr("dereason.training.rl.default_verifier", lambda: planted)
+    logged = run(tiny_model, tmp_path, [Correctness()], steps=1)[0]
+    assert logged["reward"] == pytest.approx(1 / 7)
+    assert rollout_table(tmp_path)["verdict"].to_list().count("error") == 1
+
+
+def test_verifree_stands_alone() -> None:
+    with pytest.raises(ValidationError, match="cannot be summed"):
+        RL(rewards=[VeriFree(), Correctness()])
+    with pytest.raises(ValidationError, match="rewards"):
+        RL(rewards=[])
