@@ -44,6 +44,9 @@ _WORDS = [
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
+_GLYPHS = {(1, 2): "\u00bd", (1, 4): "\u00bc", (3, 4): "\u00be", (1, 3): "\u2153", (2, 3): "\u2154", (1, 8): "\u215b"}
+
+
 def in_words(n: int) -> str:
     """0 to 99 in English."""
     if n < 20:
@@ -81,6 +84,11 @@ def number_forms(reference: str, rng: random.Random) -> Forms:
         ]
         if a < 100 and v >= 0:
             forms += [("in words", in_words(a), True), ("in words, off by one", in_words((a + 1) % 100), False)]
+        if 100 <= a < 1000 and v >= 0:
+            rest = f" {in_words(a % 100)}" if a % 100 else ""
+            forms.append(("hundreds in words", f"{in_words(a // 100)} hundred{rest}", True))
+        if 0 <= v < 100:
+            forms.append(("number and word", f"{a} ({in_words(a)})", True))
         if a >= 1000:
             forms += [
                 ("thousands: comma", f"{sign}{a:,}", True),
@@ -120,6 +128,12 @@ def number_forms(reference: str, rng: random.Random) -> Forms:
                 ("mixed number", f"{sign}{a // b} {a % b}/{b}", True),
                 ("mixed number in LaTeX", f"{sign}{a // b}\\frac{{{a % b}}}{{{b}}}", True),
             ]
+        if b in (3, 9) and a < b:
+            forms.append(("repeating decimal", f"{sign}0.\\overline{{{a * 9 // b}}}", True))
+        if (a, b) in _GLYPHS:
+            forms.append(("fraction sign", f"{sign}{_GLYPHS[a, b]}", True))
+        if text:
+            forms.append(("fraction and decimal", f"{sign}\\frac{{{a}}}{{{b}}} = {text}", True))
         if text is None:
             forms.append(("rounded", f"{sign}{float(abs(v)):.3f}", False))
     if text is not None and b != 1:
@@ -204,6 +218,7 @@ def quantity_forms(reference: str, rng: random.Random) -> Forms:
         forms.append(("same unit, other name" if factor == 1 else "converted", f"{value}{space}{to}", True))
         if factor != 1:
             forms.append(("wrong unit", f"{decimal(n)} {to}", False))
+            forms.append(("chain of units", f"{match[1]} {match[2]} = {value} {to}", True))
             forms.append(("converted, off by one", f"{decimal(n * factor + 1)} {to}", False))
     if unit in _OTHER_UNITS:
         forms.append(("another dimension", f"{match[1]} {_OTHER_UNITS[unit]}", False))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quality_numbers import CONVERSIONS, Forms, quantity_forms
-from quality_structures import SHAPES, boolean_forms, expression_forms, text_maker
+from quality_structures import SHAPES, boolean_forms, expression_forms, set_forms, text_maker
 
 from dereason.verify.kinds import Kind, kind_of
 
@@ -63,6 +63,7 @@ _WRAPPERS: dict[str, str] = {
     "Chinese": "3加4。答案是@。",
     "Japanese": "3と4を足す。答えは@です。",
 }
+_DISTRACTORS = {"2", "3", "4", "7", "12", "998", "999"}
 _CLOSED = ("boxed", "boxed, prose after", "two boxes", "display", "think tags", "answer tags")
 """Wrappers that mark where the answer ends, so that any answer fits in."""
 
@@ -136,7 +137,8 @@ def _responses(reference: str, forms: Forms, rng: random.Random) -> Iterator[Pai
         kinds["cut in a calculation"] = (f"First, 3 + 4 is {right} and then", True)
         kinds["denied"] = (f"I am sure that it is not {right}.", False)
         kinds["numbered step"] = (f"I see 3 ways.\n\nStep {right}: the sum is unclear", False)
-        kinds["list marker"] = (f"I see 999 ways.\n{right[:2]}. The sum is unclear", False)
+        if len(right) < 3:
+            kinds["list marker"] = (f"I see 999 ways.\n{right}. The sum is unclear", False)
     if wrong:
         other = rng.choice(wrong)
         kinds["thought, then another answer"] = (f"<think>\\boxed{{{right}}}</think>\n\n\\boxed{{{other}}}", False)
@@ -177,11 +179,16 @@ def _references(data: Path, rng: random.Random) -> Iterator[tuple[str, Callable[
     negative = [n for n in integers if n.startswith("-")]
     large = [n for n in integers if len(n) > 3]
     left_out = {*integers[150:], *fractions[150:]} - {*negative[:50], *large[:100]}
+    left_out |= _DISTRACTORS
+    # There a pair of numbers without brackets is two answers in order.
+    ordered = {str(row["answer"]).strip() for row in rows(data / "bbeh_mini.jsonl")}
     texts: list[str] = []
     for reference in every:
         make = next((make for pattern, make in SHAPES if re.fullmatch(pattern, reference)), None)
         if make is expression_forms and kind_of(reference) != Kind.EXPRESSION:
             make = None
+        if make is set_forms and reference in ordered:
+            continue
         if make is not None and reference not in left_out:
             yield reference, make
         elif make is None and re.fullmatch(r"(?:\\text\{)?[A-Za-z][A-Za-z ]{2,40}\}?", reference):

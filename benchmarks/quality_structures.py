@@ -59,6 +59,9 @@ def set_forms(reference: str, rng: random.Random) -> Forms:
         ("solution missing", ", ".join(elements[:-1]), False),
         ("extra solution", ", ".join([*elements, new]), False),
     ]
+    if len(values) == 2 and values[0] == -values[1]:
+        forms.append(("plus or minus", f"\\pm {max(elements, key=value_of)}", True))
+        forms.append(("plus or minus, other", f"\\pm {_changed(max(elements, key=value_of))}", False))
     one_changed = [*elements[:i], _changed(elements[i]), *elements[i + 1 :]]
     if set(map(value_of, one_changed)) != set(values):
         forms.append(("one element changed", ", ".join(one_changed), False))
@@ -129,6 +132,11 @@ def interval_forms(reference: str, rng: random.Random) -> Forms:
         forms += [("end off by one", write([(o, a, _changed(b), c), *rest]), False)]
     else:
         forms.append(("other infinity", write([(o, a, "-\\infty", c), *rest]), False))
+    if not rest and "infty" not in a + b:
+        low, high = {"[": "\\le", "(": "<"}[o], {"]": "\\le", ")": "<"}[c]
+        other = {"\\le": "<", "<": "\\le"}
+        forms.append(("inequality", f"{a} {low} x {high} {b}", True))
+        forms.append(("inequality, other end", f"{a} {low} x {other[high]} {b}", False))
     if rest:
         forms += [("parts in another order", write([*rest, parts[0]]), True), ("part missing", write(rest), False)]
         forms.append(("intersection", write(parts, " \\cap "), False))
@@ -165,6 +173,7 @@ def matrix_forms(reference: str, rng: random.Random) -> Forms:
             f"\\left( \\begin{{array}}{{{'c' * len(cells[0])}}} {write(cells)[16:-14]} \\end{{array}} \\right)",
             True,
         ),
+        ("nested lists", "[" + ", ".join(f"[{', '.join(row)}]" for row in cells) + "]", True),
         ("row spacing", write(cells, "pmatrix", " \\\\[4pt] "), True),
         ("fractions", write(fractions), True),
         ("one element changed", write(with_cell(_changed(cells[i][j]))), False),
@@ -225,6 +234,7 @@ def surd_forms(reference: str, rng: random.Random) -> Forms:
             ("pi sign", f"{sign}{a}\u03c0", True),
             ("pi in words", f"{sign}{a}pi", True),
             ("pi first", f"{sign}\\pi \\cdot {a}", True),
+            ("halves", f"{sign}\\frac{{{2 * a}\\pi}}{{2}}", True),
             ("power changed", f"{sign}{a}\\pi^2", False),
         ]
         return forms
@@ -232,6 +242,9 @@ def surd_forms(reference: str, rng: random.Random) -> Forms:
         ("space", f"{sign}{a} \\sqrt{{{b}}}", True),
         ("\\cdot", f"{sign}{a} \\cdot \\sqrt{{{b}}}", True),
         ("sqrt()", f"{sign}{a}*sqrt({b})", True),
+        ("root below", f"{sign}\\frac{{{a * int(b)}}}{{\\sqrt{{{b}}}}}", True),
+        ("root sign", f"{sign}{a}\u221a{b}", True),
+        ("power of one half", f"{sign}{a} \\cdot {b}^{{1/2}}", True),
         ("root of the square", f"{sign}\\sqrt{{{a * a * int(b)}}}", True),
         ("radicand changed", f"{sign}{a}\\sqrt{{{int(b) + 1}}}", False),
         ("cube root", f"{sign}{a}\\sqrt[3]{{{b}}}", False),
@@ -239,6 +252,18 @@ def surd_forms(reference: str, rng: random.Random) -> Forms:
     if a not in (1, int(b)):
         forms.append(("swapped", f"{sign}{b}\\sqrt{{{a}}}", False))
     return forms
+
+
+def _factored(flat: str) -> Forms:
+    """The product of the polynomial's factors, where there are several."""
+    import sympy
+
+    letters = {letter: sympy.Symbol(letter) for letter in set(re.findall(r"[a-z]", flat))}
+    if "i" in letters:
+        return []
+    text = re.sub(r"(?<=[\da-z])(?=[a-z])", "*", flat).replace("^", "**")
+    product = sympy.factor(sympy.sympify(text, locals=letters))
+    return [("factored", sympy.latex(product), True)] if product.is_Mul or product.is_Pow else []
 
 
 def polynomial_forms(reference: str, rng: random.Random) -> Forms:
@@ -263,6 +288,9 @@ def polynomial_forms(reference: str, rng: random.Random) -> Forms:
         ("reversed", write(signed[::-1]), True),
         ("parentheses", f"({write(signed)})", True),
         ("double, halved", f"\\frac{{2({write(signed)})}}{{2}}", True),
+        ("powers as signs", re.sub(r"\^([23])", lambda m: {"2": "\u00b2", "3": "\u00b3"}[m[1]], write(signed)), True),
+        ("stars", re.sub(r"(\d)([a-z])", r"\1*\2", flat), True),
+        *_factored(flat),
         ("term's sign", write(flipped), False),
         ("term missing", write(signed[:-1]), False),
         ("constant added", f"{flat} + 1", False),

@@ -1,6 +1,6 @@
 """Precision and recall of the verifier against labelled pairs, by the reference's kind.
 
-    python benchmarks/verifier_quality.py [--data ../shared/data] [--limit 12000] [--seed 0] [--misses]
+    python benchmarks/verifier_quality.py [--data ../shared/data] [--limit N] [--seed 0] [--misses]
 
 A pair is a response, a reference and whether the verifier must find the response correct; ``quality_pairs.py`` says how
 they are made. Precision is the share of right pairs among those that the verifier finds correct, recall the share that
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quality_pairs import Pair, labelled_pairs, sample
+from quality_pairs import Pair, labelled_pairs, rows, sample
 
 from dereason.problems.schema import Verdict
 from dereason.verify.verdict import Judgement
@@ -78,10 +78,10 @@ def judge(pairs: Sequence[Pair], verifier: Verifier) -> list[Outcome]:
 
 def table(outcomes: Sequence[Outcome]) -> list[Row]:
     """One row a kind, and the row "all"."""
-    rows = []
+    lines = []
     for kind in [*sorted({o.pair.kind for o in outcomes}), "all"]:
         of_kind = [o for o in outcomes if kind in (o.pair.kind, "all")]
-        rows.append(
+        lines.append(
             Row(
                 kind,
                 positives=sum(o.pair.equal for o in of_kind),
@@ -91,7 +91,24 @@ def table(outcomes: Sequence[Outcome]) -> list[Row]:
                 errors=sum(o.judged.verdict == Verdict.ERROR for o in of_kind),
             )
         )
-    return rows
+    return lines
+
+
+def agreement(data: Path, verifier: Verifier) -> Counter[tuple[str, str]]:
+    """Every response of ``mmlu_pro/responses.jsonl``: (the data's own verdict, ours)."""
+    questions = {row["id"]: row for row in rows(data / "mmlu_pro/questions.jsonl")}
+    responses = rows(data / "mmlu_pro/responses.jsonl")
+    judged = verifier.judge_many(
+        [
+            Item(
+                row["response"], False, questions[row["problem_id"]]["answer"], questions[row["problem_id"]]["options"]
+            )
+            for row in responses
+        ]
+    )
+    # The data's own reader found no letter where it says "prediction": null.
+    theirs = ["no letter" if row["prediction"] is None else "right" if row["correct"] else "wrong" for row in responses]
+    return Counter((their, str(j.verdict)) for their, j in zip(theirs, judged, strict=True))
 
 
 def _short(text: str) -> str:
@@ -103,20 +120,26 @@ def main() -> None:
     """Print the table and the misses."""
     parser = argparse.ArgumentParser(description="Precision and recall of the verifier, by kind.")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
-    parser.add_argument("--limit", type=int, default=12_000, help="pairs, spread over kinds and causes")
+    parser.add_argument("--limit", type=int, default=None, help="pairs, spread over kinds and causes; all unless given")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
     parser.add_argument("--misses", action="store_true", help="print every miss, not one of each cause")
     chosen = parser.parse_args()
-    pairs = sample(labelled_pairs(chosen.data, chosen.seed), chosen.limit)
+    pairs = labelled_pairs(chosen.data, chosen.seed)
+    pairs = pairs if chosen.limit is None else sample(pairs, chosen.limit)
     with Verifier(VerifierSettings()) as verifier:
         began = time.perf_counter()
         outcomes = judge(pairs, verifier)
         seconds = time.perf_counter() - began
+        models = agreement(chosen.data, verifier)
     print("| kind | must match | must not | precision | recall | errors |\n| --- | --- | --- | --- | --- | --- |")
     for row in table(outcomes):
         numbers = f"{row.positives} | {row.negatives} | {row.precision:.4f} | {row.recall:.4f} | {row.errors}"
         print(f"| {row.kind} | {numbers} |")
     print(f"\n{len(pairs)} pairs in {seconds:.1f} s\n")
+    print("Responses of models: the data's own verdict, ours, how many")
+    for (theirs, ours), n in sorted(models.items()):
+        print(f"    {theirs}, {ours}: {n}")
+    print()
     misses = [o for o in outcomes if o.missed]
     totals = Counter((o.pair.kind, o.pair.cause) for o in outcomes)
     shown: Counter[tuple[str, str]] = Counter()

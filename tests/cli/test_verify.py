@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 
 from dereason.cli.main import main
 from dereason.pipeline import verdicts
-from dereason.verify.verdict import judge_response
+from dereason.verify.verdict import VERIFIER_VERSION, Judgement, judge_response
+from dereason.verify.verifier import Item, Verifier, VerifierSettings
 
 GOOD: list[dict[str, Any]] = [
     {"id": 1, "response": r"So \boxed{7}.", "answer": 7, "extra": {"deep": [1, None, "é"]}},
@@ -121,23 +124,44 @@ def test_an_output_is_replaced_only_when_asked_and_only_if_it_is_ours(
     assert "no such file" in fails(capsys, tmp_path / "nowhere.jsonl", "--out", tmp_path / "c")
 
 
-def test_an_interrupted_call_leaves_no_half_file(
+def test_an_interrupted_call_goes_on_and_ends_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, out = rows_file(tmp_path, GOOD * 3), tmp_path / "out.jsonl"
+    path, out, whole = rows_file(tmp_path, GOOD * 3), tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     monkeypatch.setattr(verdicts, "BATCH", 5)
-    batches = []
+    assert main(["verify", str(path), "--out", str(whole)]) == 0
+    judged: list[int] = []
+    original = Verifier.judge_many
 
-    def interrupt(judgement: Any) -> dict[str, Any]:
-        batches.append(judgement)
-        if len(batches) == 8:
+    def count(self: Verifier, items: Sequence[Item], stop_after: int = 10**9) -> list[Judgement]:
+        judged.append(len(items))
+        if len(judged) > stop_after:
             raise KeyboardInterrupt
-        return {}
+        return original(self, items)
 
     with monkeypatch.context() as planted:
-        planted.setattr(verdicts, "_fields", interrupt)
+        planted.setattr(Verifier, "judge_many", lambda self, items: count(self, items, 2))
         assert main(["verify", str(path), "--out", str(out)]) == 130
-    assert "nothing was written" in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert "goes on" in capsys.readouterr().err
+    assert not out.exists()
+    part = next(tmp_path.glob("out.jsonl.*.part"))
+    with part.open("ab") as handle:
+        handle.write(b'{"response": "cut sh')  # the line that a kill cut short
+    judged.clear()
+    monkeypatch.setattr(Verifier, "judge_many", count)
     assert main(["verify", str(path), "--out", str(out)]) == 0
-    assert [row["verdict"] for row in read(out)] == [row["verdict"] for row in read(out)[:7]] * 3
+    assert sum(judged) == len(GOOD) * 3 - 10
+    assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_rows_that_changed_since_the_interruption_are_judged_again(tmp_path: Path) -> None:
+    path, out = rows_file(tmp_path, GOOD), tmp_path / "out.jsonl"
+    assert main(["verify", str(path), "--out", str(out)]) == 0
+    key = sha256(json.dumps([VERIFIER_VERSION, VerifierSettings().key()], sort_keys=True).encode()).hexdigest()[:8]
+    out.rename(tmp_path / f"out.jsonl.{key}.part")
+    changed = [GOOD[0], {**GOOD[1], "answer": "something else"}, *GOOD[2:]]
+    rows_file(tmp_path, changed)
+    assert main(["verify", str(path), "--out", str(out)]) == 0
+    assert [row["answer"] for row in read(out)] == [row["answer"] for row in changed]
+    assert read(out)[1]["verdict"] == "wrong"

@@ -155,8 +155,12 @@ def test_solution(solution: str, response: str, accepted: bool) -> None:
 
 def test_solution_whose_box_only_looks_different() -> None:
     target = one("solution", answer="3x", solution="So \\boxed{x+2x}.")
-    assert target["response"] == "So \\boxed{x+2x}.\n\\boxed{3x}"
-    assert target["accepted"]
+    assert (target["response"], target["accepted"]) == ("So \\boxed{x+2x}.", True)
+    target = one("solution", answer="3x", solution="So \\boxed{x+3x}.")
+    assert (target["response"], target["accepted"]) == ("So \\boxed{x+3x}.", False)
+    # Of two texts it cannot tell, so the reference has the last word.
+    target = one("solution", answer="the heart", solution="So \\boxed{it is the heart muscle}.")
+    assert (target["response"], target["accepted"]) == ("So \\boxed{it is the heart muscle}.\n\\boxed{the heart}", True)
 
 
 def test_solution_with_options() -> None:

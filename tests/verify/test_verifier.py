@@ -17,7 +17,7 @@ from dereason.verify import verifier as module
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import ComparisonError, Item, Verifier, VerifierSettings, default_verifier
 
-LIMIT = 2.0
+LIMIT = 1.0
 SLACK = 4.0
 """Seconds for killing a worker and starting the next one, on a busy machine."""
 
@@ -87,7 +87,7 @@ def test_bombs_do_not_touch_the_rest_of_a_batch(verifier: Verifier) -> None:
     judged = verifier.judge_many(items)
     assert time.monotonic() - started < 3 * (LIMIT + SLACK) + 30
     assert [j.verdict for j in judged] == expected
-    assert all("took longer than 2 s" in j.reason for j in judged if j.verdict is Verdict.ERROR)
+    assert all("took longer than 1 s" in j.reason for j in judged if j.verdict is Verdict.ERROR)
 
 
 def test_a_batch_is_judged_as_its_items_are(verifier: Verifier) -> None:
@@ -127,7 +127,7 @@ def test_equivalence_alone(verifier: Verifier) -> None:
         [("1", "1", None), ("9^{9^{9^9}}", "2^{10}", []), ("x", "", None), ("1", "2", None)]
     )
     assert [c.equal for c in found] == [True, None, None, False]
-    with pytest.raises(ComparisonError, match="took longer than 2 s"):
+    with pytest.raises(ComparisonError, match="took longer than 1 s"):
         verifier.equivalent("9^{9^{9^9}}", "2^{10}")
     with pytest.raises(ComparisonError, match="names none of the 2 options"):
         verifier.equivalent("B", "Q", ["one", "two"])

@@ -131,6 +131,17 @@ def test_the_protocol_is_out_of_the_tasks_reach(pool: Pool) -> None:
     assert pool.run([["chatter"], ["double", 4]]) == [Outcome(""), Outcome(8)]
 
 
+def test_what_a_site_prints_at_start_up_is_not_taken_for_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "usercustomize.py").write_text("print('welcome'); print('{\"value\": 1}', flush=True)")
+    (tmp_path / "sitecustomize.py").write_text("print('hello'); print('{\"value\": 2}', flush=True)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parent}")
+    noisy = make()
+    assert noisy.run([["double", 3]]) == [Outcome(6)]
+    noisy.close()
+
+
 def test_text_of_any_kind_survives_the_pipe(pool: Pool) -> None:
     text = "\ud800\x00\n\u2028é" + "{" * 200_000
     assert pool.run([["double", text]]) == [Outcome(2 * text)]

@@ -219,7 +219,7 @@ def verify(
     try:
         found = verify_file(file, out, settings, screen=_screen(as_json), overwrite=overwrite)
     except KeyboardInterrupt:
-        raise typer.Exit(_fail("interrupted; nothing was written", 130)) from None
+        raise typer.Exit(_fail("interrupted; the same command goes on from the last batch", 130)) from None
     if as_json:
         _print_json(found | {"out": str(out)})
     else:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
@@ -406,7 +405,7 @@ def _type_name(annotation: Any) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, BaseModel):
         return ""
-    value = to_jsonable_python(value)
+    value = TypeAdapter(Any).dump_python(value, mode="json")
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) < 50 else text[:47] + "..."
 

@@ -2,13 +2,15 @@
 
 One JSON object a line. Read: ``response`` and ``answer``; ``options`` and ``hit_limit`` where a row has them. Every
 row is written again as it was, with the verifier's fields behind it. The whole file is checked before the first
-response is judged, and the output appears when it is complete.
+response is judged, and the output appears when it is complete. Until then finished rows stand in a file beside it,
+from which an interrupted call goes on.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,9 @@ def verify_file(
     Raises:
         DereasonError: ``out`` is there already, or a row cannot be used: file, row and field are named, and
             nothing has been written.
+
+    A call that was interrupted leaves ``OUT.KEY.part`` (the key is of limits and verifier version). The same call
+    goes on from there, with the rows that equal those of the input; its result is that of an uninterrupted one.
     """
     screen = screen or Screen(quiet=True)
     total = sum(1 for _ in _items(path))
@@ -56,22 +61,23 @@ def verify_file(
         raise DereasonError(f"{path}: no rows in it", "give one JSON object a line, with response and answer")
     _check_out(path, out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
+    key = sha256(json.dumps([VERIFIER_VERSION, settings.key()], sort_keys=True).encode()).hexdigest()[:8]
+    part = out.with_name(f"{out.name}.{key}.part")
+    seen, size = _finished(part, path)
     progress = screen.step("verify")
-    seen: list[tuple[str, str | None, str | None, str | None]] = []
     try:
-        with Verifier(settings) as verifier, part.open("wb") as handle:
-            rows = _items(path)
+        with Verifier(settings) as verifier, part.open("ab") as handle:
+            handle.truncate(size)
+            progress(len(seen), total, f"{len(seen):,} from before" if seen else "")
+            rows = islice(_items(path), len(seen), None)
             while batch := list(islice(rows, BATCH)):
                 judged = verifier.judge_many([item for _, item in batch])
                 for (row, _), judgement in zip(batch, judged, strict=True):
                     handle.write(_line(row | _fields(judgement)))
-                seen += [(j.verdict, j.kind, j.how, j.reason if j.verdict == "error" else None) for j in judged]
+                handle.flush()
+                seen += [_seen(_fields(j)) for j in judged]
                 progress(len(seen), total, "")
         part.replace(out)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     finally:
         screen.stop()
     return {
@@ -80,6 +86,34 @@ def verify_file(
         "settings": settings.model_dump(mode="json"),
         "confusion": tabulate(seen),
     }
+
+
+Seen = tuple[str, str | None, str | None, str | None]
+
+
+def _seen(fields: dict[str, Any]) -> Seen:
+    """What the summary needs of a judged row."""
+    reason = fields["reason"] if fields["verdict"] == "error" else None
+    return fields["verdict"], fields["kind"], fields["how"], reason
+
+
+def _finished(part: Path, path: Path) -> tuple[list[Seen], int]:
+    """What an interrupted call left: its rows that equal the input's, from the first on, and their bytes."""
+    seen: list[Seen] = []
+    size = 0
+    if not part.is_file():
+        return seen, size
+    with part.open("rb") as handle:
+        for line, (row, _) in zip(handle, _items(path), strict=False):
+            try:
+                written = json.loads(line)
+            except ValueError:  # the line that a kill cut short
+                break
+            if not line.endswith(b"\n") or {k: v for k, v in written.items() if k not in FIELDS} != row:
+                break
+            seen.append(_seen(written))
+            size += len(line)
+    return seen, size
 
 
 def _fields(judgement: Judgement) -> dict[str, Any]:

@@ -25,8 +25,8 @@ import polars as pl
 from dereason.errors import DereasonError
 from dereason.problems.schema import Origin, Verdict, frame
 from dereason.verify.extract import extract
-from dereason.verify.kinds import kind_of
-from dereason.verify.numbers import is_numeric, parse_number
+from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.numbers import parse_number
 from dereason.verify.verifier import ComparisonError, Verifier, default_verifier
 
 Style = Literal["solution", "steps", "answer"]
@@ -102,8 +102,8 @@ def _with_box(solution: str, answer: str, options: Sequence[str] | None, verifie
     A closing ``#### X`` line gives way to the box: two answer formats in one target would teach both.
     """
     solution = solution.strip()
-    exact = bool(options) or is_numeric(answer)
-    found = extract(solution, kind=kind_of(answer, options), options=options)
+    kind = kind_of(answer, options)
+    found = extract(solution, kind=kind, options=options)
     if found is not None and found.how in ("boxed", "hash"):
         try:
             right, _ = verifier.equivalent(found.text, answer, options)
@@ -111,8 +111,8 @@ def _with_box(solution: str, answer: str, options: Sequence[str] | None, verifie
             return solution
         if right and found.how == "boxed":
             return solution
-        # Other texts may be equal in ways that the verifier does not see yet; numbers and options cannot.
-        if not right and exact:
+        # Texts may mean the same in ways that the verifier does not see; for every other kind it has rules.
+        if not right and kind is not Kind.TEXT:
             return solution
         if right and found.how == "hash" and not solution[found.end :].strip():
             solution = solution[: solution.rindex("####", 0, found.end)].rstrip()

@@ -53,6 +53,8 @@ METRICS = {
     "completion_length": "completion_length",
     "dropped_groups": "dropped_groups",
     "std_threshold": "std_threshold",
+    "judge/asked": "judge/asked",
+    "judge/undecided": "judge/undecided",
     **{str(v): str(v) for v in Verdict},
 }
 
@@ -197,6 +199,7 @@ def run_rl(
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
         stops = stop_ids(student, tokenizer)
         functions = build(settings.rewards, tokenizer=tokenizer, max_new_tokens=settings.max_new_tokens, stop_ids=stops)
+        parts = {name: name for name in (f"rewards/{f.__name__}/mean" for f in functions)}
         rollouts = Rollouts(
             work / "rollouts",
             identity,
@@ -226,7 +229,7 @@ def run_rl(
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[make_callback(work, METRICS, progress, resumed_at)],
+            callbacks=[make_callback(work, METRICS | parts, progress, resumed_at)],
         )
         trainer.phase, trainer.rollouts = settings, rollouts
         for function in functions:

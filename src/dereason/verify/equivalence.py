@@ -27,8 +27,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dereason.verify.choices import option_index
-from dereason.verify.expressions import NotMath, TooHard, parse_expression, same_expression, same_relation, value_of
-from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, named_value, parse
+from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of
+from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, kind_of, named_value, parse
+from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
 from dereason.verify.text import normalise, prose_key
 from dereason.verify.units import Quantity, conversion, currency, is_noun, parse_quantity
@@ -69,7 +70,8 @@ def compare(
     transitive). Every other comparison of numbers is exact.
 
     Raises:
-        ValueError: the reference is empty, or names none of the options.
+        ValueError: the reference is empty, or names none of the options; or the answer is too long to be taken apart
+            (more than 4000 characters) where the reference is neither a number nor text.
     """
     if not reference.strip():
         raise ValueError("the reference is empty")
@@ -77,14 +79,13 @@ def compare(
         return _choice(answer, reference, options)
     if answer == reference:
         return _equal(answer, "the same text as", reference)
-    if max(len(answer), len(reference)) > MAX_LENGTH:
-        same = normalise(answer) == normalise(reference)
-        return Comparison(same, f"compared as text, being longer than {MAX_LENGTH} characters")
     number = parse_number(reference)
     if number is not None:
         return _number(answer, reference, number)
     if normalise(answer) == normalise(reference):
         return _equal(answer, "the same text after normalisation as", reference)
+    if len(answer) > MAX_LENGTH and kind_of(reference) is not Kind.TEXT:
+        raise ValueError(f"the answer has {len(answer):,} characters, more than the {MAX_LENGTH:,} that are compared")
     right, left = parse(reference), parse(answer)
     money = currency(answer)
     if money is not None and left.kind is Kind.NUMBER:
@@ -192,11 +193,11 @@ class _Pair:
 
     def same(self, answer: Answer, reference: Answer) -> bool | None:
         kind = reference.kind
-        if kind in (Kind.SET, Kind.TUPLE, Kind.INTERVAL, Kind.MATRIX):
-            return self.structure(answer, reference)
         if kind is Kind.EQUATION:
             return self.equation(answer, reference)
         answer = named_value(answer) or answer
+        if kind in (Kind.SET, Kind.TUPLE, Kind.INTERVAL, Kind.MATRIX):
+            return self.structure(answer, reference)
         if answer.kind is Kind.TUPLE and len(answer.parts) == 1:
             answer = answer.parts[0]  # "[thursday]"
         if kind is Kind.TEXT:

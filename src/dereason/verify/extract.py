@@ -14,10 +14,10 @@ Tried in this order; within each the last one in the text wins:
                   before X; also in German, French, Spanish, Portuguese, Italian, Russian, Chinese and Japanese
 ``hash``          GSM8K's ``#### X``
 ``number``        where the reference is a number or a quantity: the last number of the text
-``letter``        where there are options: a choice letter as the conclusion, by itself in the last line;
-                  never a first-letter guess, never a random letter
-``alone``         the last line is nothing but an answer of the reference's kind; for a text, the whole response is
-                  a few words that make no sentence
+``letter``        where there are options: a choice letter as the conclusion: in the last line, "B is the correct
+                  answer", or alone in the first line; never a first-letter guess, never a random letter
+``alone``         the last line, or its last formula, is an answer of the reference's kind; for a text, the whole
+                  response is a few words that make no sentence
 
 Where the reference is a number, an answer with words around its only number ("5 apples", "x = 3 + 2 = 5") is
 reduced to that number, unless a word changes the meaning ("5 million" and "4 or 5" stay as they are). Every other
@@ -56,6 +56,9 @@ _TAG = re.compile(
     r"<(answer|final_answer)>\s*+(?P<content>(?:(?!</?(?:answer|final_answer)>).)*+)(?:</\1>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
+# A model's end of turn, where it was decoded with the text.
+_END_TOKENS = re.compile(r"\s*(?:(?:<\|[a-z_]{2,30}\|>|</s>|<end_of_turn>|<eos>)\s*)++\Z")
+_FORMULA = re.compile(r"\$([^$\n]{1,100})\$|\\\(([^\n]{1,100}?)\\\)|\\\[([^\n]{1,100}?)\\\]")
 _HASH = re.compile(r"(?<!\S)####[ \t]*+(?P<tail>[^\n]*+)")
 _LINE_DRESS = re.compile(r"(?:[ \t*_`]|>|#{1,6}\s|[-+\u2022]\s|\|)*+")
 MAX_ALONE = 100
@@ -70,10 +73,11 @@ def extract(response: str, *, kind: Kind, options: Sequence[str] | None = None) 
         kind: the reference's kind; what has no mark of an answer is one only where it fits the kind.
         options: the choices of a multiple-choice problem; allows a choice letter as the conclusion.
     """
-    text, thinking = outside_thinking(response)
+    ending = _END_TOKENS.search(response, max(0, len(response) - 200))
+    text, thinking = outside_thinking(response[: ending.start()] if ending else response)
     if text.strip():
         return _tagged(text, kind, options) or _explicit(text, kind, options) or _implicit(text, kind, options)
-    if thinking or text is response:
+    if thinking:
         return None
     return _tagged(response, kind, options) or _explicit(response, kind, options)
 
@@ -183,21 +187,24 @@ def _hash(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction | 
 def _alone(text: str, kind: Kind) -> Extraction | None:
     end = len(text.rstrip())
     line = text.rfind("\n", 0, end) + 1
-    if not 0 < end - line <= MAX_ALONE:
+    if not 0 < end - line <= MAX_TAIL:
         return None
     dress = _LINE_DRESS.match(text, line, end)
     start = dress.end() if dress else line
     bare = strip_markup(text[start:end])
-    if not bare:
-        return None
     if kind == Kind.TEXT:
         words = len(bare.split())
         sentence = text[end - 1] in ".!?\u3002\uff01\uff1f" and words > 3
         if text[:line].strip() or words > 8 or sentence:
             return None
-    elif kind_of(bare) != kind:
-        return None
-    return as_written(text, start, end, "alone")
+        return as_written(text, start, end, "alone")
+    if end - start <= MAX_ALONE and bare and kind_of(bare) == kind:
+        return as_written(text, start, end, "alone")
+    for match in reversed(list(_FORMULA.finditer(text, line, end))):
+        begin, stop = match.span(match.lastindex or 0)
+        if (formula := strip_markup(text[begin:stop])) and kind_of(formula) == kind:
+            return as_written(text, begin, stop, "alone")
+    return None
 
 
 def _extraction(

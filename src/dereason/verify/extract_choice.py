@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from dereason.verify.choices import option_index
-from dereason.verify.extraction import MAX_TAIL, Extraction, How, trim
+from dereason.verify.extraction import MAX_TAIL, MAX_TRIES, Extraction, How, trim
 from dereason.verify.text import strip_markup
 
 _DRESS = re.compile(r"(?:[\s*_`]|>|#{1,6}\s|[-+\u2022]\s|\|)*+")
@@ -31,6 +31,8 @@ _HEAD = re.compile(
 )
 _NAMED = re.compile(
     r"""\(([A-Z])\) | \b(?i:option|choice)\s+([A-Z])\b | \b(?i:option|choice)\s+is:?\s+([A-Z])(?=[.,;!]|\s*$)
+    | \b(?i:choose|pick|select|go\s+with)\s+(?:option\s+)?([A-Z])(?=[.,;!]|\s*$)
+    | (?<!\w)([A-Z])[*_]{0,3}\s+is\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?:answer|option|choice))?(?=[.!*_]|\s*$)
     | (?:故选|应选|选择|所以选|因此选)\s?\uff1a?\s?([A-Z])(?![A-Za-z])""",
     re.VERBOSE,
 )
@@ -40,6 +42,10 @@ _TWO_LETTERS = re.compile(
     + r"|[或和、]\s?"
     + _LETTER
     + r"|^\s*\(?[A-Z]\)?\s*[,/&]\s*\(?[A-Z]\)?(?![\w'])"
+)
+_IS_THE_ANSWER = re.compile(
+    r"(?<!\w)\(?([A-Z])(?:\)|[.:)][^\n.]{1,100}?)?[*_]{0,3}\s+is\s+the\s+(?:correct|right|best)\s+(?:answer|option|choice)\b"
+    r"(?![^\n.!]{0,100}\?)"
 )
 _NOT = re.compile(
     r"\b(?:not|never|isn't|cannot|can't|except|rule[sd]?\s+out|exclude[sd]?|eliminate[sd]?|wrong|incorrect)\b",
@@ -51,6 +57,8 @@ _LABEL = re.compile(r"\s*[*_]{0,2}(?:\([A-Z]\)|[A-Z][.):])")
 def choice_in(text: str, start: int, end: int, options: Sequence[str], how: How) -> Extraction | None:
     """The option that a tail names: by itself, or by a letter at its head."""
     start, end = trim(text, start, end)
+    if _is_list(text, start):
+        return None
     bare = strip_markup(text[start:end])
     if option_index(bare, options) is not None:
         return Extraction(bare, start, end, how)
@@ -67,8 +75,50 @@ def choice_in(text: str, start: int, end: int, options: Sequence[str], how: How)
     return Extraction(letter, start, end, how) if option_index(letter, options) is not None else None
 
 
+def _is_list(text: str, start: int) -> bool:
+    """Whether a list of options begins here: "A. x" above "B. y"."""
+    one = _LABEL.match(text, start)
+    end = text.find("\n", start, start + MAX_TAIL)
+    if one is None or end < 0:
+        return False
+    below = _DRESS.match(text, end)
+    other = _LABEL.match(text, below.end() if below else end)
+    return other is not None and ord(_letter_of(other)) == ord(_letter_of(one)) + 1
+
+
+def _letter_of(label: re.Match[str]) -> str:
+    return label.group().strip("*_ ().:\n\t")
+
+
 def concluding_letter(text: str, options: Sequence[str]) -> Extraction | None:
-    """A choice letter that stands by itself in the last line: "(B)", "B.", "B. its text", "... option B."."""
+    """A choice letter that stands for the answer by its place or its words.
+
+    In this order: in the last line ("(B)", "B.", "B. its text", "... option B."); "B is the correct answer" anywhere;
+    alone in the first line ("(B)" or "B. its text", with an explanation below).
+    """
+    found = _last_line(text, options)
+    if found is None:
+        for match in reversed(list(_IS_THE_ANSWER.finditer(text))[-MAX_TRIES:]):
+            if option_index(match[1], options) is not None:
+                return Extraction(match[1], *match.span(1), "letter")
+        found = _first_line(text, options)
+    return found
+
+
+def _first_line(text: str, options: Sequence[str]) -> Extraction | None:
+    dress = _DRESS.match(text)
+    start = dress.end() if dress else 0
+    end = text.find("\n", start)
+    if end < 0 or end - start > MAX_TAIL or option_index(text[start:end], options) is None:
+        return None
+    below = _DRESS.match(text, end)
+    if _LABEL.match(text, below.end() if below else end):
+        return None  # a list of options
+    start, end = trim(text, start, end)
+    return Extraction(strip_markup(text[start:end]), start, end, "letter")
+
+
+def _last_line(text: str, options: Sequence[str]) -> Extraction | None:
     end = len(text.rstrip())
     line = text.rfind("\n", 0, end) + 1
     if end - line > MAX_TAIL:

@@ -11,7 +11,7 @@ import re
 
 from dereason.verify.extraction import MAX_TAIL, MAX_TRIES, Extraction, as_written
 from dereason.verify.kinds import Kind, kind_of
-from dereason.verify.numbers import is_numeric
+from dereason.verify.numbers import is_numeric, parse_number
 from dereason.verify.text import strip_markup
 
 _SIGN = r"[-+\u2212\u2013\uff0d\ufe63]"
@@ -53,20 +53,22 @@ _INSIDE = re.compile(
 )
 # ... or a word or sign before it that denies or bounds it, or an operator: "40 + 2" is not 2.
 _BEFORE = re.compile(
-    r"""(?:\b(?:not|isn't|never|nicht|pas|no|non|não|не|ne|(?:more|less|fewer|greater|smaller|larger|other)\s+than
-        |at\s+(?:least|most)|over|under|above|below)|不是|不等于|[<>≠≤≥]|\\(?:neq?|[lg]eq?|[lg]t|pm|mp)|±)[\s*_$(]{0,4}\Z
-    | [^\s$=]{1,30}\s?(?:[+*/×÷^]|\\(?:times|cdot|div)|(?<=[\s\d)])[-−–])\s?\Z""",
+    r"""(?:(?<![A-Za-z])(?:not|isn't|never|nicht|pas|no|non|não|не|ne|(?:more|less|fewer|greater|smaller|larger|other)
+        \s+than|at\s+(?:least|most)|over|under|above|below)|不是|不等于|[≠≤≥±]|\\(?:neq?|[lg]eq?|[lg]t|pm|mp)
+        # not the ">" of a quotation, of an arrow or of a tag
+        |[\w)\]}$][ ][<>]|(?<![</\w])[A-Za-z][<>])[\s*_$(]{0,4}\Z
+    | [^\s$=]{0,30}(?:[\w)\]}!][ ]?(?:[+/×÷^]|(?<!\*)\*|\\(?:times|cdot|div))|\d[)\]}]?[ ]?[-−–])[ ]?\Z""",
     re.IGNORECASE | re.VERBOSE,
 )
 # Numbers that name a place in the text, or stand in a question, are no answers.
 _LABEL = re.compile(
-    r"(?:\b(?:step|case|part|equations?|eqs?\.?|figure|table|example|section|chapter|method|theorem|lemma|problem"
+    r"(?:(?<![A-Za-z])(?:step|case|part|equations?|eqs?\.?|figure|table|example|section|chapter|method|theorem|lemma|problem"
     r"|question|schritt|étape|paso|passo|шаг)|步骤|第)\s?[(#]?\Z",
     re.IGNORECASE,
 )
 _MARKER = re.compile(r"(?:\A|\n)[ \t>*_#]{0,8}\Z")
 _MARKED = re.compile(r"[.)][ \t*_]{1,4}[^\s\d]")
-_QUESTION = re.compile(r"[^.!?\n。！]{0,200}[?？]")
+_QUESTION = re.compile(r"[^.!?\n。\uff01]{0,200}[?\uff1f]")
 # Words, units and brackets: nothing that computes with the number that they surround ...
 _WORDS = re.compile(r"(?:[^\W\d_]|[\u00b0'\u2019\s.,:()/。\uff01!]|\^\\?\{?(?:\\?circ|[23])\}?)*+")
 # ... and none of the words that change its value, nor a single letter that may be a variable.
@@ -80,6 +82,8 @@ _CHANGES_VALUE = re.compile(
     |[万亿億千百半不或负負]|または""",
     re.IGNORECASE | re.VERBOSE,
 )
+# "42 (forty-two)"
+_TWICE = re.compile(r"([^()]{1,60}?)\s+\(([A-Za-z -]{3,60})\)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SEVERAL = re.compile(r"[,;]|\b(?:or|and)\b")
 _HEDGE = re.compile(r"\s*(?:or|oder|ou|o|или|或)\s*", re.IGNORECASE)
@@ -93,8 +97,14 @@ _STARTS = re.compile(
 
 
 def starts_with_number(text: str) -> bool:
-    """Whether the text begins with a number, or is one written in words."""
-    return _STARTS.match(text) is not None or (len(text) <= MAX_TAIL and is_numeric(text))
+    """Whether the text begins with a number, in digits or in words."""
+    return _STARTS.match(text) is not None or (len(text) <= MAX_TAIL and _words_for_number(text) is not None)
+
+
+def _words_for_number(text: str) -> str | None:
+    """The number in words at the head of a text: "forty-two" of "forty-two apples"."""
+    words = strip_markup(text[:MAX_TAIL]).split()
+    return next((head for n in (3, 2, 1) if is_numeric(head := " ".join(words[:n]))), None)
 
 
 def last_number(text: str, kind: Kind) -> Extraction | None:
@@ -154,12 +164,21 @@ def reduce_number(raw: str) -> str | None:
     bare = strip_markup(raw)
     if is_numeric(bare):
         return bare
+    twice = _TWICE.fullmatch(bare)
+    if twice is not None and (value := parse_number(twice[1])) is not None and value == parse_number(twice[2]):
+        return twice[1]
     left, equals, right = bare.rpartition("=")
     if equals and not _SEVERAL.search(_THOUSANDS.sub("", left)):
+        if is_numeric(left) and "?" not in right:
+            return left.strip()  # 42 = 6 * 7
         bare = right.strip()
         if is_numeric(bare):
             return bare
     numbers = list(_NUMBER.finditer(bare))
+    if not numbers and (head := _words_for_number(bare)) is not None:
+        rest = bare[len(head) :].split()
+        # "one of them" and "two or three" are no numbers, "two apples" is.
+        return head if len(rest) == 1 and rest[0].isalpha() and not _CHANGES_VALUE.search(rest[0]) else None
     if len(numbers) != 1 or "=" in bare:
         return None
     number = numbers[0]
@@ -178,6 +197,9 @@ def reduce_quantity(raw: str) -> str | None:
     bare = strip_markup(raw)
     if kind_of(bare) == Kind.QUANTITY:
         return bare
+    left, equals, right = bare.rpartition("=")
+    if equals and not _SEVERAL.search(_THOUSANDS.sub("", left)) and kind_of(right) == Kind.QUANTITY:
+        return right.strip()
     number = _NUMBER.match(bare)
     if number is None:
         return None

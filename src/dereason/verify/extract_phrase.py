@@ -43,7 +43,9 @@ _LEAD = rf"(?:(?<=\n){_BULLET}|(?<=[\n>][ ]){_BULLET}|(?<=```)[a-z]{{1,10}}\n|[\
 _PHRASE = re.compile(
     rf"""
     (?:
-        (?<![^\W_])(?P<final>final[ ]{{1,3}})?answers?(?![^\W_])(?:[ ]to[ ][^\n.:]{{1,80}}?(?=[ ]is\b))?
+        (?<![^\W_])(?P<final>final[ ]{{1,3}})?
+        answer(?:s(?=[*_]{{0,3}}(?:\s{{1,3}}are\b|:[ *_]*\S)))?(?![^\W_])
+        (?:[ ]to[ ][^\n.:]{{1,80}}?(?=[ ]is\b))?
         [*_`]{{0,3}}\s{{0,3}}
         (?: (?P<verb>(?:is|are)\b)(?:\s{{1,3}}that\b)?\s{{0,3}}:? | [:=\uff1a]
           | (?P<weak>(?:must|should|would|will)[ ]be\b|equals\b|[\u2013\u2014\u2192](?=\s)|->|=>)
@@ -67,7 +69,7 @@ _SENTENCE_END = re.compile(
 )
 _CLAUSE_END = re.compile(
     r",\s+(?!or\b|and\b|oder\b|ou\b|o\b)(?=[^\W\d_]{2})|\s+(?:because|since|as|which|when|where|given|weil|car|porque)\b"
-    r"|(?<=\d)[*_`$]{0,3}\s\((?!mod\b|base\b)(?=\w)"
+    r"|\s+(?:and|but)\s+not\b|(?<=\d)[*_`$]{0,3}\s\((?!mod\b|base\b)(?=\w)"
 )
 _REASON = re.compile(r",?\s+(?:because|since)\s")
 # Japanese and some other languages end the sentence after the answer.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from dereason.verify.expressions import NotMath, TooHard, parse_expression
+from dereason.verify.expressions import parse_expression
+from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import parse_number
 from dereason.verify.structures import (
     MAX_PARTS,
@@ -39,6 +40,7 @@ _LABEL = re.compile(r"[A-Z]{1,2}|\([A-Z]\)")
 _BASED = re.compile(
     r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s?(?:_\s?\{?\s?([0-9]{1,2})\s?\}?|\(?(?:in )?base[ -]([0-9]{1,2})\)?)"
 )
+_THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _SYMBOL = re.compile(r"(?:\\?[A-Za-z]{1,7}(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]{1,5}\}))?'*(?:\([a-z]\))?)")
 _EMPTY = re.compile(r"\\(?:emptyset|varnothing)|\\\{\s?\\\}")
 _REALS = re.compile(
@@ -113,6 +115,12 @@ def _read(text: str, level: int) -> Answer:
     if _REALS.fullmatch(text):
         ends = (Answer(Kind.EXPRESSION, "-\\infty"), Answer(Kind.EXPRESSION, "\\infty"))
         return _union([Answer(Kind.INTERVAL, text, ends, ("(", ")"))], text)
+    if _INFINITE.fullmatch(text):
+        return _end(text)
+    if "," in text and not any(bracket in text for bracket in ("(", "[", "\\{")) and text[0] != "{":
+        joined = _THOUSANDS.sub(lambda m: m.group().replace(",", ""), text)
+        if "," not in joined:
+            return _read(joined, level)  # 1,000\pi is one value, as 1,000 is
     if _EMPTY.fullmatch(text):
         return Answer(Kind.SET, text, (), ("\\{", "\\}"))
     marks = outside(text) if level < MAX_LEVEL else None
@@ -183,7 +191,7 @@ def _list(text: str, marks: list[Mark], level: int) -> Answer | None:
     joined = any(mark.kind == "word" for mark in marks)
     if all(part.kind is Kind.INTERVAL and "" in part.marks for part in parts):
         return _union([interval for part in parts for interval in part.parts], text)  # "x < 1 or x > 3"
-    if joined and not all(_is_math(part) for part in parts):
+    if joined and not all(_is_math(part) or _LABEL.fullmatch(part.text) for part in parts):
         return None  # "black and tan" is text
     return _sequence(text, parts, ())
 
@@ -229,11 +237,19 @@ def _relation(text: str, marks: list[Mark], level: int) -> Answer | None:
     if found is None:
         return None
     sides, signs = found
-    if signs[0] == "~":
-        return _read(sides[0], level + 1)  # the exact value stands before its approximation
+    if "~" in signs:
+        # The exact value stands before its approximation; a symbol before it only names it.
+        about = signs.index("~")
+        if about == 0 and not _SYMBOL.fullmatch(sides[0]):
+            return _read(sides[0], level + 1)
+        sides, signs = (sides[:2], ["="]) if about == 0 else (sides[: about + 1], signs[:about])
     if signs == ["in"]:
         value = _read(sides[1], level + 1)
         return value if value.kind in (Kind.INTERVAL, Kind.SET, Kind.TUPLE) and _SYMBOL.fullmatch(sides[0]) else None
+    if signs == ["!="] and _SYMBOL.fullmatch(sides[0]) and _is_math(value := _end(sides[1])):
+        low, high = Answer(Kind.EXPRESSION, "-\\infty"), Answer(Kind.EXPRESSION, "\\infty")
+        halves = [Answer(Kind.INTERVAL, text, ends, ("(", ")")) for ends in ((low, value), (value, high))]
+        return _union(halves, text)
     interval = _inequality(text, sides, signs)
     if interval is not None:
         return interval
@@ -299,6 +315,8 @@ def _cup(text: str, marks: list[Mark], level: int) -> Answer | None:
                 return Answer(Kind.INTERVAL, text)
             interval = part
         intervals.append(interval)
+    if all(interval.kind is Kind.SET for interval in intervals):
+        return Answer(Kind.SET, text, tuple(part for each in intervals for part in each.parts), ("\\{", "\\}"))
     return _union(intervals, text)
 
 
@@ -310,6 +328,8 @@ def _interval(text: str, pair: tuple[str, str, str]) -> Answer | None:
     items = list_items(content, outside(content) or [])
     if items is None or len(items) != 2:
         return None
+    if items[0].startswith("["):
+        return None  # rows of a matrix
     ends = (_end(items[0]), _end(items[1]))
     return Answer(Kind.INTERVAL, text, ends, (opening, closing)) if all(_is_math(end) for end in ends) else None
 
@@ -357,11 +377,13 @@ def _row(answer: Answer) -> Answer | None:
 
 
 def named_value(answer: Answer) -> Answer | None:
-    """The value of ``x = 5`` or ``f(x) = 2x``: of an equation that has a single symbol on one side."""
-    if answer.kind is not Kind.EQUATION or answer.marks != ("=",):
+    """The value of ``x = 5``, ``f(x) = 2x`` or ``(x, y) = (3, 4)``; the last of ``A = 2 * 3 = 6``."""
+    if answer.kind is not Kind.EQUATION or set(answer.marks) != {"="}:
         return None
-    left, right = answer.parts
+    left, right = answer.parts[0], answer.parts[-1]
     if _SYMBOL.fullmatch(left.text):
+        return right
+    if left.kind is Kind.TUPLE and right.kind is Kind.TUPLE and all(_SYMBOL.fullmatch(x.text) for x in left.parts):
         return right
     return left if _SYMBOL.fullmatch(right.text) and left.kind is Kind.NUMBER else None
 

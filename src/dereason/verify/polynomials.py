@@ -14,17 +14,17 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
-from typing import Any
 
-MAX_BITS = 8000
+from dereason.verify.notation import Node
+
+MAX_BITS = 32_000
 MAX_TERMS = 200
 MAX_WORK = 10_000
 MAX_POWER = 16
-MAX_FACTORIAL = 500
+MAX_FACTORIAL = 3000
 MAX_ROOT = 10**12
 _TRIAL = 1000
 
-Node = tuple[Any, ...]
 Monomial = tuple[tuple[str, Fraction], ...]
 
 _ONE = Fraction(1)
@@ -60,7 +60,8 @@ class Polynomial:
     def __str__(self) -> str:
         """A name that is the same for equal polynomials."""
         parts = (
-            f"{c}" + "".join(f"*{atom}^{exponent}" for atom, exponent in monomial)
+            # In hexadecimal, which Python writes in linear time.
+            f"{c.numerator:x}/{c.denominator:x}" + "".join(f"*{atom}^{exponent}" for atom, exponent in monomial)
             for monomial, c in sorted(self.terms.items())
         )
         text = "+".join(parts) or "0"
@@ -104,7 +105,7 @@ def independent(form: Polynomial) -> bool:
 
 
 def canonical(node: Node) -> Polynomial:
-    """The canonical form of a node of :mod:`dereason.verify.expressions`.
+    """The canonical form of a node of :mod:`dereason.verify.notation`.
 
     Raises:
         TooLarge: beyond a bound.

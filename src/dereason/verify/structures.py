@@ -17,7 +17,7 @@ _SCAN = re.compile(
     | (?P<relation>\\(?:leq?|geq?|leqslant|geqslant|lt|gt|neq?|in|approx|equiv)(?![a-zA-Z])|<=|>=|!=|[=<>])
     | (?P<cup>\\(?:cup|bigcup)(?![a-zA-Z]))
     | (?P<plusminus>\\(?:pm|mp)(?![a-zA-Z]))
-    | (?P<row>\\\\)
+    | (?P<row>\\\\(?:\s?\[-?[0-9.]{1,6}\s?[a-z]{2}\])?)
     | (?P<column>&)
     | (?P<comma>[,;])
     | (?P<word>(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))

@@ -61,7 +61,18 @@ def math_verify_equal(answer_latex: str, reference_latex: str) -> bool:
     )
     if _swallowed and not equal:
         raise _swallowed[0]
-    return bool(equal)
+    return bool(equal) and not _both_vanish(reference[0], answer[0])
+
+
+def _both_vanish(reference: Any, answer: Any) -> bool:
+    """Whether two different constants are so small that PRECISION decimals take both for zero."""
+    from sympy import Expr, N
+
+    if not all(isinstance(side, Expr) and not side.free_symbols for side in (reference, answer)):
+        return False
+    left, right = (0 if side.is_zero else N(side, PRECISION) for side in (reference, answer))
+    size = max(abs(left), abs(right))
+    return bool(size < 10 ** (20 - PRECISION) and abs(left - right) > size * 10 ** (5 - PRECISION))
 
 
 def _parse(latex: str) -> list[Any]:

@@ -94,7 +94,7 @@ _FOREIGN = re.compile(
 
 _TOKEN = re.compile(
     r"""
-    (?:(?<![^\W_])-(?=\.?[0-9]))?[^\W_]+(?:['.:/][^\W_]+)*   # a word, a time, "p.m"; with its sign where it has one
+    (?:(?<![^\W_])-(?=[^\W_]))?[^\W_]+(?:['.:/][^\W_]+)*   # a word, a time, "p.m"; with its sign where it has one
     | [^\w\s.,;:!?'"()\u201c\u201d\u2026-]                # any sign that is no punctuation counts
     """,
     re.VERBOSE,

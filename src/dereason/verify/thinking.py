@@ -14,8 +14,7 @@ _TAG = re.compile(
     rf"""
     (?P<opening><{_NAMES}> | <\|begin_of_thought\|> | \[THINK\] | \u25c1think\u25b7
         | <\|channel\|>analysis<\|message\|>)
-    | </{_NAMES}> | <\|end_of_thought\|> | \[/THINK\] | \u25c1/think\u25b7 | <\|end\|>
-    | <\|channel\|>final<\|message\|>
+    | </{_NAMES}> | <\|end_of_thought\|> | \[/THINK\] | \u25c1/think\u25b7 | <\|channel\|>final<\|message\|>
     """,
     re.VERBOSE | re.IGNORECASE,
 )

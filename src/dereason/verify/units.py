@@ -35,7 +35,8 @@ _NAMES = {
     "teaspoon": "teaspoon", "tsp": "teaspoon", "minute": "minute", "min": "minute", "hour": "hour", "hr": "hour",
     "h": "hour", "day": "day", "week": "week", "month": "month", "year": "year", "yr": "year", "decade": "decade",
     "century": "century", "centurie": "century", "mph": "mile_per_hour", "kph": "kilometer_per_hour",
-    "kWh": "kilowatt_hour", "kmh": "kilometer_per_hour", "knot": "knot", "atm": "standard_atmosphere",
+    "kWh": "kilowatt_hour", "kmh": "kilometer_per_hour",
+    "kmph": "kilometer_per_hour", "knot": "knot", "atm": "standard_atmosphere",
     "atmosphere": "standard_atmosphere",
     "torr": "torr", "mmHg": "millimeter_Hg", "psi": "pound_force_per_square_inch", "Btu": "british_thermal_unit",
     "BTU": "british_thermal_unit", "btu": "british_thermal_unit", "hp": "horsepower", "horsepower": "horsepower",
@@ -49,7 +50,7 @@ _CURRENCIES = {"$": "dollar", "\u20ac": "euro"}
 # Two letters right after a digit ("5cm") are a unit only if no one would take them for a product of variables.
 _TIGHT = re.compile(r"[ckm]m|kg|m[lL]|ft|lbs?|oz|in|mi|yd|hrs?|k[NWJV]|kPa|k?Hz|k?eV|m[sg]|MPa|min|mol|mph|h")
 
-_CANDIDATE = re.compile(r"(?<![\\A-Za-z_])[A-Za-z]+|\^\s?\{?\s?\\circ|\\circ|\u20ac|\xa2")
+_CANDIDATE = re.compile(r"(?<![\\A-Za-z_])[A-Za-z]+|\\(?:mu|Omega)(?![A-Za-z])|\^\s?\{?\s?\\circ|\\circ|\u20ac|\xa2")
 _DEGREES = re.compile(
     r"(?:\^\s?\{?\s?\\circ\s?\}?|\\circ|\bdegrees?)(?:\s?\{?\s?([CF])(?:elsius|ahrenheit)?\b\s?\}?)?", re.IGNORECASE
 )
@@ -58,17 +59,20 @@ _UNIT_TOKEN = re.compile(
     r"|(?P<times>\\cdot|\\times|[*-]))"
 )
 _FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)|(?:sin|cos|tan)\b")
+_OVER = re.compile(r"\\frac\s?\{\s?([A-Za-z]{1,8})\s?\}\s?\{([A-Za-z][^{}]{0,12})\}$")
+_OPERATIONS = frozenset("+-*/^=<>(,_")
 _COMPOUND = re.compile(r"[A-Za-z]+\s?(?:/|\\cdot|\\times|\*|per\b)")
 # After a number these are no unit: they change it, or say something else.
 _NO_NOUN = frozenset(
     re.findall(
         r"\w+",
-        """a about above all also am among an and approximately are as at base be because below between by choose
-        digit each eighth equal equals every exactly factorial fewer fifth for from fourth greater half halves has have
-        he hundred if in infinity into is it least less mod modulo million billion trillion minus more most ninth no
-        nor not of off on only or out over per percent pi plus pm quarter remainder seventh she since sixth so sqrt
-        squared cubed root tenth than that the then there therefore they third thousand times to twice double under
-        undefined unless until up was we were when where which while with without x y z o clock""",
+        """a about above all also am among an and approximately are as at base be because below between by
+        choose couple double dozen each eighth equal equals every exactly factorial fewer fifth for from fourth
+        greater gross half halve has have he hundred hundredth if in infinity into is it least less mod modulo
+        million billion trillion minus more most ninth no nor not of off on only or out over pair per percent pi
+        plus pm quarter score remainder seventh she since sixth so sqrt squared cubed root tenth than that the
+        then there therefore they third thousand thousandth time to triple twice double under undefined unless
+        until up was we were when where which while with without x y z o clock""",
     )
 )
 
@@ -91,6 +95,7 @@ def parse_quantity(text: str) -> Quantity | None:
 
     A single letter is a unit only after a space and a number (``5 m``; ``5m`` is a product).
     """
+    text = _OVER.sub(r" \1/\2", text)
     for candidate, match in enumerate(_CANDIDATE.finditer(text)):
         if candidate == 8:
             return None
@@ -102,8 +107,10 @@ def parse_quantity(text: str) -> Quantity | None:
                 if words is not None:
                     return words
             continue
-        magnitude = text[:start].rstrip().rstrip("-").rstrip()
-        if not any(sign.isdigit() for sign in magnitude) and "\\pi" not in magnitude:
+        magnitude = text[:start].rstrip()
+        if len(match.group()) > 2 and magnitude == text[:start]:
+            magnitude = magnitude.removesuffix("-")  # "a 5-meter rope", but not "5 - m"
+        if magnitude[-1:] in _OPERATIONS or not (any(c.isdigit() for c in magnitude) or "\\pi" in magnitude):
             continue
         # "5m" and "3xy" are products, "5 m" is not.
         spaced = text[start - 1] in " -"
@@ -142,6 +149,8 @@ def parse_unit(text: str) -> tuple[tuple[str, int], ...] | None:
     text = text.strip()
     if text in ("\u20ac", "\xa2"):
         return (("euro" if text == "\u20ac" else "cent", 1),)
+    # What stands after "/" is below it, with brackets or without.
+    text = re.sub(r"\\mu\s?", "u", text.replace("\\Omega", "ohm")).replace("(", " ").replace(")", " ")
     text = _DEGREES.sub(lambda m: " degree" if m.group(1) is None else f" deg{m.group(1).upper()}", text).strip()
     return _measure(text) or _noun(text)
 
@@ -216,7 +225,7 @@ def _noun(text: str) -> tuple[tuple[str, int], ...] | None:
     if not 1 <= len(words) <= 3 or not all(re.fullmatch(r"[A-Za-z][a-z]{2,}(?:-[a-z]+)?", word) for word in words):
         return None
     words = [word.lower() for word in words]
-    if any(word in _NO_NOUN for word in words) or parse_number(text) is not None:
+    if any(word in _NO_NOUN or word.removesuffix("s") in _NO_NOUN for word in words) or parse_number(text) is not None:
         return None
     last = words[-1]
     return ((f"#{last.removesuffix('s') if len(last) > 3 else last}", 1),)
@@ -240,8 +249,8 @@ def conversion(source: tuple[tuple[str, int], ...], target: tuple[tuple[str, int
 def _conversion(source: tuple[tuple[str, int], ...], target: tuple[tuple[str, int], ...]) -> tuple[float, float] | None:
     names = {name for name, power in (*source, *target)}
     if len(source) == len(target) == 1 and source[0][1] == target[0][1] == 1 and names & _TEMPERATURES:
-        # "25 degrees" is short for whichever scale the other side names.
-        if "degree" in names:
+        # An answer's "25 degrees" is short for the scale that the reference names.
+        if source[0][0] == "degree":
             return (1.0, 0.0)
         absolute = True
     else:

@@ -41,6 +41,7 @@ RETRY_AFTER = 60.0
 """Seconds before a pool whose workers do not start tries again."""
 RECURSION_LIMIT = 3000
 MIB = 1024 * 1024
+_READY = b'{"ready": true}'
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def serve(target: str, memory_limit: int, time_limit: float) -> None:
     size = _address_space()
     if size:
         _set_limit(resource.RLIMIT_AS, size + memory_limit * MIB)
-    _reply(replies, {"ready": True})
+    os.write(replies, _READY + b"\n")
     os.dup2(null, 2)
     for line in requests:
         task = json.loads(line)
@@ -166,11 +167,13 @@ class _Worker:
         """What has arrived: (whether the pipe is still open, a message if one is complete)."""
         data = os.read(self.output, 65536)
         self.buffer += data
-        line, newline, rest = bytes(self.buffer).partition(b"\n")
-        if not newline:
-            return bool(data), None
-        self.buffer = bytearray(rest)
-        return True, json.loads(line)
+        while (end := self.buffer.find(b"\n")) >= 0:
+            line = bytes(self.buffer[:end])
+            del self.buffer[: end + 1]
+            # The first line may follow what a site's start-up code prints, before the worker has the pipe to itself.
+            if self.ready or line == _READY:
+                return True, json.loads(line)
+        return bool(data), None
 
     def kill(self) -> int:
         """End it and everything that it started, and return its exit status."""
