@@ -1,18 +1,16 @@
-"""The plain rewards, each against numbers worked out by hand, and what none of them may do with an error."""
+"""What no plain reward may do with an error, the judge, sums of rewards, and their settings."""
 
 from __future__ import annotations
 
 import pickle
 import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from dereason.errors import DereasonError
-from dereason.lm.base import Completion
 from dereason.lm.local.model import ModelSettings
 from dereason.problems.schema import Verdict
 from dereason.training.rewards.judge import JudgeReward, asks
@@ -20,14 +18,8 @@ from dereason.training.rewards.rules import (
     Combined,
     CorrectnessReward,
     Judging,
-    LengthShapedReward,
     PatternMatch,
-    ThinkThenAnswer,
-    boxed_last,
     completion_text,
-    correctness,
-    length_shaped,
-    overlong_punishment,
     question_text,
     weighted_sum,
 )
@@ -44,217 +36,9 @@ from dereason.training.rewards.settings import (
 from dereason.verify.judge import GenerativeVerifier
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import Item
+from scripted_rewards import Scripted, Words, call, every_reward, judgement
 
 REWARDS: TypeAdapter[list[Reward]] = TypeAdapter(list[Reward])
-
-
-class Words:
-    """A tokenizer whose tokens are words."""
-
-    eos_token_id = 0
-
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[str]:
-        return (["<bos>"] if add_special_tokens else []) + text.split()
-
-
-class Scripted:
-    """A judging model whose reply is a function of the prompt."""
-
-    identity = "scripted"
-
-    def __init__(self, reply: Any) -> None:
-        self.reply = reply
-        self.asked: list[str] = []
-
-    def generate(self, prompts: Sequence[Any], *_: Any, **kw: Any) -> Iterator[tuple[int, list[Completion]]]:
-        texts = [chat[-1]["content"] for chat in prompts]
-        self.asked += texts
-        yield 0, [Completion(i, 0, self.reply(text), (1,), 1, False) for i, text in enumerate(texts)]
-
-
-def judgement(verdict: Verdict, extracted: str | None = None) -> Judgement:
-    return Judgement(verdict, extracted, "planted")
-
-
-def call(function: Any, n: int, **columns: Any) -> list[float | None]:
-    """Call a reward as TRL does, with n equal rows where nothing else is said."""
-    batch: dict[str, Any] = {
-        "prompts": [[{"role": "user", "content": "q"}]] * n,
-        "completions": [[{"role": "assistant", "content": r"so \boxed{4}"}]] * n,
-        "completion_ids": [[5, 6, 0]] * n,
-        "answer": ["4"] * n,
-        "options": [[]] * n,
-        "trainer_state": None,
-        "log_extra": None,
-    }
-    return list(function(**{**batch, **columns}))
-
-
-def every_reward(lm: Any = None) -> list[Any]:
-    settings = [
-        Correctness(),
-        LengthShaped(),
-        Format(),
-        Format(shape="think"),
-        Format(shape="regex", pattern=".*"),
-        Overlong(buffer=4),
-        Judge(model=ModelSettings(name="scripted"), when="always"),
-    ]
-    model = lm or Scripted(lambda _: "Final Decision: Yes")
-    return build(settings, tokenizer=Words(), max_new_tokens=8, load=lambda *_: model)
-
-
-# --- values ------------------------------------------------------------------------------------------------------
-
-
-def test_correctness_pays_by_verdict() -> None:
-    assert {v: correctness(v) for v in Verdict} == {
-        Verdict.CORRECT: 1.0,
-        Verdict.WRONG: 0.0,
-        Verdict.UNPARSABLE: 0.0,
-        Verdict.TRUNCATED: 0.0,
-        Verdict.ERROR: None,
-    }
-
-
-@pytest.mark.parametrize(
-    ("verdict", "difference", "reward"),
-    [
-        (Verdict.CORRECT, 0, 1.0),
-        (Verdict.CORRECT, 1, 0.95),
-        (Verdict.CORRECT, -1, 0.95),
-        (Verdict.CORRECT, 9, 0.55),
-        (Verdict.CORRECT, 10, 0.5),
-        (Verdict.CORRECT, -400, 0.5),
-        (Verdict.WRONG, 0, 0.0),
-        (Verdict.WRONG, 400, 0.0),
-        (Verdict.UNPARSABLE, 0, -0.5),
-        (Verdict.TRUNCATED, 0, -0.5),
-        (Verdict.ERROR, 0, None),
-    ],
-)
-def test_length_shaped_is_general_reasoners(verdict: Verdict, difference: int, reward: float | None) -> None:
-    assert length_shaped(verdict, difference) == pytest.approx(reward)
-
-
-def test_length_shaped_counts_the_tokenizers_tokens_without_its_special_ones() -> None:
-    function = LengthShapedReward(Judging(), Words(), no_answer=-1.0, per_token=0.1, max_difference=3)
-    assert function.__name__ == "length_shaped"
-    answers = ["four", "it is four", "a b c d e f g", None, None]
-    verdicts = [Verdict.CORRECT] * 3 + [Verdict.UNPARSABLE, Verdict.ERROR]
-    got = call(function, 5, answer=["four"] * 5, judgements=list(map(judgement, verdicts, answers)))
-    assert got == [1.0, pytest.approx(0.8), pytest.approx(0.7), -1.0, None]
-
-
-def test_length_shaped_with_the_real_tokenizer(tiny_model: Any) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    (function,) = build([LengthShaped()], tokenizer=tokenizer, max_new_tokens=64)
-    texts = [r"\boxed{1024}", r"\boxed{1024.000}", r"\boxed{7}", "dunno"]
-    lengths = [len(tokenizer.encode(t, add_special_tokens=False)) for t in ("1024", "1024.000")]
-    assert lengths[1] > lengths[0]
-    got = call(function, 4, completions=texts, answer=["1024"] * 4)
-    assert got == [1.0, pytest.approx(1 - 0.05 * (lengths[1] - lengths[0])), 0.0, -0.5]
-
-
-@pytest.mark.parametrize(
-    ("length", "punishment"), [(0, 0), (79, 0), (80, 0), (81, -0.05), (90, -0.5), (99, -0.95), (100, -1), (150, -1)]
-)
-def test_overlong_is_dapos(length: int, punishment: float) -> None:
-    """Equation 13 with L_max 100 and L_cache 20."""
-    assert overlong_punishment(length, 100, 20) == pytest.approx(punishment)
-
-
-def test_overlong_is_trls() -> None:
-    from trl.rewards import get_soft_overlong_punishment
-
-    for limit, buffer in ((100, 20), (20480, 4096), (7, 7), (7, 1)):
-        lengths = sorted({0, 1, limit - buffer, limit - buffer + 1, limit - 1, limit, limit + 1})
-        theirs = get_soft_overlong_punishment(limit, buffer)([[1] * n for n in lengths])
-        assert [overlong_punishment(n, limit, buffer) for n in lengths] == pytest.approx(theirs)
-
-
-def test_overlong_reads_the_completions_ids() -> None:
-    """The end token counts; a completion cut at the limit and one whose last possible token ends it both get -1."""
-    (function,) = build([Overlong(buffer=4)], tokenizer=Words(), max_new_tokens=8)
-    ids = [[5] * 3 + [0], [5] * 5 + [0], [5] * 8, [5] * 7 + [0]]
-    assert call(function, 4, completion_ids=ids) == [0.0, -0.5, -1.0, -1.0]
-
-
-@pytest.mark.parametrize(
-    ("text", "holds"),
-    [
-        (r"so \boxed{4}", True),
-        (r"so $\boxed{\frac{1}{2}}$.", True),
-        (r"so \[ \boxed{\{1, 2\}} \]" + "\n", True),
-        (r"**\boxed{4}**", True),
-        (r"\boxed {4}", True),
-        (r"{open \boxed{4}", True),
-        (r"\boxed{4} apples", False),
-        (r"\boxed{4} \boxed{4}", False),
-        (r"\boxed{\boxed{4}}", False),
-        (r"\boxed{4", False),
-        (r"\boxed{\frac{1}{2}", False),
-        (r"\boxed{4\}", False),
-        (r"\boxed{}", False),
-        (r"\boxed{ }", False),
-        (r"\boxed 4", False),
-        ("4", False),
-        ("", False),
-    ],
-)
-def test_boxed_shape(text: str, holds: bool) -> None:
-    assert boxed_last(text) is holds
-
-
-@pytest.mark.parametrize(
-    ("text", "holds", "after_prompt"),
-    [
-        ("<think>2+2</think>4", True, False),
-        ("\n<think>\n2+2\n</think>\n\n4", True, False),
-        ("2+2</think>4", False, True),
-        ("so <think>2+2</think>4", False, False),
-        ("<think>2+2</think>", False, False),
-        ("<think> </think>4", False, False),
-        ("<think>2+2</think>4</think>", False, False),
-        ("<think>2<think>+2</think>4", False, False),
-        ("<think>2</think><think>3</think>4", False, False),
-        ("<think>2+2", False, False),
-        ("4", False, False),
-        ("", False, False),
-    ],
-)
-def test_think_shape(text: str, holds: bool, after_prompt: bool) -> None:
-    assert ThinkThenAnswer()(text) is holds
-    assert ThinkThenAnswer(opened_by_prompt=True)(text) is after_prompt
-
-
-def test_shapes_are_linear_in_the_text() -> None:
-    """100 kB of what costs a careless parser: open boxes, braces, closing marks, tags."""
-    started = time.perf_counter()
-    for piece in (r"\boxed{", "{", "}", r"\boxed{4}" + "$ .", "<think>", "</think>", "\\", "$ \n"):
-        text = r"\boxed{4}" + piece * (100_000 // len(piece))
-        boxed_last(text)
-        boxed_last(text + "x")
-        ThinkThenAnswer()(text)
-    assert time.perf_counter() - started < 2
-
-
-def test_a_pattern_matches_the_whole_response() -> None:
-    (function,) = build([Format(shape="regex", pattern=r"(?s).*#### \d+")], tokenizer=Words(), max_new_tokens=8)
-    assert function.__name__ == "format_regex"
-    assert call(function, 3, completions=["a\n#### 4", "a #### 4 b", "4"]) == [1.0, 0.0, 0.0]
-
-
-def test_a_pattern_that_takes_too_long_gives_no_reward_and_costs_its_limit() -> None:
-    function = build(
-        [Format(shape="regex", pattern="(a|aa)+[yz]", time_limit=0.1)], tokenizer=Words(), max_new_tokens=8
-    )[0]
-    started = time.perf_counter()
-    got = call(function, 2, completions=["a" * 5000, "aay"])
-    assert time.perf_counter() - started < 2
-    assert got == [None, 1.0]
 
 
 # --- judging -----------------------------------------------------------------------------------------------------
@@ -509,6 +293,7 @@ def test_settings_are_told_apart_by_name() -> None:
         ({"name": "format", "shape": "regex"}, "needs a pattern"),
         ({"name": "format", "pattern": "a"}, "no other shape takes one"),
         ({"name": "format", "shape": "regex", "pattern": "(a"}, "is no regular expression"),
+        ({"name": "format", "opened_by_prompt": True}, "shape: think alone"),
         ({"name": "overlong"}, "buffer"),
         ({"name": "overlong", "buffer": 0}, "buffer"),
         ({"name": "judge"}, "model"),

@@ -88,6 +88,21 @@ def test_the_eager_attention_gives_the_same(small: Any) -> None:
             assert x == pytest.approx(y, abs=1e-5)  # eager attention takes its softmax in float32
 
 
+def test_answers_are_kept_apart_under_bfloat16_autocast() -> None:
+    """On a GPU: float32 weights under autocast, where the mask's lowest number becomes -inf."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=7, initializer_range=0.1, **shape)).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        together = answer_logps(model, PREFIXES, ANSWERS, temperature=1.0, pad_id=0)
+        alone = [answer_logps(model, PREFIXES, [a], temperature=1.0, pad_id=0) for a in ANSWERS]
+    exact = answer_logps(model, PREFIXES, ANSWERS, temperature=1.0, pad_id=0)
+    for p in range(len(PREFIXES)):
+        for u in range(len(ANSWERS)):
+            assert together[p][u] == pytest.approx(alone[u][p][0], abs=5e-3)  # a leak costs 0.3
+            assert together[p][u] == pytest.approx(exact[p][u], abs=2e-2)
+
+
 def test_attention_that_cannot_be_masked_is_refused() -> None:
     flash = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
     with pytest.raises(DereasonError, match="attn_implementation sdpa or eager"):
@@ -176,6 +191,22 @@ def test_a_rollout_without_a_closed_box_has_no_cut(tokenizer: Any, text: str) ->
     assert split_at_box(tokenizer, tokenizer.encode(text, add_special_tokens=False)) is None
 
 
+def test_special_tokens_inside_a_rollout_stay_in_its_reasoning(tokenizer: Any) -> None:
+    """As sampled before the answer; of the answer, its text alone."""
+    special = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    pieces = [tokenizer.encode(t, add_special_tokens=False) for t in ("So ", r"it is \boxed{", "12", "} I say")]
+    ids = [*pieces[0], special, *pieces[1], special, *pieces[2], special, *pieces[3], tokenizer.eos_token_id]
+    assert split_at_box(tokenizer, ids) == ([*pieces[0], special, *pieces[1]], "12")
+
+
+@pytest.mark.parametrize("reward", [CERReward(), RLPRReward(), VeriFreeReward(), RuleThenCERReward(no_rule=[])])
+def test_a_reward_without_a_trainer_says_so(reward: Any) -> None:
+    """As in plain TRL."""
+    columns = {"prompt_ids": [[1]], "judgements": [None], "log_metric": None}
+    with pytest.raises(DereasonError, match=f"{reward.__name__} asks the model in training"):
+        reward(prompts=[""], completions=[""], completion_ids=[[2]], answer=["3"], **columns)
+
+
 def bound(reward: Any, model: Any, tokenizer: Any, group_size: int) -> Any:
     reward.bind(
         SimpleNamespace(
@@ -249,6 +280,16 @@ def test_cer_of_real_rollouts(tiny: Any, tokenizer: Any) -> None:
             own = np.array(by_hand(tiny, tokenizer, batch, inside, answer))
             want = np.exp(np.logaddexp.reduce(own + star) - np.logaddexp.reduce(own))
             assert got[group + i] == pytest.approx(float(want), rel=1e-9)
+
+
+@pytest.mark.parametrize("reward", [CERReward(), RLPRReward(), VeriFreeReward(), CERReward(keep_unboxed=True)])
+def test_a_group_without_a_box_earns_nothing(reward: Any, tiny: Any, tokenizer: Any) -> None:
+    """Also rollouts that are their end token alone."""
+    batch = rows(tokenizer)
+    batch["completion_ids"] = [[tokenizer.eos_token_id]] * 4 + batch["completion_ids"][4:]
+    got = bound(reward, tiny, tokenizer, 4)(**batch, log_metric=lambda name, value: None)
+    assert got[:4] == [0, 0, 0, 0]
+    assert max(got[4:]) > 0
 
 
 def test_each_unique_answer_is_scored_once_and_the_prompt_run_once(

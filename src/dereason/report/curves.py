@@ -25,8 +25,10 @@ _PANELS: dict[str, list[tuple[str, str, bool]]] = {
     ],
     "rl": [
         ("reward", "mean reward", False),
-        ("mixed_groups", "groups with mixed verdicts", True),
+        ("mixed_groups", "mixed groups", True),
+        ("dropped_groups", "groups dropped for their flat reward", True),
         ("unparsable+truncated", "responses without an answer", True),
+        ("judge/undecided", "responses that the judge model left undecided", True),
         ("completion_length", "response length, tokens", False),
         ("entropy", "entropy, nats per token", False),
         ("grad_norm", "gradient norm", False),

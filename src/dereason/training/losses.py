@@ -86,7 +86,10 @@ def clipped_policy_loss(
 
 
 def kl_estimate(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) per token: ``exp(d) - d - 1``, d = ref_logp - logp."""
+    """Schulman's k3 estimate of KL(policy || reference) per token: ``exp(d) - d - 1``, d = ref_logp - logp.
+
+    It estimates anything only on tokens that the policy drew.
+    """
     import torch
 
     difference = ref_logp_BT - logp_BT

@@ -82,7 +82,7 @@ class RL(Settings):
     max_new_tokens: int = Field(default=1024, gt=0)
     """Length limit of a rollout in tokens."""
     rollout_batch: int = Field(default=256, gt=0)
-    """Rollouts decoded at once by our engine; lower it when memory runs out: the result changes by rounding alone."""
+    """Rollouts decoded (or scored) at once; lower it when memory runs out: the result changes by rounding alone."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of rollouts."""
     loss: LossName = "dapo"
@@ -121,6 +121,9 @@ class RL(Settings):
     def _rewards_fit(self) -> Self:
         if self.verifree and len(self.rewards) > 1:
             raise ValueError("verifree is a method with its own loss term: it cannot be summed with other rewards")
+        names = [reward.name for reward in self.rewards if is_verifier_free(reward)]
+        if len(set(names)) < len(names):
+            raise ValueError("two rewards without a verifier have the same name, and would share one line in the log")
         for reward in self.rewards:
             if isinstance(reward, Overlong) and reward.buffer > self.max_new_tokens:
                 raise ValueError(

@@ -11,6 +11,7 @@ What is left out here: leaving rows without gradient out of the update, dynamic 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -178,16 +179,17 @@ def make_trainer_class() -> Any:
             loss, clipped = clipped_policy_loss(
                 logp, old, inputs["advantages"], clip_low=self.epsilon_low, clip_high=self.epsilon_high
             )
+            sampled = mask  # the tokens that the policy drew; clip and KL estimate are about these
             if "answer_mask" in inputs:  # VeriFree: -r log π(a*|q, s) on the reference's tokens
                 on_answer = inputs["answer_mask"].bool()
                 loss = torch.where(on_answer, -inputs["rewards"].unsqueeze(1) * logp, loss)
-                clipped = clipped & ~on_answer
+                sampled = mask * ~on_answer
             if self.beta:
                 kl = kl_estimate(logp, inputs["ref_per_token_logps"])
-                loss = loss + self.beta * kl
-                self._log_mean("kl", kl, mask)
+                loss = loss + self.beta * kl * sampled
+                self._log_mean("kl", kl, sampled)
             self._log_mean("entropy", entropy, mask)
-            self._log_mean("clip_ratio/region_mean", clipped, mask)
+            self._log_mean("clip_ratio/region_mean", clipped, sampled)
             weights = token_weights(
                 mask, self.loss_type, inputs["counts"], max_new_tokens=self.args.max_completion_length
             )
@@ -200,6 +202,7 @@ def make_trainer_class() -> Any:
         def _log_mean(self, name: str, value: Any, mask: Any) -> None:
             totals = torch.stack([(value * mask).sum(), mask.sum()]).detach().float()
             total, count = self.accelerator.reduce(totals, reduction="sum").tolist()
-            self._metrics["train"][name].append(total / max(count, 1.0))
+            # TRL leaves NaN out of a step's mean: a micro-batch without a scored row says nothing.
+            self._metrics["train"][name].append(total / count if count else math.nan)
 
     return RLTrainer

@@ -41,8 +41,12 @@ def option_index(text: str, options: Sequence[str]) -> int | None:
         rest = labelled.group(3)
         # "A. 5 or B. 6" names two options; only the option's own text may follow a label.
         if index < len(options) and (
-            same_text(rest, options[index]) or normalise(options[index]).startswith(normalise(rest))
+            same_text(rest, options[index])
+            or normalise(options[index]).casefold().startswith(normalise(rest).casefold())
         ):
             return index
     by_text = [i for i, option in enumerate(options) if same_text(bare, option)]
+    if not by_text:
+        folded = normalise(bare).casefold()
+        by_text = [i for i, option in enumerate(options) if normalise(option).casefold() == folded]
     return by_text[0] if len(by_text) == 1 else None

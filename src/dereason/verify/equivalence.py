@@ -28,11 +28,11 @@ from dataclasses import dataclass
 
 from dereason.verify.choices import option_index
 from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of
-from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, kind_of, named_value, parse
+from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, by_letter, kind_of, named_value, parse
 from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
 from dereason.verify.text import normalise, prose_key
-from dereason.verify.units import Quantity, conversion, currency, is_noun, parse_quantity
+from dereason.verify.units import Quantity, conversion, currency, parse_quantity, same_noun
 
 Symbolic = Callable[[str, str], bool]
 
@@ -110,6 +110,7 @@ _EQUAL = {
 }
 
 
+_TIGHT_UNIT = re.compile(r"([0-9])([A-Za-z])$")
 _SQUARE_ROUND = (("[", "]"), ("(", ")"))
 
 
@@ -148,7 +149,7 @@ def _number(answer: str, reference: str, number: Number) -> Comparison:
         given = parse_number(value.text)
         if given is None and value.kind is Kind.QUANTITY:
             quantity = parse_quantity(value.text)
-            given = _bare(quantity, reference) if quantity is not None else None
+            given = _bare(quantity, reference, number) if quantity is not None else None
         if given is None and number.value.denominator != 1:
             given = parse_number(answer, decimal_comma=True)
     else:
@@ -163,9 +164,11 @@ def _number(answer: str, reference: str, number: Number) -> Comparison:
     return _equal(answer, f"{why} as", reference)
 
 
-def _bare(quantity: Quantity, reference: str) -> Number | None:
+def _bare(quantity: Quantity, reference: str, wanted: Number) -> Number | None:
     """The number of an answer whose unit the reference leaves out, in the reference's currency if it has one."""
     given = parse_number(quantity.magnitude)
+    if given is not None and wanted.percent and not given.percent:
+        return None  # 5 cm is not 5%
     money = currency(reference)
     if given is None or money is None or quantity.unit == money:
         return given
@@ -220,12 +223,14 @@ class _Pair:
         if answer.kind is Kind.MATRIX:
             return self.matrix(reference, answer, swapped=True)
         if Kind.INTERVAL in (reference.kind, answer.kind):
+            if answer.kind is reference.kind and answer.marks and reference.marks and answer.marks != reference.marks:
+                return False  # x > 3 is not y > 3
             left, right = _as_intervals(answer), _as_intervals(reference)
             if left is not None and right is not None:
                 return self.matched(left, right, self.interval)
             # Described in another way ("x ≠ 3"), or no interval at all.
             other = answer if right is not None else reference
-            described = other.kind is Kind.INTERVAL or other.marks == ("!=",) or _opaque(other)
+            described = other.kind is Kind.INTERVAL or _opaque(other)
             return self.ask(answer.text, reference.text) if described else False
         if answer.kind not in (Kind.SET, Kind.TUPLE):
             if len(reference.parts) == 1:
@@ -240,7 +245,7 @@ class _Pair:
         if all(brackets) and pair and (answer.marks, reference.marks) in (_SQUARE_ROUND, _SQUARE_ROUND[::-1]):
             return False
         if Kind.TUPLE in (answer.kind, reference.kind) and not any(braces):
-            return self.in_order(answer.parts, reference.parts)
+            return self.in_order(_values(answer), _values(reference))
         return self.matched(_distinct(answer, braces[0]), _distinct(reference, braces[1]), self.same)
 
     def in_order(self, left: tuple[Answer, ...], right: tuple[Answer, ...]) -> bool | None:
@@ -317,9 +322,12 @@ class _Pair:
         wanted, given = parse_quantity(reference.text), parse_quantity(answer.text)
         if wanted is None:
             return False
+        if given is None:  # "5m" is a product, but not where a quantity is asked for
+            given = parse_quantity(_TIGHT_UNIT.sub(r"\1 \2", answer.text))
         if given is None:
-            return self.magnitude(answer.text, wanted.magnitude)
-        if given.unit == wanted.unit or (is_noun(given.unit) and given.unit[-1:] == wanted.unit[-1:]):
+            number = parse_number(answer.text)
+            return False if number is not None and number.percent else self.magnitude(answer.text, wanted.magnitude)
+        if given.unit == wanted.unit or same_noun(given.unit, wanted.unit):
             return self.magnitude(given.magnitude, wanted.magnitude)
         factors = conversion(given.unit, wanted.unit)
         if factors is None:
@@ -349,7 +357,10 @@ class _Pair:
             return quantity is not None and self.value(quantity.magnitude, reference.text)
         if answer.kind in (Kind.NUMBER, Kind.EXPRESSION):
             return self.value(answer.text, reference.text)
-        return self.ask(answer.text, reference.text) if answer.kind is Kind.SET and not answer.parts else False
+        # "\emptyset", or an interval for \mathbb{R} \setminus \{0\}.
+        described = answer.kind is Kind.INTERVAL and _opaque(reference)
+        empty = answer.kind is Kind.SET and not answer.parts
+        return self.ask(answer.text, reference.text) if described or empty else False
 
     def value(self, answer: str, reference: str) -> bool | None:
         """Compare two single values."""
@@ -405,6 +416,12 @@ def _distinct(answer: Answer, braces: bool) -> list[Answer]:
     if not braces:
         return list(answer.parts)
     return list({normalise(part.text): part for part in answer.parts}.values())
+
+
+def _values(answer: Answer) -> tuple[Answer, ...]:
+    """The parts of a tuple or list; those of ``y = 1, x = 2`` in the order of their letters."""
+    equations = [part for part in answer.parts if part.kind is Kind.EQUATION and part.marks == ("=",)]
+    return by_letter([part.parts[0].text for part in equations], answer.parts)
 
 
 def _as_intervals(answer: Answer) -> list[Answer] | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
+from string import ascii_letters
 
 from dereason.verify.expressions import parse_expression
 from dereason.verify.notation import NotMath, TooHard
@@ -32,7 +33,7 @@ MAX_LEVEL = 3
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 # Dates, times and ratios: signs of arithmetic that mean none.
 _WRITTEN = re.compile(
-    r"[0-9]{1,4}-[0-9]{1,2}-[0-9]{1,4}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2,4}|[0-9]+(?:\s?:\s?[0-9]+)+(?:\s?[ap]\.?m\.?)?"
+    r"[0-9]{1,4}-[0-9]{1,2}-[0-9]{1,4}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2,4}|[0-9]{4}/[0-9]{1,2}/[0-9]{1,2}|[0-9]+(?:\s?:\s?[0-9]+)+(?:\s?[ap]\.?m\.?)?"
     r"|[0-9]{1,2}\s?[ap]\.?m\.?",
     re.IGNORECASE,
 )
@@ -42,10 +43,11 @@ _BASED = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _SYMBOL = re.compile(r"(?:\\?[A-Za-z]{1,7}(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]{1,5}\}))?'*(?:\([a-z]\))?)")
-_EMPTY = re.compile(r"\\(?:emptyset|varnothing)|\\\{\s?\\\}")
+_EMPTY = re.compile(r"\\(?:emptyset|varnothing)|\\?\{\s?\\?\}")
 _REALS = re.compile(
     r"\\mathbb\s?\{?\s?R\s?\}?|\\Reals?|(?:all|the) reals?(?: numbers)?|all real numbers", re.IGNORECASE
 )
+_CONSTANT = re.compile(r"\\?pi|e")
 _INFINITE = re.compile(r"[-+]?\s?(?:\\infty|infinity|inf|oo)")
 
 
@@ -87,7 +89,8 @@ class Answer:
     """The elements of a set or tuple, the ends of an interval, the intervals of a union, the rows of a matrix,
     the sides of a relation."""
     marks: tuple[str, ...] = ()
-    """The brackets, or the signs of a relation; empty for a list without brackets and for a union."""
+    """The brackets, or the signs of a relation; of an interval given by an inequality the variable. Empty for a list
+    without brackets and for a union."""
 
 
 @lru_cache(maxsize=8192)
@@ -108,7 +111,7 @@ def parse(text: str) -> Answer:
 def _read(text: str, level: int) -> Answer:
     if parse_number(text) is not None:
         return Answer(Kind.NUMBER, text)
-    if text.casefold() in _BOOLEANS:
+    if text.casefold().rstrip("!") in _BOOLEANS:
         return Answer(Kind.BOOLEAN, text)
     if _WRITTEN.fullmatch(text) or _LABEL.fullmatch(text) or not text:
         return Answer(Kind.TEXT, text)
@@ -189,11 +192,26 @@ def _list(text: str, marks: list[Mark], level: int) -> Answer | None:
         return None
     parts = _flat(items, level)
     joined = any(mark.kind == "word" for mark in marks)
-    if all(part.kind is Kind.INTERVAL and "" in part.marks for part in parts):
-        return _union([interval for part in parts for interval in part.parts], text)  # "x < 1 or x > 3"
+    if all(part.kind is Kind.INTERVAL and part.parts for part in parts):
+        if len({part.marks for part in parts}) > 1 or (parts[0].marks and any(len(part.parts) > 1 for part in parts)):
+            return Answer(Kind.SET, text, parts)  # conditions: "x > 1, y < 3", "x ≠ 1, x ≠ 2"
+        if parts[0].marks and any(mark.text == "and" for mark in marks):
+            return _overlap(text, parts)
+        union = tuple(interval for part in parts for interval in part.parts)
+        return Answer(Kind.INTERVAL, text, union, parts[0].marks)  # "x < 1 or x > 3"
     if joined and not all(_is_math(part) or _LABEL.fullmatch(part.text) for part in parts):
         return None  # "black and tan" is text
     return _sequence(text, parts, ())
+
+
+def _overlap(text: str, parts: tuple[Answer, ...]) -> Answer:
+    """The interval of "x > 1 and x < 3"; of other inequalities that hold at once, the set of them."""
+    below = [part.parts[0] for part in parts if part.parts[0].parts[0].text == "-\\infty"]
+    above = [part.parts[0] for part in parts if part.parts[0].parts[1].text == "\\infty"]
+    if len(parts) != 2 or len(below) != 1 or len(above) != 1:
+        return Answer(Kind.SET, text, parts)
+    ends, brackets = (above[0].parts[0], below[0].parts[1]), (above[0].marks[0], below[0].marks[1])
+    return Answer(Kind.INTERVAL, text, (Answer(Kind.INTERVAL, text, ends, brackets),), parts[0].marks)
 
 
 def _sequence(text: str, parts: tuple[Answer, ...], brackets: tuple[str, ...]) -> Answer | None:
@@ -240,7 +258,7 @@ def _relation(text: str, marks: list[Mark], level: int) -> Answer | None:
     if "~" in signs:
         # The exact value stands before its approximation; a symbol before it only names it.
         about = signs.index("~")
-        if about == 0 and not _SYMBOL.fullmatch(sides[0]):
+        if about == 0 and (not _SYMBOL.fullmatch(sides[0]) or _CONSTANT.fullmatch(sides[0])):
             return _read(sides[0], level + 1)
         sides, signs = (sides[:2], ["="]) if about == 0 else (sides[: about + 1], signs[:about])
     if signs == ["in"]:
@@ -248,8 +266,8 @@ def _relation(text: str, marks: list[Mark], level: int) -> Answer | None:
         return value if value.kind in (Kind.INTERVAL, Kind.SET, Kind.TUPLE) and _SYMBOL.fullmatch(sides[0]) else None
     if signs == ["!="] and _SYMBOL.fullmatch(sides[0]) and _is_math(value := _end(sides[1])):
         low, high = Answer(Kind.EXPRESSION, "-\\infty"), Answer(Kind.EXPRESSION, "\\infty")
-        halves = [Answer(Kind.INTERVAL, text, ends, ("(", ")")) for ends in ((low, value), (value, high))]
-        return _union(halves, text)
+        halves = tuple(Answer(Kind.INTERVAL, text, ends, ("(", ")")) for ends in ((low, value), (value, high)))
+        return Answer(Kind.INTERVAL, text, halves, (sides[0],))
     interval = _inequality(text, sides, signs)
     if interval is not None:
         return interval
@@ -262,7 +280,7 @@ def _relation(text: str, marks: list[Mark], level: int) -> Answer | None:
 
 
 def _inequality(text: str, sides: list[str], signs: list[str]) -> Answer | None:
-    """The interval that ``x > 3`` or ``-1 < x <= 2`` describes; its marks hold an empty text, so it can be told."""
+    """The interval that ``x > 3`` or ``-1 < x <= 2`` describes; its mark is the variable."""
     if not set(signs) <= {"<", "<=", ">", ">="}:
         return None
     if signs[0][0] == ">":
@@ -285,7 +303,7 @@ def _inequality(text: str, sides: list[str], signs: list[str]) -> Answer | None:
     values = (_end(left), _end(right))
     if not all(_is_math(value) for value in values):
         return None
-    return Answer(Kind.INTERVAL, text, (Answer(Kind.INTERVAL, text, values, brackets),), ("",))
+    return Answer(Kind.INTERVAL, text, (Answer(Kind.INTERVAL, text, values, brackets),), (sides[middle],))
 
 
 def _end(text: str) -> Answer:
@@ -384,10 +402,18 @@ def named_value(answer: Answer) -> Answer | None:
     if _SYMBOL.fullmatch(left.text):
         return right
     if left.kind is Kind.TUPLE and right.kind is Kind.TUPLE and all(_SYMBOL.fullmatch(x.text) for x in left.parts):
-        return right
+        return replace(right, parts=by_letter([part.text for part in left.parts], right.parts))
     return left if _SYMBOL.fullmatch(right.text) and left.kind is Kind.NUMBER else None
+
+
+def by_letter(names: Sequence[str], values: tuple[Answer, ...]) -> tuple[Answer, ...]:
+    """The values in the order of their names, where these are letters in a row: of ``y = 1, x = 2`` first the 2."""
+    row = "".join(sorted(names))
+    if len(names) != len(values) or any(len(name) != 1 for name in names) or row not in ascii_letters:
+        return values
+    return tuple(value for _, value in sorted(zip(names, values, strict=True), key=lambda pair: pair[0]))
 
 
 def boolean(text: str) -> bool:
     """The truth value of a BOOLEAN answer's text."""
-    return _BOOLEANS[text.casefold()]
+    return _BOOLEANS[text.casefold().rstrip("!")]

@@ -43,6 +43,7 @@ _SIGNS = {"cdot": "*", "times": "*", "ast": "*", "div": "/", "lvert": "|", "rver
 _SHORT_WORDS = re.compile(
     r"a[mnst]|be|by|[dgns]o|[hmw]e|i[fnst]|my|o[fhknr]|to|u[ps]|[ckm]m|[km]g|ml|ft|lb|oz|hr",
 )
+_FORMULA = re.compile(r"[=+*/^_]|\\(?:frac|sqrt|cdot|times)")
 _STARTS = re.compile(r"[0-9.A-Za-z({\[\\]")
 
 
@@ -72,6 +73,7 @@ def _tokens(text: str) -> list[str]:
     tokens: list[str] = []
     position, end = 0, len(text.rstrip())
     hard = False
+    formula = _FORMULA.search(text) is not None
     while position < end:
         match = _TOKEN.match(text, position)
         if match is None:
@@ -79,7 +81,7 @@ def _tokens(text: str) -> list[str]:
         position = match.end()
         kind, token = match.lastgroup, match.group().strip()
         if kind == "word":
-            tokens.extend(_split_word(token))
+            tokens.extend(_split_word(token, formula))
         elif kind == "command":
             name = token[1:]
             hard = hard or not (name in _FUNCTIONS or name in _SIGNS or _LETTERS.fullmatch(name) or name in _BUILT_IN)
@@ -97,8 +99,12 @@ def _tokens(text: str) -> list[str]:
 _BUILT_IN = frozenset({"frac", "sqrt", "binom", "circ", "degree", "lvert", "rvert", "vert"})
 
 
-def _split_word(word: str) -> list[str]:
-    r"""A run of letters as functions and variables: ``sin``, ``xy`` as x·y; "AB" is one name.
+def _split_word(word: str, formula: bool) -> list[str]:
+    r"""A run of letters as functions and variables: ``sin``, ``xy`` as x·y, ``nRT`` as n·R·T; "AB" is one name.
+
+    Args:
+        word: the letters.
+        formula: whether signs stand around it that only a formula has; "Mm" is a product there.
 
     Raises:
         NotMath: a word.
@@ -120,6 +126,9 @@ def _split_word(word: str) -> list[str]:
         function, letter = (head, tail) if cut == -1 else (tail, head)
         if function in _FUNCTIONS or function == "pi":
             return ["\\" + function, letter] if cut == -1 else [letter, "\\" + function]
+    mixed = len(word) <= 4 and not word.isupper() and not word.islower()
+    if mixed and (formula or len(word) <= 3) and (not word[1:].islower() or (formula and len(word) == 2)):
+        return list(word)
     raise NotMath(f"the word '{word[:20]}'")
 
 
@@ -184,8 +193,8 @@ class _Parser:
                 factor = self.power()
                 factors.append(("pow", factor, ("num", Fraction(-1))) if token == "/" else factor)
             elif self.starts_factor(token):
-                if _is_number(token) and factors[-1][0] == "num":
-                    raise NotMath("two numbers side by side")
+                if _is_number(token) and (factors[-1][0] == "num" or self.tokens[self.at - 1].isalpha()):
+                    raise NotMath("a number after a number or a letter")  # H2O is no product
                 factors.append(self.power())
             else:
                 return factors[0] if len(factors) == 1 else ("mul", tuple(factors))

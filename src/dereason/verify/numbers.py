@@ -34,7 +34,7 @@ _DECIMAL = rf"""(?:
 )"""
 _NUMBER = re.compile(
     rf"""
-    (?:\\approx\s*)?(?P<sign>[-+\u2013]?)\s*\\?[{_CURRENCY}]?\s*
+    (?:\\approx\s*)?(?P<sign>(?:[-+\u2013]|(?:[Mm]inus|[Nn]egative)\s)?)\s*\\?[{_CURRENCY}]?\s*
     (?:
         (?:(?P<whole>[0-9]+)\s*)?
         \\frac\s*(?:\{{\s*(?P<numerator>[-+]?{_INTEGER})\s*\}}|(?P<digit>[0-9]))
@@ -124,7 +124,7 @@ def _from_match(part: dict[str, str | None]) -> Number | None:
         value = int(whole or 0) + Fraction(over, under)
     else:
         value = _decimal(part, "" if part["power"] else "b_") * Fraction(10) ** exponent
-    return Number(-value if part["sign"] in ("-", "\u2013") else value, part["percent"] is not None)
+    return Number(value if part["sign"] in ("", "+") else -value, part["percent"] is not None)
 
 
 def _integer(text: str) -> int:
@@ -151,6 +151,9 @@ def _from_words(text: str) -> Number | None:
     if len(text) > 200 or _WORDS.fullmatch(text) is None:
         return None
     words = text.lower().replace("-", " ").split()
+    if words[-1] == "percent" and len(words) > 1:
+        found = _from_words(" ".join(words[:-1]))
+        return None if found is None or found.percent else Number(found.value, True)
     sign = 1
     if words[0] in ("minus", "negative") and len(words) > 1:
         sign, words = -1, words[1:]

@@ -25,6 +25,8 @@ MAX_FACTORIAL = 3000
 MAX_ROOT = 10**12
 _TRIAL = 1000
 
+_QUOTIENTS = {"tan": ("sin", "cos"), "cot": ("cos", "sin"), "sec": ("", "cos"), "csc": ("", "sin")}
+
 Monomial = tuple[tuple[str, Fraction], ...]
 
 _ONE = Fraction(1)
@@ -305,6 +307,9 @@ class _Work:
                 return _number(_bounded(Fraction(math.factorial(value.numerator))))
             if name in ("ln", "log") and value == 1:
                 return _number(Fraction(0))
+        if name in _QUOTIENTS:
+            above, below = (_atom(f"{part}{argument}") if part else _number(_ONE) for part in _QUOTIENTS[name])
+            return self.times(above, self.whole_power(below, -1))
         if name == "sqrt":
             return self.power(argument, _number(Fraction(1, 2)))
         return _atom(f"{name}{argument}")

@@ -15,7 +15,7 @@ _SCAN = re.compile(
     (?P<open>\\begin\{[a-zA-Z]*\*?\}(?:\{[lcr|]*\})?|\\\{|\\langle(?![a-zA-Z])|[(\[{])
     | (?P<close>\\end\{[a-zA-Z]*\*?\}|\\\}|\\rangle(?![a-zA-Z])|[)\]}])
     | (?P<relation>\\(?:leq?|geq?|leqslant|geqslant|lt|gt|neq?|in|approx|equiv)(?![a-zA-Z])|<=|>=|!=|[=<>])
-    | (?P<cup>\\(?:cup|bigcup)(?![a-zA-Z]))
+    | (?P<cup>\\(?:cup|bigcup)(?![a-zA-Z])|(?<=[)\]}])\s?U(?=\s?[\[(\\]))
     | (?P<plusminus>\\(?:pm|mp)(?![a-zA-Z]))
     | (?P<row>\\\\(?:\s?\[-?[0-9.]{1,6}\s?[a-z]{2}\])?)
     | (?P<column>&)
@@ -29,7 +29,8 @@ _RELATIONS = {
     "\\leq": "<=", "\\le": "<=", "\\leqslant": "<=", "\\geq": ">=", "\\ge": ">=", "\\geqslant": ">=", "\\lt": "<",
     "\\gt": ">", "\\ne": "!=", "\\neq": "!=", "\\in": "in", "\\approx": "~", "\\equiv": "=",
 }  # fmt: skip
-_MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?")
+# Not vmatrix: |A| is a determinant.
+_MATRIX = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])\s?")
 _THOUSANDS_LIST = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})*(?:\.[0-9]+)?")
 

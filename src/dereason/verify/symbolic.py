@@ -23,6 +23,8 @@ PRECISION = 50
 _POWERS = re.compile(r"[A-Za-z0-9.]+(?:\s*\*\*\s*-?[A-Za-z0-9.]+)+")
 # Names that LaTeX writes with a backslash; without it the parser reads "ln" as l times n.
 _NAMES = re.compile(r"(?<![A-Za-z\\])(arc)?(sinh?|cosh?|tanh?|cot|sec|csc|ln|log|exp|pi|theta)(?![A-Za-z])")
+# In a function math-verify takes degrees for radians.
+_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s?\^?\s?\{?\s?\\(?:circ|degree)(?![A-Za-z])\s?\}?")
 
 _swallowed: list[BaseException] = []
 
@@ -78,6 +80,7 @@ def _both_vanish(reference: Any, answer: Any) -> bool:
 def _parse(latex: str) -> list[Any]:
     parse, _, config = _math_verify()
     plain = _POWERS.sub(_tower, latex.replace("$", " ")).replace("**", "^")
+    plain = _DEGREES.sub(r"(\\frac{\1}{180} \\pi)", plain)
     plain = " ".join(_NAMES.sub(r"\\\g<0>", plain).split())
     # math-verify looks for mathematics in text; between dollar signs it takes the whole of it.
     found = parse(f"${plain}$", [config], fallback_mode="no_fallback", parsing_timeout=0)
@@ -96,7 +99,8 @@ def _exact(expression: Any) -> Any:
     if not isinstance(expression, Basic):
         return expression
     exact: dict[Any, Any] = {decimal: Rational(str(decimal)) for decimal in expression.atoms(Float)}
-    exact |= {symbol: I for symbol in expression.atoms(Symbol) if symbol.name == "i"}
+    # Not the index of a sum.
+    exact |= {symbol: I for symbol in expression.free_symbols if isinstance(symbol, Symbol) and symbol.name == "i"}
     return expression.xreplace(exact) if exact else expression
 
 

@@ -4,7 +4,7 @@ Three forms, each made from the one before:
 
 * :func:`strip_markup`: without the dress of LaTeX and Markdown;
 * :func:`as_latex`: Unicode signs of mathematics as LaTeX commands, digits of any script as ASCII, single spaces;
-* :func:`normalise`: no spaces by symbols, words in lower case. Equal normal forms are equal answers.
+* :func:`normalise`: no spaces by symbols, long words without their capital. Equal normal forms are equal answers.
 
 :func:`prose_key` is the more tolerant form in which answers in words are compared.
 """
@@ -16,8 +16,10 @@ import unicodedata
 
 _MARKUP = re.compile(
     r"""
-    (?P<wrap>\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname|emph|boxed|fbox)\s*\{)
-    | (?P<drop>\\(?:left|right|displaystyle|textstyle|quad|qquad|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])
+    (?P<wrap>\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|[mhf]box|operatorname|emph|boxed|underline
+        |boldsymbol|bm|textcolor\{[a-zA-Z]{1,20}\})\s*\{)
+    | (?P<drop>\\color\{[a-zA-Z]{1,20}\}
+        | \\(?:left|right|displaystyle|textstyle|quad|qquad|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])
         | (?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\,)(?=[0-9]{3}(?![0-9]))       # between thousands
         | \\[!,;:>()\[\]] | \\?\$ | (?<![\w)\]}])\*\* | \*\*(?![\w(\[{\\]) | __ | `)
     | (?P<space>\\[ ] | ~)
@@ -28,6 +30,7 @@ _MARKUP = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_GOES_ON = re.compile(r"[,;]\s?\.{2,4}$")
 SIGNS = str.maketrans(
     {
         "\u2212": "-",
@@ -44,7 +47,7 @@ SIGNS = str.maketrans(
 )
 """Other forms of minus, hyphen and apostrophe, and the Arabic separators and percent sign."""
 
-_COMMAND_OR_WORD = re.compile(r"\\[A-Za-z]+|[^\W\d_]{2,}")
+_COMMAND_OR_WORD = re.compile(r"\\[A-Za-z]+|[^\W\d_]{4,}")
 _SPACE_BY_SYMBOL = re.compile(r"(?<=[^\w\s]) | (?=[^\w\s])")
 
 _LATEX = {
@@ -96,9 +99,12 @@ _TOKEN = re.compile(
     r"""
     (?:(?<![^\W_])-(?=[^\W_]))?[^\W_]+(?:['.:/][^\W_]+)*   # a word, a time, "p.m"; with its sign where it has one
     | [^\w\s.,;:!?'"()\u201c\u201d\u2026-]                # any sign that is no punctuation counts
+    | (?<=[A-Z])['-](?![^\W_])                          # and A- is not A, nor A'
     """,
     re.VERBOSE,
 )
+_WITHIN = re.compile(r"(?<![0-9])[.']|[.'](?![0-9])")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -136,7 +142,10 @@ def strip_markup(text: str) -> str:
         elif kind != "drop":
             out.append(token)
     out.append(text[position:])
-    bare = "".join(out).strip(" \t\r\n\f\v\u00a0*_").lstrip(":").rstrip(".,;: \t\r\n*_\u3002").strip()
+    bare = "".join(out).strip(" \t\r\n\f\v\u00a0*_").lstrip(":")
+    if _GOES_ON.search(bare) is None:  # "1, 2, ..." is not 1, 2
+        bare = bare.rstrip(".,;: \t\r\n*_\u3002")
+    bare = bare.strip()
     if len(bare) > 1 and (bare[0] + bare[-1]) in ('""', "''", "\u201c\u201d"):
         bare = bare[1:-1].strip().rstrip(".,;:")
     return bare
@@ -180,15 +189,19 @@ def as_latex(text: str) -> str:
 def normalise(text: str) -> str:
     r"""The text as it is compared first.
 
-    :func:`as_latex`, spaces removed by symbols (``(3, 4)`` is ``(3,4)``), words of two letters or more in lower
-    case (single letters keep theirs: *n* is not *N*), one pair of parentheses around a single letter removed
-    (``(B)`` is ``B``).
+    :func:`as_latex`, spaces removed by symbols (``(3, 4)`` is ``(3,4)``), the capital of a word of four letters or
+    more made small, one pair of parentheses around a single letter removed (``(B)`` is ``B``). Any other letter
+    keeps its case: *Mm* is not *mm*, and 5 MW are not 5 mW.
     """
     bare = _SPACE_BY_SYMBOL.sub("", as_latex(text))
-    bare = _COMMAND_OR_WORD.sub(lambda m: m.group() if m.group()[0] == "\\" else m.group().casefold(), bare)
+    bare = _COMMAND_OR_WORD.sub(lambda m: m.group() if m.group()[0] == "\\" else _small(m.group()), bare)
     if len(bare) == 3 and bare[0] == "(" and bare[2] == ")" and bare[1].isalpha():
         return bare[1]
     return bare
+
+
+def _small(word: str) -> str:
+    return word.casefold() if word[1:].islower() else word
 
 
 def prose_key(text: str) -> str:
@@ -198,7 +211,8 @@ def prose_key(text: str) -> str:
     forgiven: any other letter or sign, so no typing mistakes, no synonyms and no other order of words.
     """
     plain = unicodedata.normalize("NFC", strip_markup(text)).translate(SIGNS)
-    words = [word.replace(".", "").replace("'", "") for word in _TOKEN.findall(plain)]
+    # "p.m." is "pm" and "it's" is "its", but 3.5 is not 35.
+    words = [_WITHIN.sub("", word) if len(word) > 1 else word for word in _TOKEN.findall(plain)]
     if len(words) == 1 and len(words[0]) == 1:
         return words[0]
     kept = []
@@ -207,5 +221,12 @@ def prose_key(text: str) -> str:
         # "A dog" and "the dog", but not "vitamin A", nor the letters of "A, B".
         if word.casefold() in _ARTICLES and len(following) > 1 and (word != "A" or i == 0):
             continue
-        kept.append(word.casefold())
+        kept.append(_LETTERS.sub(_folded, word))
     return " ".join(kept)
+
+
+def _folded(match: re.Match[str]) -> str:
+    word = match.group()
+    # "kT" and "GMm" are products, not words.
+    product = len(word) <= 3 and not (word.islower() or word.isupper() or word.istitle())
+    return word if product else word.casefold()

@@ -1,7 +1,8 @@
 r"""Quantities: a number or an expression with a unit after it.
 
 Units of measure are converted by pint. Only names from the tables below ever reach it, never text of a response.
-Anything else after a number ("ways", "right triangles") is a noun: it is compared by its last word, in singular.
+Anything else after a number ("ways", "right triangles") is a noun: it is compared in the singular, and words before it
+may be left out.
 """
 
 from __future__ import annotations
@@ -44,13 +45,18 @@ _NAMES = {
     "bit": "bit", "byte": "byte", "angstrom": "angstrom", "lightyear": "light_year", "celsius": "degree_Celsius",
     "fahrenheit": "degree_Fahrenheit", "degC": "degree_Celsius", "degF": "degree_Fahrenheit",
     "dollar": "dollar", "USD": "dollar", "buck": "dollar", "cent": "cent", "euro": "euro", "EUR": "euro",
+    "GBP": "sterling", "yen": "yen", "JPY": "yen", "rupee": "rupee", "INR": "rupee",
 }  # fmt: skip
 _TEMPERATURES = {"degree_Celsius", "degree_Fahrenheit"}
-_CURRENCIES = {"$": "dollar", "\u20ac": "euro"}
+_CURRENCIES = {"$": "dollar", "\u20ac": "euro", "\u00a3": "sterling", "\u00a5": "yen", "\u20b9": "rupee"}
+# An angle a second is no frequency: one turn is one hertz, or 2π radians.
+_ANGLES = {"degree", "radian", "revolutions_per_minute"}
 # Two letters right after a digit ("5cm") are a unit only if no one would take them for a product of variables.
 _TIGHT = re.compile(r"[ckm]m|kg|m[lL]|ft|lbs?|oz|in|mi|yd|hrs?|k[NWJV]|kPa|k?Hz|k?eV|m[sg]|MPa|min|mol|mph|h")
 
 _CANDIDATE = re.compile(r"(?<![\\A-Za-z_])[A-Za-z]+|\\(?:mu|Omega)(?![A-Za-z])|\^\s?\{?\s?\\circ|\\circ|\u20ac|\xa2")
+_BEFORE = re.compile(r"\s*(?:[-\u2212]\s*)?(?:\\\$|\$(?=\s?[0-9][^$]*$)|([\u20ac\u00a3\u00a5\u20b9]))\s?\d")
+_BEHIND = re.compile(r"\d\s?([\u20ac\u00a3\u00a5\u20b9])\s*\.?\s*$")
 _DEGREES = re.compile(
     r"(?:\^\s?\{?\s?\\circ\s?\}?|\\circ|\bdegrees?)(?:\s?\{?\s?([CF])(?:elsius|ahrenheit)?\b\s?\}?)?", re.IGNORECASE
 )
@@ -59,7 +65,7 @@ _UNIT_TOKEN = re.compile(
     r"|(?P<times>\\cdot|\\times|[*-]))"
 )
 _FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)|(?:sin|cos|tan)\b")
-_OVER = re.compile(r"\\frac\s?\{\s?([A-Za-z]{1,8})\s?\}\s?\{([A-Za-z][^{}]{0,12})\}$")
+_OVER = re.compile(r"\\frac\s?\{\s?([A-Za-z]{1,8})\s?\}\s?\{\s?([A-Za-z][^{}]{0,12})\}$")
 _OPERATIONS = frozenset("+-*/^=<>(,_")
 _COMPOUND = re.compile(r"[A-Za-z]+\s?(?:/|\\cdot|\\times|\*|per\b)")
 # After a number these are no unit: they change it, or say something else.
@@ -69,12 +75,13 @@ _NO_NOUN = frozenset(
         """a about above all also am among an and approximately are as at base be because below between by
         choose couple double dozen each eighth equal equals every exactly factorial fewer fifth for from fourth
         greater gross half halve has have he hundred hundredth if in infinity into is it least less mod modulo
-        million billion trillion minus more most ninth no nor not of off on only or out over pair per percent pi
+        lakh crore million billion trillion minus more most ninth no nor not of off on only or out over pair per percent pi
         plus pm quarter score remainder seventh she since sixth so sqrt squared cubed root tenth than that the
-        then there therefore they third thousand thousandth time to triple twice double under undefined unless
+        then there therefore they ten third thousand thousandth time to triple twice double under undefined unless
         until up was we were when where which while with without x y z o clock""",
     )
 )
+_ORDINAL = re.compile(r"(?:eleven|twelf|[a-z]{3,5}teen|[a-z]{3,5}tie|[a-z]{1,4}illion)ths?")
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Quantity:
     magnitude: str
     """A number or an expression, as it was written."""
     unit: tuple[tuple[str, int], ...]
-    """Names with their powers, sorted; a name of pint's, or ``#`` and the last word of a noun."""
+    """Names with their powers, sorted; a name of pint's, or ``#`` and a noun."""
 
 
 def parse_quantity(text: str) -> Quantity | None:
@@ -138,7 +145,8 @@ def _worded(text: str) -> Quantity | None:
     for cut in range(min(len(words) - 1, 6), 0, -1):
         number = " ".join(words[:cut])
         if parse_number(number) is not None:
-            unit = parse_unit(" ".join(words[cut:]))
+            named = " ".join(words[cut:])
+            unit = parse_unit(named.lower() if text.isupper() else named)
             return None if unit is None else Quantity(number, unit)
     return None
 
@@ -225,10 +233,23 @@ def _noun(text: str) -> tuple[tuple[str, int], ...] | None:
     if not 1 <= len(words) <= 3 or not all(re.fullmatch(r"[A-Za-z][a-z]{2,}(?:-[a-z]+)?", word) for word in words):
         return None
     words = [word.lower() for word in words]
-    if any(word in _NO_NOUN or word.removesuffix("s") in _NO_NOUN for word in words) or parse_number(text) is not None:
+    if words != ["times"] and any(
+        word in _NO_NOUN or word.removesuffix("s") in _NO_NOUN or _ORDINAL.fullmatch(word) for word in words
+    ):
+        return None
+    if parse_number(text) is not None:
         return None
     last = words[-1]
-    return ((f"#{last.removesuffix('s') if len(last) > 3 else last}", 1),)
+    words[-1] = last.removesuffix("s") if len(last) > 3 else last
+    return ((f"#{' '.join(words)}", 1),)
+
+
+def same_noun(a: tuple[tuple[str, int], ...], b: tuple[tuple[str, int], ...]) -> bool:
+    """Whether two things that are counted may be the same: "right triangles" and "triangles", not "left triangles"."""
+    if not is_noun(a) or not is_noun(b):
+        return False
+    left, right = (f" {unit[-1][0].removeprefix('#')}" for unit in (a, b))
+    return (left.endswith(right) or right.endswith(left)) and a[:-1] == b[:-1] and a[-1][1] == b[-1][1]
 
 
 def is_noun(unit: tuple[tuple[str, int], ...]) -> bool:
@@ -238,7 +259,7 @@ def is_noun(unit: tuple[tuple[str, int], ...]) -> bool:
 
 def conversion(source: tuple[tuple[str, int], ...], target: tuple[tuple[str, int], ...]) -> tuple[float, float] | None:
     """How to convert: (factor, offset) with target = source · factor + offset, or None where it cannot be."""
-    if source == target:
+    if source == target or {source, target} == {(("pound", 1),), (("sterling", 1),)}:
         return (1.0, 0.0)
     if is_noun(source) or is_noun(target):
         return None
@@ -248,6 +269,8 @@ def conversion(source: tuple[tuple[str, int], ...], target: tuple[tuple[str, int
 @lru_cache(maxsize=1024)
 def _conversion(source: tuple[tuple[str, int], ...], target: tuple[tuple[str, int], ...]) -> tuple[float, float] | None:
     names = {name for name, power in (*source, *target)}
+    if names & _ANGLES and any(name.endswith("hertz") for name in names):
+        return None
     if len(source) == len(target) == 1 and source[0][1] == target[0][1] == 1 and names & _TEMPERATURES:
         # An answer's "25 degrees" is short for the scale that the reference names.
         if source[0][0] == "degree":
@@ -278,13 +301,12 @@ def _registry() -> pint.UnitRegistry[Any]:
     registry: pint.UnitRegistry[Any] = pint.UnitRegistry(cache_folder=None)
     registry.define("dollar = [money_in_dollars]")
     registry.define("cent = 0.01 dollar")
-    registry.define("euro = [money_in_euros]")
+    for money in ("euro", "sterling", "yen", "rupee"):
+        registry.define(f"{money} = [money_in_{money}]")
     return registry
 
 
 def currency(text: str) -> tuple[tuple[str, int], ...] | None:
-    r"""The unit that a currency sign before a number gives it (``\$5``, ``$5``, ``€5``), from the raw text."""
-    match = re.match(r"\s*(?:[-\u2212]\s*)?(?:\\\$|\$(?=\s?[0-9][^$]*$)|(\u20ac))\s?\d", text)
-    if match is None:
-        return None
-    return ((_CURRENCIES[match.group(1) or "$"], 1),)
+    r"""The unit that a currency sign beside a number gives it (``\$5``, ``$5``, ``€5``, ``5 €``), from the raw text."""
+    match = _BEFORE.match(text) or _BEHIND.search(text[-20:])
+    return ((_CURRENCIES[match.group(1) or "$"], 1),) if match else None

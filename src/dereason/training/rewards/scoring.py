@@ -34,7 +34,7 @@ def split_at_box(tokenizer: Any, completion_ids: Sequence[int]) -> tuple[list[in
     that token before the answer is encoded anew.
     """
     ids = list(completion_ids)
-    text = tokenizer.decode(ids, skip_special_tokens=True)
+    text = _text(tokenizer, ids)
     found = find_box(text)
     if found is None:
         return None
@@ -42,15 +42,20 @@ def split_at_box(tokenizer: Any, completion_ids: Sequence[int]) -> tuple[list[in
     low, high = 0, len(ids)  # the fewest tokens whose text reaches the answer
     while low < high:
         middle = (low + high) // 2
-        if len(tokenizer.decode(ids[:middle], skip_special_tokens=True)) < start:
+        if len(_text(tokenizer, ids[:middle])) < start:
             low = middle + 1
         else:
             high = middle
     head = ids[:low]
-    if tokenizer.decode(head, skip_special_tokens=True) != text[:start]:
+    if _text(tokenizer, head) != text[:start]:
         head = ids[: low - 1]
-        head += encode(tokenizer, text[len(tokenizer.decode(head, skip_special_tokens=True)) : start])
+        head += encode(tokenizer, text[len(_text(tokenizer, head)) : start])
     return head, text[start:end]
+
+
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    # Cleaning up spaces would look at later tokens: the text of a prefix has to be a prefix of the text.
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

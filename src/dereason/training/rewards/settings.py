@@ -74,9 +74,11 @@ class Format(Weighted):
     """Whether the chat template itself writes `<think>`, so that responses begin after it; for `think` only."""
 
     @model_validator(mode="after")
-    def _pattern_compiles(self) -> Self:
+    def _fields_fit_the_shape(self) -> Self:
         if (self.pattern is not None) != (self.shape == "regex"):
             raise ValueError("shape: regex needs a pattern, and no other shape takes one")
+        if self.opened_by_prompt and self.shape != "think":
+            raise ValueError("opened_by_prompt says something of shape: think alone")
         if self.pattern is not None:
             import regex
 
@@ -109,10 +111,6 @@ class Judge(Weighted):
     """Which answers it is asked about: all, wrong ones whose reference is free text, or all that rules call wrong."""
     prompt: GenerativeVerifierSettings = GenerativeVerifierSettings()
     """How it is asked."""
-
-
-PlainReward = Correctness | LengthShaped | Format | Overlong | Judge
-"""Rewards that are plain TRL reward functions."""
 
 
 class CER(Weighted):

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dereason.training.rewards.rules import correctness
+from dereason.errors import DereasonError
+from dereason.training.rewards.rules import Log, correctness
 from dereason.training.rewards.scoring import BOX, answer_logps, encode, encode_answer, split_at_box
 from dereason.verify.kinds import Kind, kind_of
 
@@ -70,7 +71,7 @@ def update_threshold(threshold: float | None, stds: Sequence[float], decay: floa
 
 
 class Bound:
-    """A reward function bound to a trainer; :meth:`bind` comes before the first call.
+    """A reward function bound to a trainer; called before :meth:`bind` it raises a DereasonError.
 
     Called as TRL calls reward functions, with ``completion_ids`` as sampled, ``prompt_ids`` (token ids of each
     row's prompt, the chat template's special tokens among them) and the data set column ``answer``. The rows of a
@@ -78,10 +79,21 @@ class Bound:
     """
 
     __name__ = "verifier_free"
+    _trainer: Any = None
 
     def bind(self, trainer: Any) -> None:
         """Give the function its model, tokenizer, temperature and processes."""
-        self.trainer = trainer
+        self._trainer = trainer
+
+    @property
+    def trainer(self) -> Any:
+        """The trainer of :meth:`bind`."""
+        if self._trainer is None:
+            raise DereasonError(
+                f"the reward {self.__name__} asks the model in training, and is bound to no trainer",
+                "use it in an RL phase; it is no reward function for plain TRL",
+            )
+        return self._trainer
 
     def score(self, prefixes: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
         """:func:`~dereason.training.rewards.scoring.answer_logps` under the trainer's current policy."""
@@ -107,13 +119,9 @@ class Bound:
 
         return list(gather_object(local))
 
-    def first_row(self, local_rows: int) -> int:
-        """Where this process's rows begin in the generation."""
-        return int(self.trainer.accelerator.process_index) * local_rows
-
     def groups(self, local_rows: int) -> dict[int, list[int]]:
         """Group -> this process's rows in it."""
-        first, size = self.first_row(local_rows), int(self.trainer.num_generations)
+        first, size = int(self.trainer.accelerator.process_index) * local_rows, int(self.trainer.num_generations)
         members: dict[int, list[int]] = {}
         for row in range(local_rows):
             members.setdefault((first + row) // size, []).append(row)
@@ -128,15 +136,9 @@ class CERReward(Bound):
     def __init__(self, *, keep_unboxed: bool = False) -> None:
         self.keep_unboxed = keep_unboxed
 
-    def __call__(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]],
-        **columns: Any,
-    ) -> list[float | None]:
+    def __call__(self, *, completion_ids: Any, prompt_ids: Any, answer: Sequence[str], **_: Any) -> list[float | None]:
         """CER of each row."""
-        return self.score_groups(completion_ids, columns["prompt_ids"], columns["answer"], set())
+        return self.score_groups(completion_ids, prompt_ids, answer, set())
 
     def score_groups(
         self,
@@ -193,7 +195,7 @@ class CERReward(Bound):
 class RuleThenCERReward(CERReward):
     """The verifier's verdict where the reference's kind has a rule, CER where it has none (our combination).
 
-    The *reference* decides, not the response: a response without a box earns 0 under either.
+    The *reference* decides, not the response: a response cannot choose its judge by leaving out the box.
     """
 
     __name__ = "rule_then_cer"
@@ -203,18 +205,13 @@ class RuleThenCERReward(CERReward):
         self.no_rule = frozenset(no_rule)
 
     def __call__(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]],
-        **columns: Any,
+        self, *, completion_ids: Any, prompt_ids: Any, answer: Sequence[str], **columns: Any
     ) -> list[float | None]:
         """The reward of each row; None where a rule should have decided and the verifier failed."""
-        answer = columns["answer"]
         options = columns.get("options") or [None] * len(answer)
         free = [kind_of(a, o or None) in self.no_rule for a, o in zip(answer, options, strict=True)]
         ruled = {group for group, members in self.groups(len(answer)).items() if not free[members[0]]}
-        soft = self.score_groups(completion_ids, columns["prompt_ids"], answer, ruled)
+        soft = self.score_groups(completion_ids, prompt_ids, answer, ruled)
         hard = [correctness(j.verdict) for j in columns["judgements"]]
         return [s if f else h for f, s, h in zip(free, soft, hard, strict=True)]
 
@@ -230,14 +227,9 @@ class RLPRReward(Bound):
         self.threshold = threshold
 
     def __call__(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]],
-        **columns: Any,
+        self, *, completion_ids: Any, prompt_ids: Any, answer: Sequence[str], log_metric: Log, **_: Any
     ) -> list[float | None]:
         """RLPR's reward of each row, None for the rows of a prompt that is dropped."""
-        prompt_ids, answer, log_metric = columns["prompt_ids"], columns["answer"], columns["log_metric"]
         tokenizer = self.trainer.processing_class
         cut = [split_at_box(tokenizer, ids) for ids in completion_ids]
         rewards = [0.0] * len(cut)
