@@ -210,6 +210,45 @@ def test_a_batch_of_errors_moves_nothing(tiny_model: Path, tmp_path: Path) -> No
     assert all(float(g.abs().max()) == 0 for g in found.values())
 
 
+@pytest.mark.parametrize("micro", [1, 4])
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
+def test_rows_without_gradient_are_not_run_and_the_gradient_is_trls(
+    loss: str, micro: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second group's rewards are all equal: half of the rows, and one row of the first group at its mean."""
+
+    def flat(answer: str, index: int) -> float:
+        return 0.3 if answer == "9" else [1.0, 0.5, 0.0, 0.5][index]
+
+    widths: list[tuple[int, ...]] = []
+    original = GRPOTrainer._get_per_token_logps_and_entropies
+
+    def watched(self: Any, model: Any, input_ids: Any, attention_mask: Any, *args: Any, **kw: Any) -> Any:
+        widths.append((*input_ids.shape, int(attention_mask.sum())))
+        return original(self, model, input_ids, attention_mask, *args, **kw)
+
+    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", watched)
+    phase = settings(loss, micro=micro)
+    ours, our_loss = gradients("ours", tiny_model, tmp_path / "a", flat, phase=phase)
+    run, widths = widths, []
+    theirs, their_loss = gradients("trl", tiny_model, tmp_path / "b", flat, phase=phase)
+    assert_same(ours, theirs)
+    assert our_loss == pytest.approx(their_loss, abs=1e-6)
+    assert sum(rows for rows, _, _ in run) == 2
+    assert sum(rows for rows, _, _ in widths) == 8
+    assert all(width * rows == tokens for rows, width, tokens in run) or micro == 4, "no padding in a row alone"
+
+
+def test_a_step_without_any_gradient_is_taken_as_trl_takes_it(tiny_model: Path, tmp_path: Path) -> None:
+    """All groups flat: zero gradients, not missing ones, so that Adam's moments decay and weight decay acts."""
+    found = {
+        kind: gradients(kind, tiny_model, tmp_path / kind, lambda answer, index: 1.0, phase=settings())[0]
+        for kind in ("ours", "trl")
+    }
+    assert found["ours"].keys() == found["trl"].keys()
+    assert all(float(g.abs().max()) == 0 for g in found["ours"].values())
+
+
 @pytest.mark.parametrize("micro", [1, 2, 8])
 @pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
 def test_the_micro_batch_does_not_change_the_gradient(micro: int, loss: str, tiny_model: Path, tmp_path: Path) -> None:

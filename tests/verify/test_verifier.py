@@ -66,7 +66,8 @@ def test_a_bomb_costs_at_most_its_limit(verifier: Verifier, answer: str, referen
     assert time.monotonic() - started < LIMIT + SLACK
     assert judged.verdict is Verdict.ERROR if cause else judged.verdict in (Verdict.ERROR, Verdict.WRONG)
     if judged.verdict is Verdict.ERROR:
-        assert (cause or "symbolic comparison") in judged.reason
+        causes = [cause] if cause else ["symbolic comparison", "more than the 4,000 that are compared"]
+        assert any(words in judged.reason for words in causes)
     assert judged.extracted is not None
     again = time.monotonic()
     assert verifier.judge(f"So \\boxed{{{answer}}}", True, reference) == judged

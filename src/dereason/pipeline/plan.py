@@ -139,11 +139,7 @@ def _decided(arm: Arm, pool: int) -> dict[str, Count]:
         "judge_mode": [1] * pool,
     }
     profiles = pl.DataFrame({"problem_id": ids, **scores, "n": [1] * pool}).with_columns(
-        *[
-            pl.lit(None, dtype=t).alias(n)
-            for n, t in PROFILE.items()
-            if n not in ("problem_id", "n", *scores)
-        ]
+        *[pl.lit(None, dtype=t).alias(n) for n, t in PROFILE.items() if n not in ("problem_id", "n", *scores)]
     )
     counts = dict(route(problems, profiles, arm.route).group_by("set").len().iter_rows())
     return {name: Count(counts.get(name, 0)) for name in sorted(sets(arm.route))}

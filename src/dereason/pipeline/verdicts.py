@@ -188,6 +188,6 @@ def _ours(out: Path) -> bool:
     with out.open("rb") as handle:
         try:
             row = json.loads(handle.readline())
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
     return isinstance(row, dict) and set(FIELDS) <= set(row)

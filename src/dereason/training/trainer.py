@@ -1,4 +1,4 @@
-"""TRL's ``GRPOTrainer`` with three things changed: where tokens come from, advantages, and the loss.
+"""TRL's ``GRPOTrainer`` with four things changed: where tokens come from, advantages, the loss, and which rows run.
 
 *Tokens* come from our in-process engine (:mod:`dereason.lm.local.engine`); TRL's fallback without vLLM calls
 ``transformers.generate`` with every prompt repeated G times. *Advantages* and the *loss* are our pure functions
@@ -6,7 +6,11 @@
 whose verdict is ``error`` leaves mean, standard deviation, loss **and** normaliser, where TRL keeps it in the
 normaliser; and the normaliser is the optimiser batch's own count, where TRL takes the generation's average.
 
-What is left out here: leaving rows without gradient out of the update, dynamic sampling, vLLM, LoRA.
+*Rows* without gradient (advantage zero, no KL term) are never forwarded, and the others run in micro-batches of similar
+length without padding columns (:mod:`dereason.training.packing`). Entropy and clip share are therefore those of rows
+that were trained on.
+
+What is left out here: dynamic sampling, vLLM, LoRA.
 """
 
 from __future__ import annotations
@@ -23,12 +27,14 @@ from dereason.training.losses import (
     kl_estimate,
     token_weights,
 )
+from dereason.training.packing import plan_micro_batches, take_rows
 from dereason.training.rewards.verifier_free import splice_reference
 
 
 def make_trainer_class() -> Any:
     """The class (made here: importing TRL takes seconds)."""
     import torch
+    from accelerate.utils import gather_object
     from trl import GRPOTrainer
     from trl.trainer.utils import RepeatSampler
 
@@ -144,27 +150,61 @@ def make_trainer_class() -> Any:
         def _prepare_inputs(self, generation_batch: Any) -> Any:
             before = self._buffered_inputs
             inputs = super()._prepare_inputs(generation_batch)
-            if self._buffered_inputs is not before:
-                self._count(self._buffered_inputs)
-            return inputs
+            batches = self._buffered_inputs
+            if batches is before:
+                return inputs
+            window = self.args.gradient_accumulation_steps
+            for start in range(0, len(batches), window):
+                batches[start : start + window] = self._arrange(batches[start : start + window])
+            return batches[self._step % len(batches)]
 
-        def _count(self, batches: list[dict[str, Any]]) -> None:
-            """Give every micro-batch the counts of its optimiser batch, over micro-batches and processes."""
-            step = self.args.gradient_accumulation_steps
-            for start in range(0, len(batches), step):
-                window = batches[start : start + step]
-                masks = [b["loss_mask"] for b in window]
-                local = torch.stack(
-                    [
-                        torch.stack([m.sum() for m in masks]).sum(),
-                        torch.stack([m.any(1).sum() for m in masks]).sum(),
-                    ]
-                ).float()
-                tokens, sequences = self.accelerator.reduce(local, reduction="sum").tolist()
-                for batch in window:
-                    batch["counts"] = BatchCounts(tokens, sequences)
+        def _arrange(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            """The micro-batches of one optimiser step anew: see :mod:`dereason.training.packing`.
+
+            As many as before; the first are empty where fewer do. Each has the counts of the whole step, over all
+            processes.
+            """
+            rows = {
+                name: torch.cat([b[name] for b in batches])
+                for name, value in batches[0].items()
+                if isinstance(value, torch.Tensor) and value.ndim
+            }
+            mask = rows["loss_mask"]
+            local = torch.stack([mask.sum(), mask.any(1).sum()]).float()
+            counts = BatchCounts(*self.accelerator.reduce(local, reduction="sum").tolist())
+            active = mask.any(1)
+            if not self.beta and not self.aux_loss_enabled:
+                pulls = rows["advantages"] != 0
+                if "rewards" in rows:  # VeriFree's second term
+                    pulls = pulls | (rows["rewards"] != 0)
+                active = active & pulls
+            plan = plan_micro_batches(
+                rows["prompt_mask"].sum(1).tolist(),
+                rows["completion_mask"].sum(1).tolist(),
+                active.tolist(),
+                rows=self.args.per_device_train_batch_size,
+            )
+            slots = [take_rows(rows, members) for members in plan]
+            if self.accelerator.num_processes > 1:
+                # Every process takes part in every backward pass, the last above all: it carries the gradients.
+                needed = max(1, *gather_object([len(slots)]))
+                idle = take_rows(rows, [0])
+                idle["loss_mask"] = torch.zeros_like(idle["loss_mask"])
+                slots = [idle] * (needed - len(slots)) + slots
+            empty: list[dict[str, Any]] = [{} for _ in range(len(batches) - len(slots))]
+            return empty + [{**slot, "counts": counts} for slot in slots]
+
+        def _no_rows(self, model: Any) -> Any:
+            """The loss of an empty micro-batch; a step without any gradient is still taken, as TRL takes it."""
+            if self.accelerator.sync_gradients:
+                for parameter in model.parameters():
+                    if parameter.requires_grad and parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
 
         def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+            if not inputs:
+                return self._no_rows(model)
             ids, mask = inputs["completion_ids"], inputs["loss_mask"]
             logp, entropy, router_loss = self._get_per_token_logps_and_entropies(
                 model,

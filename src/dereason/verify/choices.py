@@ -9,6 +9,7 @@ from dereason.verify.numbers import parse_number, same_number
 from dereason.verify.text import normalise, strip_markup
 
 _LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?")
+_BESIDE = re.compile(r"(?P<label>[A-Z])\s(?P<text>.+)|(?P<own>.+)[(\[](?P<behind>[A-Za-z])[)\]]", re.DOTALL)
 _LABELLED = re.compile(r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Z])[).:])\s*(\S.*)", re.DOTALL)
 
 
@@ -26,8 +27,8 @@ def option_index(text: str, options: Sequence[str]) -> int | None:
     """Which option the text names (0-based), or None where it names none or more than one.
 
     Understood: a letter alone (``B``, ``(b)``), a letter with its option's text or the beginning of it
-    (``B. LIFO memory``), or an option's text alone. Where an option's text is itself a single letter, the
-    letter is read as a label.
+    (``B. LIFO memory``), an option's text alone, or with its letter beside it (``LIFO memory (B)``). Where an
+    option's text is itself a single letter, the letter is read as a label.
     """
     bare = strip_markup(text)
     letter = _LETTER.fullmatch(bare)
@@ -49,4 +50,9 @@ def option_index(text: str, options: Sequence[str]) -> int | None:
     if not by_text:
         folded = normalise(bare).casefold()
         by_text = [i for i, option in enumerate(options) if normalise(option).casefold() == folded]
+    beside = None if by_text else _BESIDE.fullmatch(bare)
+    if beside is not None:
+        index = ord((beside["label"] or beside["behind"]).upper()) - ord("A")
+        own = normalise(beside["text"] or beside["own"]).casefold()
+        return index if index < len(options) and own == normalise(options[index]).casefold() else None
     return by_text[0] if len(by_text) == 1 else None

@@ -4,12 +4,12 @@ The reference's kind (:mod:`dereason.verify.kinds`) decides how they are compare
 
 choice      the same option, by letter or by text
 number      the same rational number, and the answer must be a number too: ``2+2`` and ``2^{2}`` are not 4
-quantity    the same magnitude in the same unit, converted where units differ; a bare number is in the reference's
-            unit
+quantity    the same magnitude in the same unit, converted where units differ; a bare number, but no percentage, is in
+            the reference's unit
 boolean     the same truth value; yes is true
 set         the same values in any order (a list without brackets too, unless it repeats a value or holds words)
-interval    the same ends and brackets; unions in any order; ``x > 3`` is ``(3,\infty)``
-tuple       the same values in the same order
+interval    the same ends and brackets; unions in any order; ``x > 3`` is ``(3,\infty)`` and is not ``y > 3``
+tuple       the same values in the same order; ``y = 2, x = 1`` is ``(1,2)``
 matrix      the same shape and entries; a row or column of n equals an n-tuple
 equation    the same sides up to moving terms and a nonzero factor; ``x = 5`` equals 5
 expression  the same value; numbers in another base: the same base and digits

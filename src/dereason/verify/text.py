@@ -4,7 +4,7 @@ Three forms, each made from the one before:
 
 * :func:`strip_markup`: without the dress of LaTeX and Markdown;
 * :func:`as_latex`: Unicode signs of mathematics as LaTeX commands, digits of any script as ASCII, single spaces;
-* :func:`normalise`: no spaces by symbols, long words without their capital. Equal normal forms are equal answers.
+* :func:`normalise`: no spaces by symbols, long words in lower case. Equal normal forms are equal answers.
 
 :func:`prose_key` is the more tolerant form in which answers in words are compared.
 """
@@ -189,9 +189,9 @@ def as_latex(text: str) -> str:
 def normalise(text: str) -> str:
     r"""The text as it is compared first.
 
-    :func:`as_latex`, spaces removed by symbols (``(3, 4)`` is ``(3,4)``), the capital of a word of four letters or
-    more made small, one pair of parentheses around a single letter removed (``(B)`` is ``B``). Any other letter
-    keeps its case: *Mm* is not *mm*, and 5 MW are not 5 mW.
+    :func:`as_latex`, spaces removed by symbols (``(3, 4)`` is ``(3,4)``), words of five letters or more in lower case,
+    and words of four with one capital; one pair of parentheses around a single letter removed (``(B)`` is ``B``). Any
+    other letter keeps its case: *Mm* is not *mm*, and 5 MW are not 5 mW.
     """
     bare = _SPACE_BY_SYMBOL.sub("", as_latex(text))
     bare = _COMMAND_OR_WORD.sub(lambda m: m.group() if m.group()[0] == "\\" else _small(m.group()), bare)
@@ -201,14 +201,15 @@ def normalise(text: str) -> str:
 
 
 def _small(word: str) -> str:
-    return word.casefold() if word[1:].islower() else word
+    return word.casefold() if word[1:].islower() or len(word) > 4 else word
 
 
 def prose_key(text: str) -> str:
     """The form in which answers in words are compared.
 
-    Forgiven: case (not of a text that is one letter), articles, punctuation, and a hyphen for a space. Not
-    forgiven: any other letter or sign, so no typing mistakes, no synonyms and no other order of words.
+    Forgiven: case (not of a text that is one letter, nor of "kT"), articles, punctuation (not within a number, nor in
+    "A-" and "A'"), and a hyphen for a space. Not forgiven: any other letter or sign, so no typing mistakes, no synonyms
+    and no other order of words.
     """
     plain = unicodedata.normalize("NFC", strip_markup(text)).translate(SIGNS)
     # "p.m." is "pm" and "it's" is "its", but 3.5 is not 35.

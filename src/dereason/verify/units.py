@@ -45,7 +45,7 @@ _NAMES = {
     "bit": "bit", "byte": "byte", "angstrom": "angstrom", "lightyear": "light_year", "celsius": "degree_Celsius",
     "fahrenheit": "degree_Fahrenheit", "degC": "degree_Celsius", "degF": "degree_Fahrenheit",
     "dollar": "dollar", "USD": "dollar", "buck": "dollar", "cent": "cent", "euro": "euro", "EUR": "euro",
-    "GBP": "sterling", "yen": "yen", "JPY": "yen", "rupee": "rupee", "INR": "rupee",
+    "GBP": "sterling", "sterling": "sterling", "yen": "yen", "JPY": "yen", "rupee": "rupee", "INR": "rupee",
 }  # fmt: skip
 _TEMPERATURES = {"degree_Celsius", "degree_Fahrenheit"}
 _CURRENCIES = {"$": "dollar", "\u20ac": "euro", "\u00a3": "sterling", "\u00a5": "yen", "\u20b9": "rupee"}
@@ -75,8 +75,8 @@ _NO_NOUN = frozenset(
         """a about above all also am among an and approximately are as at base be because below between by
         choose couple double dozen each eighth equal equals every exactly factorial fewer fifth for from fourth
         greater gross half halve has have he hundred hundredth if in infinity into is it least less mod modulo
-        lakh crore million billion trillion minus more most ninth no nor not of off on only or out over pair per percent pi
-        plus pm quarter score remainder seventh she since sixth so sqrt squared cubed root tenth than that the
+        lakh crore million billion trillion minus more most ninth no nor not of off on only or out over pair per percent
+        pi plus pm quarter score remainder seventh she since sixth so sqrt squared cubed root tenth than that the
         then there therefore they ten third thousand thousandth time to triple twice double under undefined unless
         until up was we were when where which while with without x y z o clock""",
     )

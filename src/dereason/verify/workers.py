@@ -177,8 +177,9 @@ class _Worker:
 
     def kill(self) -> int:
         """End it and everything that it started, and return its exit status."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.returncode is None:  # once it was waited for, its number may be another's
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         status = self.process.wait()
         self.forget()
         return status
