@@ -368,8 +368,10 @@ def test_a_group_is_mixed_by_verdict_or_by_the_rewards_spread(
     shaped = run(tiny_model, tmp_path / "shaped", [Correctness(), Format(shape="boxed")], steps=1)[0]
     assert shaped["reward_std"] > 0
     assert shaped["mixed_groups"] == 0
+    planted = [0.1, 0.9, 0.1, 0.1, 0.5, 0.5004, 0.5, 0.5]  # the second group's rewards hardly differ
+    monkeypatch.setattr("dereason.training.rewards.verifier_free.CERReward.score_groups", lambda *_: planted)
     free = run(tiny_model, tmp_path / "free", [CER()], steps=1)[0]
-    assert free["mixed_groups"] == 1
+    assert free["mixed_groups"] == 0.5
 
 
 def test_an_error_row_is_kept_as_a_sample(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,16 +383,44 @@ def test_an_error_row_is_kept_as_a_sample(tiny_model: Path, tmp_path: Path, monk
     assert rollout_table(tmp_path)["verdict"].to_list().count("error") == 1
 
 
-def test_every_micro_batch_has_the_counts_of_its_own_update() -> None:
-    """Two updates a generation, two micro-batches each, two processes with the same rows."""
-    masks = [[[1, 1, 0], [1, 0, 0]], [[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [1, 0, 0]]]
-    batches: list[dict[str, Any]] = [{"loss_mask": torch.tensor(m)} for m in masks]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_micro_batch_has_the_counts_of_its_own_update(processes: int) -> None:
+    """Two updates a generation, two micro-batches each, processes with the same rows; the last update is empty.
+
+    The fourth row is scored and has no advantage: it is counted and not run.
+    """
+    masks = [[[1, 1, 0], [1, 0, 0]], [[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]]
+    batches: list[dict[str, Any]] = [
+        {
+            "loss_mask": torch.tensor(mask),
+            "completion_ids": torch.tensor([[7, 7, 7]] * 2),
+            "completion_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+            "prompt_ids": torch.tensor([[0, 5]] * 2),
+            "prompt_mask": torch.tensor([[0, 1]] * 2),
+            "advantages": torch.tensor([0.5, 0.0 if i == 1 else -0.5]),
+            "num_items_in_batch": torch.tensor(9),
+        }
+        for i, mask in enumerate(masks)
+    ]
     trainer = SimpleNamespace(
-        args=SimpleNamespace(gradient_accumulation_steps=2),
-        accelerator=SimpleNamespace(reduce=lambda totals, reduction: 2 * totals),
+        args=SimpleNamespace(per_device_train_batch_size=2),
+        beta=0.0,
+        aux_loss_enabled=False,
+        accelerator=SimpleNamespace(num_processes=processes, reduce=lambda totals, reduction: processes * totals),
     )
-    make_trainer_class()._count(trainer, batches)
-    assert [b["counts"] for b in batches] == [BatchCounts(12, 6)] * 2 + [BatchCounts(2, 2)] * 2
+    first, second = (make_trainer_class()._arrange(trainer, batches[i : i + 2]) for i in (0, 2))
+    assert len(first) == len(second) == 2
+    assert first[0] == {}
+    assert first[1]["counts"] == BatchCounts(6 * processes, 3 * processes)
+    assert first[1]["trained"] == (4 + 3) * processes
+    assert first[1]["loss_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
+    assert first[1]["prompt_ids"].tolist() == [[5], [5]]
+    if processes == 1:
+        assert second == [{}, {}]
+    else:  # every process takes part in the last backward pass
+        assert second[0] == {}
+        assert second[1]["loss_mask"].tolist() == [[0, 0, 0]]
+        assert second[1]["counts"] == BatchCounts(0, 0)
 
 
 def test_a_micro_batch_without_a_scored_row_is_in_no_logged_mean() -> None:
@@ -430,7 +460,7 @@ def test_kl_and_clip_are_about_sampled_tokens_alone() -> None:
         beta=0.5,
         loss_type="dapo",
         args=SimpleNamespace(max_completion_length=3),
-        accelerator=SimpleNamespace(num_processes=1),
+        accelerator=SimpleNamespace(sync_gradients=False, num_processes=1),
     )
     k3 = math.exp(-0.5) + 0.5 - 1
     want = (0.8 + 1 + 0.5 * k3 + 0.25 * 9) / 3  # a ratio of exp(-1) is clipped at 0.8

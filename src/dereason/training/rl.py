@@ -51,6 +51,7 @@ METRICS = {
     "kl": "kl",
     "clip_ratio/region_mean": "clip_share",
     "completion_length": "completion_length",
+    "trained_tokens": "trained_tokens",
     "dropped_groups": "dropped_groups",
     "std_threshold": "std_threshold",
     "judge/asked": "judge/asked",
@@ -247,7 +248,7 @@ def run_rl(
     return PhaseResult(
         model=out,
         steps=trainer.state.global_step,
-        tokens_trained=generated + int(table["prompt_tokens"].sum()),
+        tokens_trained=round(sum(row["trained_tokens"] for row in logged_metrics(work))),
         tokens_generated=generated,
         template_hash=found_hash,
     )
@@ -268,9 +269,11 @@ def check_set_size(size: int, settings: RL) -> None:
 
 def last_threshold(work: Path, step: int) -> float | None:
     """RLPR's moving threshold as it stood after an optimiser step, from the phase's log; None before the first."""
-    path = work / "metrics.jsonl"
-    if not step or not path.is_file():
-        return None
-    logged = [json.loads(line) for line in path.read_text().splitlines()]
-    values = [row["std_threshold"] for row in logged if row["step"] <= step and "std_threshold" in row]
+    values = [row["std_threshold"] for row in logged_metrics(work) if row["step"] <= step and "std_threshold" in row]
     return values[-1] if values else None
+
+
+def logged_metrics(work: Path) -> list[dict[str, float]]:
+    """The lines of a phase's ``metrics.jsonl``."""
+    path = work / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

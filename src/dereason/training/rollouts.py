@@ -13,8 +13,9 @@ from dereason.training.rewards.rules import RewardFunction
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import Item, Verifier
 
-FLAT = 1e-6
-"""Rewards of a group that lie closer together than this share of the largest are one reward."""
+FLAT = 1e-3
+"""Rewards of a group that lie closer together than this are one reward, where rewards decide what a mixed group is.
+Probabilities are never quite equal; the number is ours."""
 
 
 def rollout_table(work: Path) -> pl.DataFrame:
@@ -115,5 +116,5 @@ class Rollouts:
             value = reward if self.by_spread else None if j.verdict is Verdict.ERROR else j.verdict is Verdict.CORRECT
             if value is not None:
                 groups.setdefault(problem_id, []).append(float(value))
-        mixed = sum(max(g) - min(g) > FLAT * max(map(abs, g)) for g in groups.values())
+        mixed = sum(max(g) - min(g) > FLAT for g in groups.values())
         log("mixed_groups", mixed / max(1, len(groups)))

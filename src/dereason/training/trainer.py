@@ -170,19 +170,17 @@ def make_trainer_class() -> Any:
                 if isinstance(value, torch.Tensor) and value.ndim
             }
             mask = rows["loss_mask"]
-            local = torch.stack([mask.sum(), mask.any(1).sum()]).float()
-            counts = BatchCounts(*self.accelerator.reduce(local, reduction="sum").tolist())
             active = mask.any(1)
             if not self.beta and not self.aux_loss_enabled:
                 pulls = rows["advantages"] != 0
                 if "rewards" in rows:  # VeriFree's second term
                     pulls = pulls | (rows["rewards"] != 0)
                 active = active & pulls
+            prompts, completions = rows["prompt_mask"].sum(1), rows["completion_mask"].sum(1)
+            local = torch.stack([mask.sum(), mask.any(1).sum(), ((prompts + completions) * active).sum()]).double()
+            tokens, sequences, trained = self.accelerator.reduce(local, reduction="sum").tolist()
             plan = plan_micro_batches(
-                rows["prompt_mask"].sum(1).tolist(),
-                rows["completion_mask"].sum(1).tolist(),
-                active.tolist(),
-                rows=self.args.per_device_train_batch_size,
+                prompts.tolist(), completions.tolist(), active.tolist(), rows=self.args.per_device_train_batch_size
             )
             slots = [take_rows(rows, members) for members in plan]
             if self.accelerator.num_processes > 1:
@@ -192,7 +190,8 @@ def make_trainer_class() -> Any:
                 idle["loss_mask"] = torch.zeros_like(idle["loss_mask"])
                 slots = [idle] * (needed - len(slots)) + slots
             empty: list[dict[str, Any]] = [{} for _ in range(len(batches) - len(slots))]
-            return empty + [{**slot, "counts": counts} for slot in slots]
+            counts = BatchCounts(tokens, sequences)
+            return empty + [{**slot, "counts": counts, "trained": trained} for slot in slots]
 
         def _no_rows(self, model: Any) -> Any:
             """The loss of an empty micro-batch; a step without any gradient is still taken, as TRL takes it."""
@@ -203,6 +202,8 @@ def make_trainer_class() -> Any:
             return torch.zeros((), device=self.accelerator.device, requires_grad=True)
 
         def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+            if self.accelerator.sync_gradients:  # the step's last micro-batch; it is empty only if all are
+                self._metrics["train"]["trained_tokens"].append(inputs.get("trained", 0))
             if not inputs:
                 return self._no_rows(model)
             ids, mask = inputs["completion_ids"], inputs["loss_mask"]
