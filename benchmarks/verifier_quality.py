@@ -116,6 +116,13 @@ def _short(text: str) -> str:
     return flat if len(flat) <= 90 else f"{flat[:40]} ... {flat[-45:]}"
 
 
+def unmarked_solutions(data: Path, verifier: Verifier) -> Counter[str]:
+    """Verdicts of GSM8K's worked solutions, in which nothing says what the answer is: the last number counts."""
+    solved = [row for part in ("train", "test") for row in rows(data / "gsm8k" / f"{part}.jsonl")]
+    judged = verifier.judge_many([Item(row["solution"], False, row["answer"]) for row in solved])
+    return Counter(str(j.verdict) for j in judged)
+
+
 def main() -> None:
     """Print the table and the misses."""
     parser = argparse.ArgumentParser(description="Precision and recall of the verifier, by kind.")
@@ -131,6 +138,7 @@ def main() -> None:
         outcomes = judge(pairs, verifier)
         seconds = time.perf_counter() - began
         models = agreement(chosen.data, verifier)
+        solutions = unmarked_solutions(chosen.data, verifier)
     print("| kind | must match | must not | precision | recall | errors |\n| --- | --- | --- | --- | --- | --- |")
     for row in table(outcomes):
         numbers = f"{row.positives} | {row.negatives} | {row.precision:.4f} | {row.recall:.4f} | {row.errors}"
@@ -139,7 +147,7 @@ def main() -> None:
     print("Responses of models: the data's own verdict, ours, how many")
     for (theirs, ours), n in sorted(models.items()):
         print(f"    {theirs}, {ours}: {n}")
-    print()
+    print(f"GSM8K solutions without a marked answer: {dict(solutions)}\n")
     misses = [o for o in outcomes if o.missed]
     totals = Counter((o.pair.kind, o.pair.cause) for o in outcomes)
     shown: Counter[tuple[str, str]] = Counter()
