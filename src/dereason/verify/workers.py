@@ -134,10 +134,6 @@ def _address_space() -> int:
 # ---------------------------------------------------------------------------------------------------- the parent
 
 
-class _StartError(Exception):
-    """A worker did not become ready."""
-
-
 @dataclass(eq=False)
 class _Worker:
     """One child process."""
