@@ -18,13 +18,14 @@ from dereason.errors import DereasonError
 from dereason.lm.local.model import LocalModel, ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict, frame
-from dereason.training import phase as phase_module
 from dereason.training import trainer as trainer_module
-from dereason.training.phase import Optimiser, guarded, last_checkpoint
+from dereason.training import watch as watch_module
+from dereason.training.phase import Optimiser
 from dereason.training.rewards.rules import CorrectnessReward
 from dereason.training.rl import RL, RLOptimiser, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.training.sft import SFT, run_sft
+from dereason.training.watch import guarded, last_checkpoint
 
 PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
 
@@ -150,7 +151,7 @@ class Killed(BaseException):
 
 def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Stop the phase right after the optimiser step, wherever its last checkpoint is."""
-    original = phase_module.make_callback
+    original = watch_module.make_callback
 
     def make(work: Path, names: dict[str, str], progress: object, resumed_at: int) -> object:
         callback = original(work, names, progress, resumed_at)  # type: ignore[arg-type]

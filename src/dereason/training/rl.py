@@ -24,11 +24,8 @@ from dereason.training.losses import LossName, Scale
 from dereason.training.phase import (
     Optimiser,
     PhaseResult,
-    guarded,
     join_problems,
-    last_checkpoint,
     load_student,
-    make_callback,
     save_model,
     train,
     trainer_arguments,
@@ -38,6 +35,7 @@ from dereason.training.rewards.settings import Correctness, Overlong, Reward, Ve
 from dereason.training.rewards.verifier_free import Bound, RLPRReward
 from dereason.training.rollouts import Rollouts, rollout_table
 from dereason.training.trainer import make_trainer_class
+from dereason.training.watch import guarded, last_checkpoint, make_callback
 from dereason.verify.verifier import Verifier, default_verifier
 
 METRICS = {

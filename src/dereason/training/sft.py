@@ -19,15 +19,13 @@ from dereason.settings import Settings
 from dereason.training.phase import (
     Optimiser,
     PhaseResult,
-    guarded,
     join_problems,
-    last_checkpoint,
     load_student,
-    make_callback,
     save_model,
     train,
     trainer_arguments,
 )
+from dereason.training.watch import guarded, last_checkpoint, make_callback
 
 METRICS = {
     "loss": "loss",
