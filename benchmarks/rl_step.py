@@ -62,8 +62,9 @@ def seconds(kind: str, options: argparse.Namespace, steps: int, tokens: int) -> 
             reward_funcs=planted,
             args=GRPOConfig(
                 output_dir=folder,
-                per_device_train_batch_size=options.micro,
-                gradient_accumulation_steps=rollouts // options.micro,
+                per_device_train_batch_size=options.micro if kind == "trl" else rollouts,
+                gradient_accumulation_steps=rollouts // options.micro if kind == "trl" else 1,
+                steps_per_generation=rollouts // options.micro if kind == "trl" else 1,
                 num_generations=options.group,
                 max_completion_length=tokens,
                 max_steps=steps,

@@ -18,10 +18,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
+from dereason.lm.local.engine import Drawn
 from dereason.lm.local.model import ModelSettings, load_tokenizer
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict, frame
+from dereason.training import trainer as trainer_module
+from dereason.training.forward import TokenScores
 from dereason.training.losses import BatchCounts
+from dereason.training.packing import Batch, Row, Segment, make_batch
+from dereason.training.policy import Group, Update, make_update, policy_loss
 from dereason.training.rewards.scoring import encode_answer, split_at_box
 from dereason.training.rewards.settings import CER, RLPR, Correctness, Format, RuleThenCER, VeriFree
 from dereason.training.rl import RL, RLOptimiser, run_rl
@@ -100,10 +105,6 @@ def gradients(
                 for p in tokenizer.batch_decode(prompt_ids)
             ]
             ids = [drawn[a][kept[a][i % size]] for i, a in enumerate(order)]
-            if kind == "ours" and self.phase.verifree:
-                from dereason.training.rewards.verifier_free import splice_reference
-
-                ids, self._answer_lengths = splice_reference(tokenizer, ids, [row["answer"] for row in self._rows])
             return ids, None
 
         def training_step(self, *args: Any, **kw: Any) -> Any:
@@ -114,14 +115,16 @@ def gradients(
 
     found: list[float] = []
     grads: dict[str, torch.Tensor] = {}
+    rollouts = 2 * size
+    micro = rollouts if kind == "ours" else phase.optimiser.micro_batch  # ours cuts the step itself
     trainer = Recorded(
         model=model,
         reward_funcs=reward,
         args=GRPOConfig(
             output_dir=str(work),
-            per_device_train_batch_size=phase.optimiser.micro_batch,
-            gradient_accumulation_steps=2 * size // phase.optimiser.micro_batch,
-            steps_per_generation=2 * size // phase.optimiser.micro_batch,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=rollouts // micro,
+            steps_per_generation=rollouts // micro,
             num_generations=size,
             max_steps=1,
             max_completion_length=LIMIT,
@@ -220,23 +223,22 @@ def test_rows_without_gradient_are_not_run_and_the_gradient_is_trls(
     def flat(answer: str, index: int) -> float:
         return 0.3 if answer == "9" else [1.0, 0.5, 0.0, 0.5][index]
 
-    widths: list[tuple[int, ...]] = []
-    original = GRPOTrainer._get_per_token_logps_and_entropies
+    run: list[Batch] = []
+    original = trainer_module.score_tokens
 
-    def watched(self: Any, model: Any, input_ids: Any, attention_mask: Any, *args: Any, **kw: Any) -> Any:
-        widths.append((*input_ids.shape, int(attention_mask.sum())))
-        return original(self, model, input_ids, attention_mask, *args, **kw)
+    def watched(model: Any, head: Any, batch: Batch, **kw: Any) -> TokenScores:
+        run.append(batch)
+        return original(model, head, batch, **kw)
 
-    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", watched)
+    monkeypatch.setattr(trainer_module, "score_tokens", watched)
     phase = settings(loss, micro=micro)
     ours, our_loss = gradients("ours", tiny_model, tmp_path / "a", flat, phase=phase)
-    run, widths = widths, []
     theirs, their_loss = gradients("trl", tiny_model, tmp_path / "b", flat, phase=phase)
     assert_same(ours, theirs)
     assert our_loss == pytest.approx(their_loss, abs=1e-6)
-    assert sum(rows for rows, _, _ in run) == 2
-    assert sum(rows for rows, _, _ in widths) == 8
-    assert all(width * rows == tokens for rows, width, tokens in run) or micro == 4, "no padding in a row alone"
+    assert sum(len(batch.rows) for batch in run) == 2
+    assert len(run) == (2 if micro == 1 else 1)
+    assert all(batch.input_ids.numel() == batch.tokens for batch in run), "no padding"
 
 
 def test_a_step_without_any_gradient_is_taken_as_trl_takes_it(tiny_model: Path, tmp_path: Path) -> None:
@@ -322,11 +324,14 @@ def boxing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from dereason.training import trainer
 
-    def decode(model: Any, prompts: Any, n: int, *, seed: int, **kw: Any) -> list[list[list[int]]]:
+    def decode(model: Any, prompts: Any, n: int, *, seed: int, **kw: Any) -> list[list[Drawn]]:
         tokenizer = load_tokenizer(ModelSettings(name=model.config.name_or_path))
         rows = list(recorded(tokenizer).values())
         picked = random.Random(seed)
-        return [[picked.choice(rows[i % 2])[:12] for _ in range(n)] for i in range(len(prompts))]
+        return [
+            [Drawn(ids := picked.choice(rows[i % 2])[:12], [-1.0] * len(ids)) for _ in range(n)]
+            for i in range(len(prompts))
+        ]
 
     monkeypatch.setattr(trainer, "decode", decode)
 
@@ -383,89 +388,43 @@ def test_an_error_row_is_kept_as_a_sample(tiny_model: Path, tmp_path: Path, monk
     assert rollout_table(tmp_path)["verdict"].to_list().count("error") == 1
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_every_micro_batch_has_the_counts_of_its_own_update(processes: int) -> None:
-    """Two updates a generation, two micro-batches each, processes with the same rows; the last update is empty.
-
-    The fourth row is scored and has no advantage: it is counted and not run.
-    """
-    masks = [[[1, 1, 0], [1, 0, 0]], [[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]]
-    batches: list[dict[str, Any]] = [
-        {
-            "loss_mask": torch.tensor(mask),
-            "completion_ids": torch.tensor([[7, 7, 7]] * 2),
-            "completion_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
-            "prompt_ids": torch.tensor([[0, 5]] * 2),
-            "prompt_mask": torch.tensor([[0, 1]] * 2),
-            "advantages": torch.tensor([0.5, 0.0 if i == 1 else -0.5]),
-            "num_items_in_batch": torch.tensor(9),
-        }
-        for i, mask in enumerate(masks)
-    ]
-    trainer = SimpleNamespace(
-        args=SimpleNamespace(per_device_train_batch_size=2),
-        beta=0.0,
-        aux_loss_enabled=False,
-        accelerator=SimpleNamespace(num_processes=processes, reduce=lambda totals, reduction: processes * totals),
+def test_an_update_counts_what_it_keeps_and_runs_what_has_a_gradient() -> None:
+    """A failed verification leaves both; a row at its group's mean, and one that was cut, are told apart."""
+    group = Group(
+        {},
+        [5],
+        [[7], [7, 8], [7, 8, 9], [7] * 4],
+        [0] * 4,
+        [False, False, False, True],
+        None,
+        [1.0, NAN, 0.5, 0.0],
+        True,
     )
-    first, second = (make_trainer_class()._arrange(trainer, batches[i : i + 2]) for i in (0, 2))
-    assert len(first) == len(second) == 2
-    assert first[0] == {}
-    assert first[1]["counts"] == BatchCounts(6 * processes, 3 * processes)
-    assert first[1]["trained"] == (4 + 3) * processes
-    assert first[1]["loss_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
-    assert first[1]["prompt_ids"].tolist() == [[5], [5]]
-    if processes == 1:
-        assert second == [{}, {}]
-    else:  # every process takes part in the last backward pass
-        assert second[0] == {}
-        assert second[1]["loss_mask"].tolist() == [[0, 0, 0]]
-        assert second[1]["counts"] == BatchCounts(0, 0)
-
-
-def test_a_micro_batch_without_a_scored_row_is_in_no_logged_mean() -> None:
-    trainer = SimpleNamespace(
-        _metrics={"train": {"entropy": []}}, accelerator=SimpleNamespace(reduce=lambda totals, reduction: totals)
-    )
-    for mask in ([[1, 1], [1, 0]], [[0, 0], [0, 0]]):
-        make_trainer_class()._log_mean(trainer, "entropy", torch.tensor([[1.0, 2.0], [6.0, 9.0]]), torch.tensor(mask))
-    first, second = trainer._metrics["train"]["entropy"]
-    assert first == 3
-    assert math.isnan(second)  # TRL's log leaves NaN out
+    advantages = [[0.5, 0.0, 0.0, -0.5]]
+    plain = make_update([group], [3], advantages, RL(), router=False)
+    assert (plain.run, plain.totals()) == ([0, 3], [8.0, 3.0])
+    assert [row.group for row in plain.rows] == [3] * 4
+    masked = make_update([group], [3], advantages, RL(mask_truncated=True), router=False)
+    assert (masked.run, masked.totals()) == ([0], [4.0, 2.0])
+    for more in ({"kl": 0.1}, {"entropy_bonus": 0.1}):
+        assert make_update([group], [3], advantages, RL(**more), router=False).run == [0, 2, 3]
+    assert make_update([group], [3], advantages, RL(rewards=[VeriFree()]), router=False).run == [0, 2, 3]
 
 
 def test_kl_and_clip_are_about_sampled_tokens_alone() -> None:
     """Two tokens of a reasoning and one of VeriFree's reference, which the policy did not draw."""
-    logp = torch.tensor([[-1.0, -2.0, -9.0]], dtype=torch.float64)
-    inputs = {
-        "prompt_ids": torch.ones(1, 1),
-        "prompt_mask": torch.ones(1, 1),
-        "completion_ids": torch.ones(1, 3),
-        "completion_mask": torch.ones(1, 3),
-        "loss_mask": torch.ones(1, 3),
-        "answer_mask": torch.tensor([[0, 0, 1]]),
-        "old_per_token_logps": logp + torch.tensor([[1.0, 0.0, 1.0]]),
-        "ref_per_token_logps": torch.tensor([[-1.5, -2.0, -3.0]]),
-        "advantages": torch.tensor([-1.0]),
-        "rewards": torch.tensor([0.25]),
-        "counts": BatchCounts(3, 1),
-    }
-    logged: dict[str, float] = {}
-    trainer = SimpleNamespace(
-        _get_per_token_logps_and_entropies=lambda *a, **kw: (logp, torch.zeros(1, 3), None),
-        _log_mean=lambda name, value, mask: logged.update({name: float((value * mask).sum() / mask.sum())}),
-        aux_loss_enabled=False,
-        epsilon_low=0.2,
-        epsilon_high=0.2,
-        beta=0.5,
-        loss_type="dapo",
-        args=SimpleNamespace(max_completion_length=3),
-        accelerator=SimpleNamespace(sync_gradients=False, num_processes=1),
-    )
+    logp = torch.tensor([-1.0, -2.0, -9.0], dtype=torch.float64)
+    rows = [Row([4], [7, 8, 9])]
+    update = Update(rows, [True], [0], [-1.0], [0.25], [1], {}, BatchCounts(3, 1))
+    update.old = {0: logp + torch.tensor([1.0, 0.0, 1.0])}
+    update.reference = {0: torch.tensor([-1.5, -2.0, -3.0])}
+    batch = make_batch(rows, [Segment((0,), 4, 3)], pad_id=0)
+    phase = RL(kl=0.5, loss="dapo", rewards=[VeriFree()])
+    loss, seen = policy_loss(update, batch, TokenScores(logp, torch.zeros(3)), phase)
     k3 = math.exp(-0.5) + 0.5 - 1
-    want = (0.8 + 1 + 0.5 * k3 + 0.25 * 9) / 3  # a ratio of exp(-1) is clipped at 0.8
-    assert float(make_trainer_class()._compute_loss(trainer, None, inputs)) == pytest.approx(want)
-    assert logged == pytest.approx({"kl": k3 / 2, "entropy": 0, "clip_ratio/region_mean": 0.5})
+    assert float(loss) == pytest.approx((0.8 + 1 + 0.5 * k3 + 0.25 * 9) / 3)  # a ratio of exp(-1) is clipped at 0.8
+    means = {name: float((value * mask).sum() / mask.sum()) for name, (value, mask) in seen.items()}
+    assert means == pytest.approx({"kl": k3 / 2, "entropy": 0, "clip_share": 0.5})
 
 
 def test_verifree_stands_alone() -> None:

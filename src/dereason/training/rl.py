@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -19,13 +19,14 @@ from dereason.lm.base import Progress
 from dereason.lm.local.model import ModelSettings, stop_ids
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict
-from dereason.settings import Settings
-from dereason.training.losses import LossName, Scale
+from dereason.training.losses import LossName, RatioLevel, Scale
 from dereason.training.phase import (
     Optimiser,
     PhaseResult,
+    PhaseSettings,
     join_problems,
     load_student,
+    logged_metrics,
     save_model,
     train,
     trainer_arguments,
@@ -33,29 +34,44 @@ from dereason.training.phase import (
 from dereason.training.rewards.rules import Combined
 from dereason.training.rewards.settings import Correctness, Overlong, Reward, VeriFree, build, is_verifier_free
 from dereason.training.rewards.verifier_free import Bound, RLPRReward
-from dereason.training.rollouts import Rollouts, rollout_table
-from dereason.training.trainer import make_trainer_class
+from dereason.training.rollouts import Rollouts
+from dereason.training.selection import Bands, DynamicSampling, Selection
+from dereason.training.trainer import SELECTION_FILE, make_trainer_class
+from dereason.training.vllm_rollouts import VllmRollouts
 from dereason.training.watch import guarded, last_checkpoint, make_callback
 from dereason.verify.verifier import Verifier, default_verifier
 
-METRICS = {
-    "loss": "loss",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-    "reward": "reward",
-    "reward_std": "reward_std",
-    "mixed_groups": "mixed_groups",
-    "entropy": "entropy",
-    "kl": "kl",
-    "clip_ratio/region_mean": "clip_share",
-    "completion_length": "completion_length",
-    "trained_tokens": "trained_tokens",
-    "dropped_groups": "dropped_groups",
-    "std_threshold": "std_threshold",
-    "judge/asked": "judge/asked",
-    "judge/undecided": "judge/undecided",
-    **{str(v): str(v) for v in Verdict},
+METRICS = (
+    "reward",
+    "reward_std",
+    "mixed_groups",
+    "signal_groups",
+    "draws",
+    "unfilled_groups",
+    "resting_problems",
+    "entropy",
+    "kl",
+    "clip_share",
+    "sampler_gap",
+    "completion_length",
+    "generated_tokens",
+    "trained_tokens",
+    "dropped_groups",
+    "std_threshold",
+    "judge/asked",
+    "judge/undecided",
+    *map(str, Verdict),
+)
+"""Names of an RL phase's own lines in its log."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "grpo": {"loss": "grpo"},
+    "dapo": {"loss": "dapo", "clip_high": 0.28, "dynamic_sampling": {}},
+    "dr_grpo": {"loss": "dr_grpo", "scale_rewards": "none"},
+    "rloo": {"loss": "rloo", "scale_rewards": "none", "leave_one_out": True},
+    "gspo": {"loss": "grpo", "ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
 }
+"""What naming an algorithm sets, where the phase does not say otherwise. None of them sets `kl`."""
 
 
 class RLOptimiser(Optimiser):
@@ -65,19 +81,23 @@ class RLOptimiser(Optimiser):
     """Peak learning rate."""
 
 
-class RL(Settings):
-    """A reinforcement-learning phase (GRPO)."""
+class RL(PhaseSettings):
+    """A reinforcement-learning phase (GRPO and its relatives)."""
 
+    algorithm: Literal["grpo", "dapo", "dr_grpo", "rloo", "gspo"] | None = None
+    """Sets the fields below that the phase does not set itself, by an algorithm's name; null sets none."""
     optimiser: RLOptimiser = RLOptimiser()
     """Learning rate, schedule, micro-batch (in rollouts), checkpoints."""
     steps: int = Field(default=100, gt=0)
     """Optimiser steps."""
     prompts_per_generation: int = Field(default=128, gt=0)
-    """Problems whose rollouts are drawn at once, before any update on them."""
+    """Problems whose rollouts are drawn at once, before any update on them; over all processes."""
     group_size: int = Field(default=8, gt=1)
     """Rollouts per problem (G)."""
     updates_per_generation: int = Field(default=1, gt=0)
-    """Optimiser steps made of one generation (mini-batches); 1 is fully on-policy."""
+    """Optimiser steps that share a generation (mini-batches of whole groups); 1 is fully on-policy."""
+    iterations: int = Field(default=1, gt=0)
+    """Times that each generation is gone through."""
     max_new_tokens: int = Field(default=1024, gt=0)
     """Length limit of a rollout in tokens."""
     rollout_batch: int = Field(default=256, gt=0)
@@ -86,6 +106,8 @@ class RL(Settings):
     """Sampling temperature of rollouts."""
     loss: LossName = "dapo"
     """How token losses are normalised (TRL's `bnpo` is not offered: it depends on the micro-batch)."""
+    ratio: RatioLevel = "token"
+    """Whether the probability ratio is a token's or its geometric mean over the response (GSPO)."""
     scale_rewards: Scale = "group"
     """What the advantage is divided by: the group's standard deviation, the batch's, or nothing."""
     leave_one_out: bool = False
@@ -98,21 +120,50 @@ class RL(Settings):
     """Weight of the KL term to the phase's starting model (TRL's `beta`); 0 loads no reference model."""
     rewards: list[Reward] = Field(default=[Correctness()], min_length=1)
     """What is rewarded: the weighted sum of these; a rollout for which one of them is undecided is left out."""
-    rollouts: Literal["engine", "transformers"] = "engine"
-    """Who samples: our in-process engine, or TRL's own fallback (`transformers.generate`)."""
+    entropy_bonus: float = Field(default=0.0, ge=0)
+    """Weight of the mean entropy of the sampled tokens' distributions, which is then maximised."""
+    mask_truncated: bool = False
+    """Leave rollouts that hit the length limit out of the loss (DAPO's overlong filtering), not out of the baseline."""
+    dynamic_sampling: DynamicSampling | None = None
+    """Draw further problems in place of groups that are not mixed; null draws once."""
+    bands: Bands | None = None
+    """Let problems rest that the model always or never solves; null takes every problem."""
+    rollouts: Literal["engine", "transformers", "vllm-colocate", "vllm-server"] = "engine"
+    """Who samples: our in-process engine, `transformers.generate`, or vLLM in the same process or as a server."""
+    vllm: VllmRollouts = VllmRollouts()
+    """How vLLM is reached; for `rollouts: vllm-…` only."""
+    sampler_cap: float = Field(default=2.0, ge=1)
+    """Cap of the weight that corrects for vLLM's probabilities, which differ from the training model's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        preset = PRESETS.get(str(data.get("algorithm")), {})
+        return {**preset, **data}
 
     @model_validator(mode="after")
-    def _rollouts_divide(self) -> Self:
-        rollouts = self.prompts_per_generation * self.group_size
-        if rollouts % self.updates_per_generation:
+    def _whole_groups(self) -> Self:
+        if self.prompts_per_generation % self.updates_per_generation:
             raise ValueError(
-                f"{rollouts} rollouts a generation do not divide into updates_per_generation "
-                f"{self.updates_per_generation}"
+                f"prompts_per_generation {self.prompts_per_generation} is not a multiple of updates_per_generation "
+                f"{self.updates_per_generation}: an update takes whole groups"
             )
-        if rollouts // self.updates_per_generation % self.optimiser.micro_batch:
+        return self
+
+    @model_validator(mode="after")
+    def _methods_fit(self) -> Self:
+        if self.verifree and self.ratio == "sequence":
+            raise ValueError("verifree trains on a response that no policy drew as a whole: set ratio to token")
+        return self
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> Self:
+        if self.adapter is not None and self.adapter.dropout:
             raise ValueError(
-                f"{rollouts // self.updates_per_generation} rollouts an update are not a multiple of "
-                f"optimiser.micro_batch {self.optimiser.micro_batch}"
+                "adapter.dropout must be 0 in an RL phase: rollouts come from the network without dropout, and the "
+                "gradient would be that of another policy than the one that drew them"
             )
         return self
 
@@ -137,10 +188,9 @@ class RL(Settings):
         return any(isinstance(reward, VeriFree) for reward in self.rewards)
 
     @property
-    def accumulation(self) -> int:
-        """Micro-batches per optimiser step."""
-        rollouts = self.prompts_per_generation * self.group_size
-        return rollouts // self.updates_per_generation // self.optimiser.micro_batch
+    def samples_elsewhere(self) -> bool:
+        """Whether another engine's probabilities drew the rollouts, which the loss corrects for."""
+        return self.rollouts.startswith("vllm")
 
 
 def run_rl(
@@ -182,7 +232,7 @@ def run_rl(
 
     problems = join_problems(problems, problems["id"], "the RL set")
     check_set_size(problems.height, settings)
-    student, tokenizer, found_hash = load_student(model, prompt, expected_hash)
+    student, tokenizer, found_hash = load_student(model, prompt, expected_hash, adapter=settings.adapter, seed=seed)
     rows = [
         {
             "prompt": prompt.messages(r["question"], r["options"]),
@@ -194,14 +244,17 @@ def run_rl(
         for r in problems.select("id", "question", "answer", "options").iter_rows(named=True)
     ]
     # A checkpoint between two updates of one generation would lose the rollouts of the second.
-    every = -(-settings.optimiser.checkpoint_every // settings.updates_per_generation)
-    optimiser = settings.optimiser.model_copy(update={"checkpoint_every": every * settings.updates_per_generation})
+    whole = settings.updates_per_generation * settings.iterations
+    every = -(-settings.optimiser.checkpoint_every // whole) * whole
+    rounded = settings.model_copy(
+        update={"optimiser": settings.optimiser.model_copy(update={"checkpoint_every": every})}
+    )
     with guarded(settings.optimiser.micro_batch):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
         stops = stop_ids(student, tokenizer)
         functions = build(settings.rewards, tokenizer=tokenizer, max_new_tokens=settings.max_new_tokens, stop_ids=stops)
-        parts = {name: name for name in (f"rewards/{f.__name__}/mean" for f in functions)}
+        names = ("loss", "learning_rate", "grad_norm", *METRICS, *(f"rewards/{f.__name__}/mean" for f in functions))
         rollouts = Rollouts(
             work / "rollouts",
             identity,
@@ -209,47 +262,72 @@ def run_rl(
             Combined(functions, [reward.weight for reward in settings.rewards]),
             verifier or default_verifier(),
             tokenizer,
+            group_size=settings.group_size,
             by_spread=any(map(is_verifier_free, settings.rewards)),
         )
+        arguments = trainer_arguments(rounded, model, work, seed=seed)
+        arguments["per_device_train_batch_size"] = settings.prompts_per_generation * settings.group_size
         trainer = make_trainer_class()(
             model=student,
             reward_funcs=rollouts,
             args=GRPOConfig(
-                **trainer_arguments(optimiser, model, work, seed=seed),
+                **arguments,
                 max_steps=settings.steps,
-                gradient_accumulation_steps=settings.accumulation,
-                steps_per_generation=settings.accumulation * settings.updates_per_generation,
+                steps_per_generation=1,
                 num_generations=settings.group_size,
                 max_completion_length=settings.max_new_tokens,
                 temperature=settings.temperature,
-                loss_type=settings.loss,
-                scale_rewards=settings.scale_rewards,
-                epsilon=settings.clip_low,
-                epsilon_high=settings.clip_high,
-                beta=settings.kl,
+                # with an adapter the reference is the model without it, which needs no copy
+                beta=0.0 if settings.adapter else settings.kl,
                 chat_template_kwargs=dict(prompt.chat_template_kwargs),
+                **settings.vllm.arguments(settings.rollouts),
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[make_callback(work, METRICS | parts, progress, resumed_at)],
+            callbacks=[make_callback(work, {name: name for name in names}, progress, resumed_at, stops=settings.stops)],
         )
+        check_processes(trainer, settings)
         trainer.phase, trainer.rollouts = settings, rollouts
+        trainer.problems = {row["problem_id"]: row for row in rows}
+        trainer.selection = Selection(list(trainer.problems), seed=seed, bands=settings.bands)
+        if resume:
+            trainer.selection.load_state_dict(json.loads((resume / SELECTION_FILE).read_text()))
         for function in functions:
             if isinstance(function, Bound):
                 function.bind(trainer)
             if isinstance(function, RLPRReward):
                 function.threshold = last_threshold(work, resumed_at)
         train(trainer, resume)
-        save_model(trainer, tokenizer, out)
-    table = rollout_table(work)
-    generated = int(table["tokens"].sum())
+        save_model(trainer, tokenizer, out, model, adapter=settings.adapter)
+    logged = logged_metrics(work)
     return PhaseResult(
         model=out,
         steps=trainer.state.global_step,
-        tokens_trained=round(sum(row["trained_tokens"] for row in logged_metrics(work))),
-        tokens_generated=generated,
+        tokens_trained=round(sum(row["trained_tokens"] for row in logged)),
+        tokens_generated=round(sum(row.get("generated_tokens", 0) for row in logged)),
         template_hash=found_hash,
     )
+
+
+def check_processes(trainer: Any, settings: RL) -> None:
+    """Refuse what several processes cannot do.
+
+    Raises:
+        DereasonError: a generation does not divide among them, or the engine's weights are spread over them.
+    """
+    processes = trainer.accelerator.num_processes
+    if settings.prompts_per_generation % processes:
+        raise DereasonError(
+            f"prompts_per_generation {settings.prompts_per_generation} is not a multiple of the {processes} processes",
+            "change one of the two: a process draws whole groups",
+        )
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    spread = trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+    if spread and settings.rollouts == "engine":
+        raise DereasonError(
+            "rollouts: engine needs the whole weights on each process, and FSDP or ZeRO-3 spreads them",
+            "set rollouts: vllm-colocate (or vllm-server), or launch with DDP or ZeRO-2",
+        )
 
 
 def check_set_size(size: int, settings: RL) -> None:
@@ -269,9 +347,3 @@ def last_threshold(work: Path, step: int) -> float | None:
     """RLPR's moving threshold as it stood after an optimiser step, from the phase's log; None before the first."""
     values = [row["std_threshold"] for row in logged_metrics(work) if row["step"] <= step and "std_threshold" in row]
     return values[-1] if values else None
-
-
-def logged_metrics(work: Path) -> list[dict[str, float]]:
-    """The lines of a phase's ``metrics.jsonl``."""
-    path = work / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from dereason.problems.schema import Verdict, frame, write_table
-from dereason.training.rewards.rules import RewardFunction
+from dereason.training.rewards.rules import Log, RewardFunction
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import Item, Verifier
 
@@ -28,7 +28,8 @@ class Rollouts:
     """The one reward function of our trainer: judges each completion once, keeps it as a sample, logs shares.
 
     The trainer sets ``prompt_ids`` and ``completion_ids`` before each call: what was sampled, where the method
-    trains on something else (VeriFree).
+    trains on something else (VeriFree). After a call ``mixed`` says of each of its groups whether its rollouts differ:
+    in verdict, or where there is no verifier in reward. :meth:`finish` ends a generation, which may take several calls.
 
     Args:
         folder: where the samples go.
@@ -37,6 +38,7 @@ class Rollouts:
         reward: makes rewards of judged completions.
         verifier: judges.
         tokenizer: of the model.
+        group_size: rollouts of a problem, side by side in each call.
         by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by its verdicts.
     """
 
@@ -49,6 +51,7 @@ class Rollouts:
         verifier: Verifier,
         tokenizer: Any,
         *,
+        group_size: int,
         by_spread: bool,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,14 +60,18 @@ class Rollouts:
         self.stops = stops
         self.reward = reward
         self.verifier = verifier
-        self.by_spread = by_spread
         self.tokenizer = tokenizer
+        self.group_size = group_size
+        self.by_spread = by_spread
         self.prompt_ids: Sequence[Sequence[int]] = []
         self.completion_ids: Sequence[Sequence[int]] = []
+        self.mixed: list[bool] = []
+        self._samples: list[dict[str, object]] = []
+        self._mixed: list[bool] = []
         self.__name__ = "reward"
 
     def __call__(self, prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float | None]:
-        """Rewards of one generation; see TRL's custom reward functions for the arguments."""
+        """Rewards of some whole groups; see TRL's custom reward functions for the arguments."""
         ids = self.completion_ids
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         limits = [row[-1] not in self.stops for row in ids]
@@ -76,26 +83,31 @@ class Rollouts:
                 )
             ]
         )
-        self._keep(columns, texts, limits, judged)
         shown = [[{"role": "assistant", "content": text}] for text in texts]
         rewards = self.reward(
-            prompts, shown, ids, **columns, prompt_ids=self.prompt_ids, judgements=judged, hit_limits=limits
+            prompts, shown, completion_ids, **columns, prompt_ids=self.prompt_ids, judgements=judged, hit_limits=limits
         )
-        self._log(columns, judged, rewards)
+        self._keep(columns, texts, limits, judged)
+        self.mixed = []
+        for start in range(0, len(rewards), self.group_size):
+            rows = range(start, start + self.group_size)
+            verdicts = [j.verdict for j in judged[start : start + self.group_size] if j.verdict is not Verdict.ERROR]
+            known = [float(v is Verdict.CORRECT) for v in verdicts]
+            if self.by_spread:
+                known = [float(r) for r in (rewards[i] for i in rows) if r is not None]
+            self.mixed.append(bool(known) and max(known) - min(known) > FLAT)
+        self._mixed += self.mixed
         return rewards
 
     def _keep(self, columns: dict[str, Any], texts: list[str], limits: list[bool], judged: Sequence[Judgement]) -> None:
         step = columns["trainer_state"].global_step
-        seen: dict[str, int] = {}
-        samples: list[dict[str, object]] = []
         for i, problem_id in enumerate(columns["problem_id"]):
-            index = seen[problem_id] = seen.get(problem_id, -1) + 1
-            samples.append(
+            self._samples.append(
                 {
                     "problem_id": problem_id,
                     "model": self.identity,
                     "purpose": "rollout",
-                    "index": index,
+                    "index": i % self.group_size,
                     "step": step,
                     "response": texts[i],
                     "prompt_tokens": len(self.prompt_ids[i]),
@@ -104,17 +116,31 @@ class Rollouts:
                     **judged[i].columns(),
                 }
             )
-        write_table(frame("sample", samples), self.folder / f"step-{step:06d}.parquet")
 
-    def _log(self, columns: dict[str, Any], judged: Sequence[Judgement], rewards: Sequence[float | None]) -> None:
-        log = columns["log_metric"]
+    def finish(self, step: int, log: Log) -> dict[str, tuple[int, int]]:
+        """End a generation: write the samples of all processes, log verdict shares.
+
+        Every process calls this.
+
+        Returns:
+            problem -> (correct rollouts, judged rollouts), of all processes.
+        """
+        from accelerate import PartialState
+        from accelerate.utils import gather_object
+
+        samples, mixed = gather_object(self._samples), gather_object(self._mixed)
+        self._samples, self._mixed = [], []
+        if PartialState().is_main_process:
+            write_table(frame("sample", samples), self.folder / f"step-{step:06d}.parquet")
         for verdict in Verdict:
-            log(str(verdict), sum(j.verdict is verdict for j in judged) / len(judged))
-        log("completion_length", sum(map(len, self.completion_ids)) / len(self.completion_ids))
-        groups: dict[str, list[float]] = {}
-        for problem_id, j, reward in zip(columns["problem_id"], judged, rewards, strict=True):
-            value = reward if self.by_spread else None if j.verdict is Verdict.ERROR else j.verdict is Verdict.CORRECT
-            if value is not None:
-                groups.setdefault(problem_id, []).append(float(value))
-        mixed = sum(max(g) - min(g) > FLAT for g in groups.values())
-        log("mixed_groups", mixed / max(1, len(groups)))
+            log(str(verdict), sum(s["verdict"] == verdict for s in samples) / len(samples))
+        log("completion_length", sum(s["tokens"] for s in samples) / len(samples))
+        log("mixed_groups", sum(mixed) / len(mixed))
+        outcomes: dict[str, tuple[int, int]] = {}
+        for s in samples:
+            correct, judged = outcomes.get(s["problem_id"], (0, 0))
+            outcomes[s["problem_id"]] = (
+                correct + (s["verdict"] == Verdict.CORRECT),
+                judged + (s["verdict"] != Verdict.ERROR),
+            )
+        return outcomes

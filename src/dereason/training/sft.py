@@ -1,62 +1,49 @@
-"""Supervised fine-tuning on targets: TRL's ``SFTTrainer``, loss on the response only.
+"""Supervised fine-tuning on targets: the settings of a phase, and :func:`run_sft`, which trains.
 
-What is left out here: packing, LoRA, logits only where there is loss.
+The loss is on the response only (:mod:`~dereason.training.sft_trainer`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from dereason.errors import DereasonError
-from dereason.lm.base import Progress
+from dereason.lm.base import Message, Progress
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import Prompt
-from dereason.settings import Settings
+from dereason.training.packing import Row
 from dereason.training.phase import (
-    Optimiser,
     PhaseResult,
+    PhaseSettings,
     join_problems,
+    keep_models,
     load_student,
+    logged_metrics,
     save_model,
     train,
     trainer_arguments,
 )
+from dereason.training.sft_trainer import make_trainer_class
 from dereason.training.watch import guarded, last_checkpoint, make_callback
 
-METRICS = {
-    "loss": "loss",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-    "mean_token_accuracy": "token_accuracy",
-    "entropy": "entropy",
-}
+METRICS = ("loss", "learning_rate", "grad_norm", "token_accuracy", "entropy", "trained_tokens")
 
 
-class SFT(Settings):
+class SFT(PhaseSettings):
     """A supervised phase."""
 
-    optimiser: Optimiser = Optimiser()
-    """Learning rate, schedule, micro-batch, checkpoints."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the targets."""
     batch: int = Field(default=128, gt=0)
-    """Sequences per optimiser step and device."""
+    """Targets per optimiser step, over all processes."""
     max_length: int = Field(default=4096, gt=0)
     """Longest prompt + response in tokens; a longer target is refused, not cut."""
-    order: Literal["random", "group_by_length"] = "random"
-    """Data order; `group_by_length` pads less."""
-
-    @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
-        if self.batch % self.optimiser.micro_batch:
-            raise ValueError(
-                f"batch {self.batch} is not a multiple of optimiser.micro_batch {self.optimiser.micro_batch}"
-            )
-        return self
+    keep_checkpoints: int = Field(default=1, gt=0)
+    """Models kept, evenly spaced over the steps, the last among them; an RL phase can choose its start among them."""
 
 
 def run_sft(
@@ -90,53 +77,68 @@ def run_sft(
         DereasonError: no targets, a target longer than ``max_length``, a template that differs, out of memory.
     """
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     asked = join_problems(problems, targets["problem_id"], "the SFT set")
     chats = [prompt.messages(q, o) for q, o in asked.select("question", "options").iter_rows()]
-    student, tokenizer, found_hash = load_student(model, prompt, expected_hash)
-    rows: list[dict[str, Any]] = [
-        {
-            "prompt": chat,
-            "completion": [{"role": "assistant", "content": response}],
-            **({"chat_template_kwargs": prompt.chat_template_kwargs} if prompt.chat_template_kwargs else {}),
-        }
-        for chat, response in zip(chats, targets["response"], strict=True)
+    student, tokenizer, found_hash = load_student(model, prompt, expected_hash, adapter=settings.adapter, seed=seed)
+    rows = [
+        make_row(tokenizer, chat, response, prompt, problem_id, settings.max_length)
+        for chat, response, problem_id in zip(chats, targets["response"], targets["problem_id"], strict=True)
     ]
-    lengths = []
-    for row, problem_id in zip(rows, targets["problem_id"], strict=True):
-        ids = tokenizer.apply_chat_template(
-            row["prompt"] + row["completion"], tokenize=True, return_dict=True, **prompt.chat_template_kwargs
-        )["input_ids"]
-        lengths.append(len(ids))
-        if len(ids) > settings.max_length:
-            raise DereasonError(
-                f"the target of problem {problem_id!r} is {len(ids)} tokens long with its prompt, over max_length "
-                f"{settings.max_length}",
-                "raise max_length or drop the target; a cut target teaches the model not to answer",
-            )
     with guarded(settings.optimiser.micro_batch):
         resume = last_checkpoint(work)
-        trainer = SFTTrainer(
+        resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
+        trainer = make_trainer_class()(
             model=student,
             args=SFTConfig(
-                **trainer_arguments(settings.optimiser, model, work, seed=seed),
+                **trainer_arguments(settings, model, work, seed=seed),
                 num_train_epochs=settings.epochs,
-                gradient_accumulation_steps=settings.batch // settings.optimiser.micro_batch,
-                max_length=max(lengths),
-                completion_only_loss=True,
-                train_sampling_strategy=settings.order,
+                max_length=None,
+                dataset_kwargs={"skip_prepare_dataset": True},
             ),
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list(
+                [{"row": i, "input_ids": list(row.prompt), "labels": list(row.prompt)} for i, row in enumerate(rows)]
+            ),
             processing_class=tokenizer,
-            callbacks=[make_callback(work, METRICS, progress, int(resume.name.rsplit("-", 1)[-1]) if resume else 0)],
+            callbacks=[
+                make_callback(work, {name: name for name in METRICS}, progress, resumed_at, stops=settings.stops)
+            ],
         )
+        trainer.phase, trainer.rows = settings, rows
+        keep_models(trainer, tokenizer, work, settings.keep_checkpoints, model, adapter=settings.adapter)
         train(trainer, resume)
-        save_model(trainer, tokenizer, out)
+        save_model(trainer, tokenizer, out, model, adapter=settings.adapter)
     return PhaseResult(
         model=out,
         steps=trainer.state.global_step,
-        tokens_trained=round(sum(lengths) * settings.epochs),
+        tokens_trained=round(sum(line["trained_tokens"] for line in logged_metrics(work))),
         tokens_generated=0,
         template_hash=found_hash,
     )
+
+
+def make_row(
+    tokenizer: Any, chat: list[Message], response: str, prompt: Prompt, problem_id: str, max_length: int
+) -> Row:
+    """Token ids of a target: its prompt as generation begins with it, and what the chat template puts after it.
+
+    Raises:
+        DereasonError: the target is too long, or the template does not continue the prompt.
+    """
+    kwargs = {"tokenize": True, "return_dict": True, **prompt.chat_template_kwargs}
+    head = tokenizer.apply_chat_template(chat, add_generation_prompt=True, **kwargs)["input_ids"]
+    whole = tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": response}], **kwargs)["input_ids"]
+    if len(whole) > max_length:
+        raise DereasonError(
+            f"the target of problem {problem_id!r} is {len(whole)} tokens long with its prompt, over max_length "
+            f"{max_length}",
+            "raise max_length or drop the target; a cut target teaches the model not to answer",
+        )
+    if whole[: len(head)] != head or len(whole) == len(head):
+        raise DereasonError(
+            f"the chat template does not put the target of problem {problem_id!r} behind the prompt that generation "
+            "begins with: the model would be trained on another prompt than it is asked",
+            "set prompt.chat_template_kwargs (for example enable_thinking: false), or take a model whose template does",
+        )
+    return Row(head, whole[len(head) :])

@@ -1,34 +1,34 @@
-"""TRL's ``GRPOTrainer`` with four things changed: where tokens come from, advantages, the loss, and which rows run.
+"""TRL's ``GRPOTrainer`` with our rollouts, advantages, loss and update; what is left of TRL's is the frame.
 
-*Tokens* come from our in-process engine (:mod:`dereason.lm.local.engine`); TRL's fallback without vLLM calls
-``transformers.generate`` with every prompt repeated G times. *Advantages* and the *loss* are our pure functions
-(:mod:`dereason.training.losses`), equal to TRL's where all rewards are known. They differ in this: a rollout
-whose verdict is ``error`` leaves mean, standard deviation, loss **and** normaliser, where TRL keeps it in the
-normaliser; and the normaliser is the optimiser batch's own count, where TRL takes the generation's average.
+A generation: problems (replaced where they would teach nothing, :mod:`~dereason.training.selection`), rollouts from the
+in-process engine (or from TRL: transformers, vLLM), rewards, advantages. Its groups are dealt out to one or several
+updates, each one optimiser step (:mod:`~dereason.training.update`).
 
-*Rows* without gradient (advantage zero, no KL term) are never forwarded, and the others run in micro-batches of similar
-length without padding columns (:mod:`dereason.training.packing`). Entropy and clip share are therefore those of rows
-that were trained on.
-
-What is left out here: dynamic sampling, vLLM, LoRA.
+Where this differs from TRL's: a rollout whose verdict is ``error`` leaves mean, standard deviation, loss **and**
+normaliser, where TRL keeps it in the normaliser; the normaliser is the optimiser step's own count, where TRL takes the
+generation's average; rows without gradient are never run, so that entropy and clip share are those of rows that were.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from dereason.lm.local.engine import decode
-from dereason.training.losses import (
-    BatchCounts,
-    clipped_policy_loss,
-    group_advantages,
-    kl_estimate,
-    token_weights,
-)
-from dereason.training.packing import plan_micro_batches, take_rows
+from dereason.training.forward import TokenScores, attention_pair_cost, can_share_prompts, score_tokens
+from dereason.training.losses import BatchCounts, group_advantages
+from dereason.training.packing import Batch
+from dereason.training.policy import Group, Update, make_update, policy_loss
 from dereason.training.rewards.verifier_free import splice_reference
+from dereason.training.update import EpochBatches, make_loader, micro_batches, run_step
+from dereason.training.watch import Watched
+
+SELECTION_FILE = "selection.json"
+_logger = logging.getLogger(__name__)
 
 
 def make_trainer_class() -> Any:
@@ -36,214 +36,296 @@ def make_trainer_class() -> Any:
     import torch
     from accelerate.utils import gather_object
     from trl import GRPOTrainer
-    from trl.trainer.utils import RepeatSampler
 
-    class EpochSampler(RepeatSampler):  # type: ignore[misc,unused-ignore]
-        """TRL's sampler, each epoch's order made of seed and epoch.
-
-        TRL's draws one order after the other from one generator, so that a phase that resumes in its second epoch
-        would see the first epoch's order again. transformers calls :meth:`set_epoch`.
-        """
-
-        def set_epoch(self, epoch: int) -> None:
-            self.generator.manual_seed(self.seed + 1_000_003 * epoch)
-
-    class RLTrainer(GRPOTrainer):  # type: ignore[misc,unused-ignore]
+    class RLTrainer(Watched, GRPOTrainer):  # type: ignore[misc,unused-ignore]
         """See the module's docstring.
 
-        Attributes set by :func:`dereason.training.rl.run_rl`: ``phase`` (the RL settings) and ``rollouts`` (the
-        reward function, which judges and keeps every completion).
+        Attributes set by :func:`dereason.training.rl.run_rl`: ``phase`` (the RL settings), ``rollouts`` (the
+        reward function, which judges and keeps every completion), ``selection`` and ``problems`` (id -> row).
         """
 
         phase: Any
         rollouts: Any
+        selection: Any = None
+        problems: dict[str, dict[str, Any]]
+        _head: Any = None
+        _pair_cost: float | None = None
+        _logs_of_step: dict[str, list[float]]
 
-        def _get_train_sampler(self, dataset: Any = None) -> Any:
-            return EpochSampler(
-                data_source=self.train_dataset if dataset is None else dataset,
-                mini_repeat_count=self.num_generations,
-                batch_size=self.args.generation_batch_size // self.num_generations,
-                repeat_count=self.num_iterations * self.args.steps_per_generation,
-                shuffle=self.shuffle_dataset,
+        # -- data ------------------------------------------------------------------------------------------------
+
+        def get_train_dataloader(self) -> Any:
+            """Each generation's problems, once for each of its updates; the first one's are used."""
+            batches = EpochBatches(
+                len(self.train_dataset),
+                self.phase.prompts_per_generation,
                 seed=self.args.seed,
+                repeats=self.phase.updates_per_generation * self.phase.iterations,
+                drop_last=True,
             )
+            return make_loader(self.train_dataset, batches)
+
+        # -- generation ------------------------------------------------------------------------------------------
 
         def _generate_single_turn(
-            self,
-            prompt_ids: Any,
-            images: Any,
-            multimodal_fields: Any,
-            num_generations: int,
-            *args: Any,
-            **kw: Any,
+            self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, *args: Any, **kw: Any
         ) -> Any:
-            heads = prompt_ids[::num_generations]
-            whole = len(prompt_ids) % num_generations == 0 and all(
-                prompt_ids[i] == heads[i // num_generations] for i in range(len(prompt_ids))
-            )  # several processes may share a group; then TRL's own path is used
-            if self.phase.rollouts == "engine" and whole:
-                completions, logps = self._decode(heads, num_generations), None
-            else:
-                completions, logps = super()._generate_single_turn(
+            """Rollouts of prompts that stand ``num_generations`` times side by side, with log-probabilities."""
+            if self.phase.rollouts != "engine":
+                return super()._generate_single_turn(
                     prompt_ids, images, multimodal_fields, num_generations, *args, **kw
                 )
-            self.rollouts.prompt_ids, self.rollouts.completion_ids = prompt_ids, completions
-            self._answer_lengths = [0] * len(completions)
-            if self.phase.verifree:
-                references = [row["answer"] for row in self._rows]
-                completions, self._answer_lengths = splice_reference(self.processing_class, completions, references)
-            return completions, logps
-
-        def _decode(self, heads: Sequence[Sequence[int]], num_generations: int) -> list[list[int]]:
             model = self.accelerator.unwrap_model(self.model)
             training = model.training
             model.eval()
-            at_once = max(1, self.phase.rollout_batch // num_generations)
-            drawn = [
-                group
-                for start in range(0, len(heads), at_once)
-                for group in decode(
-                    model,
-                    [list(ids) for ids in heads[start : start + at_once]],
-                    num_generations,
-                    temperature=self.args.temperature,
-                    max_new_tokens=self.args.max_completion_length,
-                    stop_ids=self.eos_token_ids,
-                    pad_id=self.processing_class.pad_token_id,
-                    # one stream per generation and process: resuming at a step draws what was drawn then
-                    seed=(self.args.seed * 1_000_003 + self.state.global_step) * 1024 + self.accelerator.process_index,
-                )
-            ]
-            model.train(training)
-            return [ids for group in drawn for ids in group]
-
-        def _calculate_rewards(self, *args: Any, **kw: Any) -> Any:
-            self._gathered_rewards = super()._calculate_rewards(*args, **kw)
-            return self._gathered_rewards
-
-        def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-            self._rows = inputs  # a rewritten completion needs its reference
-            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-            rewards = self._gathered_rewards[:, 0]
-            advantages = group_advantages(
-                rewards,
-                self.num_generations,
-                scale=self.phase.scale_rewards,
-                leave_one_out=self.phase.leave_one_out,
-            )
-            first = self.accelerator.process_index * len(inputs)
-            mine = slice(first, first + len(inputs))
-            output["advantages"] = advantages[mine]
-            scored = ~torch.isnan(rewards[mine])
-            output["loss_mask"] = output["completion_mask"] * scored.unsqueeze(1)
-            if self.phase.verifree:
-                output["answer_mask"] = self._answer_mask(output["completion_mask"])
-                output["rewards"] = rewards[mine].nan_to_num(0.0)
-            return output
-
-        def _answer_mask(self, completion_mask: Any) -> Any:
-            """1 on the reference's tokens, which end each row."""
-            tails = torch.tensor(self._answer_lengths, device=completion_mask.device)
-            after = completion_mask.flip(1).cumsum(1).flip(1)  # tokens from here to the end of the row
-            return completion_mask * (after <= tails.unsqueeze(1))
-
-        def _prepare_inputs(self, generation_batch: Any) -> Any:
-            before = self._buffered_inputs
-            inputs = super()._prepare_inputs(generation_batch)
-            batches = self._buffered_inputs
-            if batches is before:
-                return inputs
-            window = self.args.gradient_accumulation_steps
-            for start in range(0, len(batches), window):
-                batches[start : start + window] = self._arrange(batches[start : start + window])
-            return batches[self._step % len(batches)]
-
-        def _arrange(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            """The micro-batches of one optimiser step anew: see :mod:`dereason.training.packing`.
-
-            As many as before; the first are empty where fewer do. Each has the counts of the whole step, over all
-            processes.
-            """
-            rows = {
-                name: torch.cat([b[name] for b in batches])
-                for name, value in batches[0].items()
-                if isinstance(value, torch.Tensor) and value.ndim
-            }
-            mask = rows["loss_mask"]
-            active = mask.any(1)
-            if not self.beta and not self.aux_loss_enabled:
-                pulls = rows["advantages"] != 0
-                if "rewards" in rows:  # VeriFree's second term
-                    pulls = pulls | (rows["rewards"] != 0)
-                active = active & pulls
-            prompts, completions = rows["prompt_mask"].sum(1), rows["completion_mask"].sum(1)
-            local = torch.stack([mask.sum(), mask.any(1).sum(), ((prompts + completions) * active).sum()]).double()
-            tokens, sequences, trained = self.accelerator.reduce(local, reduction="sum").tolist()
-            plan = plan_micro_batches(
-                prompts.tolist(), completions.tolist(), active.tolist(), rows=self.args.per_device_train_batch_size
-            )
-            slots = [take_rows(rows, members) for members in plan]
-            if self.accelerator.num_processes > 1:
-                # Every process takes part in every backward pass, the last above all: it carries the gradients.
-                needed = max(1, *gather_object([len(slots)]))
-                idle = take_rows(rows, [0])
-                idle["loss_mask"] = torch.zeros_like(idle["loss_mask"])
-                slots = [idle] * (needed - len(slots)) + slots
-            empty: list[dict[str, Any]] = [{} for _ in range(len(batches) - len(slots))]
-            counts = BatchCounts(tokens, sequences)
-            return empty + [{**slot, "counts": counts, "trained": trained} for slot in slots]
-
-        def _no_rows(self, model: Any) -> Any:
-            """The loss of an empty micro-batch; a step without any gradient is still taken, as TRL takes it."""
-            if self.accelerator.sync_gradients:
-                for parameter in model.parameters():
-                    if parameter.requires_grad and parameter.grad is None:
-                        parameter.grad = torch.zeros_like(parameter)
-            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
-
-        def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
-            if self.accelerator.sync_gradients:  # the step's last micro-batch; it is empty only if all are
-                self._metrics["train"]["trained_tokens"].append(inputs.get("trained", 0))
-            if not inputs:
-                return self._no_rows(model)
-            ids, mask = inputs["completion_ids"], inputs["loss_mask"]
-            logp, entropy, router_loss = self._get_per_token_logps_and_entropies(
+            drawn = decode(
                 model,
-                torch.cat([inputs["prompt_ids"], ids], 1),
-                torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
-                ids.size(1),
-                compute_entropy=True,
-                compute_aux_loss=self.aux_loss_enabled,
+                [list(ids) for ids in prompt_ids[::num_generations]],
+                num_generations,
+                temperature=self.args.temperature,
+                max_new_tokens=self.args.max_completion_length,
+                stop_ids=self.eos_token_ids,
+                pad_id=self.processing_class.pad_token_id,
+                # streams belong to problem and index: the number of processes does not change what is drawn
+                seed=self.args.seed * 1_000_003 + self.state.global_step,
+                batch_size=self.phase.rollout_batch,
             )
-            # Without stored ones the rollouts are this policy's own, and the ratio is 1.
-            old = inputs.get("old_per_token_logps", logp.detach())
-            loss, clipped = clipped_policy_loss(
-                logp, old, inputs["advantages"], clip_low=self.epsilon_low, clip_high=self.epsilon_high
-            )
-            sampled = mask  # the tokens that the policy drew; clip and KL estimate are about these
-            if "answer_mask" in inputs:  # VeriFree: -r log π(a*|q, s) on the reference's tokens
-                on_answer = inputs["answer_mask"].bool()
-                loss = torch.where(on_answer, -inputs["rewards"].unsqueeze(1) * logp, loss)
-                sampled = mask * ~on_answer
-            if self.beta:
-                kl = kl_estimate(logp, inputs["ref_per_token_logps"])
-                loss = loss + self.beta * kl * sampled
-                self._log_mean("kl", kl, sampled)
-            self._log_mean("entropy", entropy, mask)
-            self._log_mean("clip_ratio/region_mean", clipped, sampled)
-            weights = token_weights(
-                mask, self.loss_type, inputs["counts"], max_new_tokens=self.args.max_completion_length
-            )
-            # Gradients are averaged over processes, and the normaliser spans them all.
-            total = (loss * weights).sum() * self.accelerator.num_processes
-            if self.aux_loss_enabled:
-                total = total + self.router_aux_loss_coef * router_loss / self.current_gradient_accumulation_steps
-            return total
+            model.train(training)
+            flat = [sample for group in drawn for sample in group]
+            return [list(s.ids) for s in flat], [list(s.logps) for s in flat]
 
-        def _log_mean(self, name: str, value: Any, mask: Any) -> None:
-            totals = torch.stack([(value * mask).sum(), mask.sum()]).detach().float()
-            total, count = self.accelerator.reduce(totals, reduction="sum").tolist()
-            # TRL leaves NaN out of a step's mean: a micro-batch without a scored row says nothing.
-            self._metrics["train"][name].append(total / count if count else math.nan)
+        def _draw_groups(self, problems: Sequence[dict[str, Any]]) -> list[Group]:
+            """Rollouts and rewards of some problems; every process calls this, also with none."""
+            size = self.num_generations
+            prompts = [
+                list(
+                    self.processing_class.apply_chat_template(
+                        p["prompt"],
+                        add_generation_prompt=True,
+                        tokenize=True,
+                        return_dict=True,
+                        **self.chat_template_kwargs,
+                    )["input_ids"]
+                )
+                for p in problems
+            ]
+            many = [ids for ids in prompts for _ in range(size)]
+            drawn, logps = self._generate_single_turn(many, None, {}, size) if many else ([], None)
+            self.rollouts.prompt_ids, self.rollouts.completion_ids = many, drawn
+            cut = [ids[-1] not in self.eos_token_ids for ids in drawn]
+            responses, tails = drawn, [0] * len(drawn)
+            if self.phase.verifree:
+                references = [p["answer"] for p in problems for _ in range(size)]
+                responses, tails = splice_reference(self.processing_class, drawn, references)
+                logps = None
+            columns = {key: [p[key] for p in problems for _ in range(size)] for key in self._columns}
+            texts = self.processing_class.batch_decode(drawn, skip_special_tokens=True)
+            rewards = self.reward_funcs[0](
+                prompts=[p["prompt"] for p in problems for _ in range(size)],
+                completions=[[{"role": "assistant", "content": text}] for text in texts],
+                completion_ids=drawn,
+                trainer_state=self.state,
+                log_metric=lambda name, value: self._logs_of_step.setdefault(name, []).append(float(value)),
+                **columns,
+            )
+            values = [math.nan if r is None else float(r) for r in rewards]
+            self._generated += sum(map(len, drawn))
+            mixed = getattr(self.rollouts, "mixed", [True] * len(problems))
+            return [
+                Group(
+                    problem,
+                    prompts[k],
+                    responses[at],
+                    tails[at],
+                    cut[at],
+                    logps[at] if logps is not None else None,
+                    values[at],
+                    mixed[k],
+                )
+                for k, problem in enumerate(problems)
+                for at in [slice(k * size, (k + 1) * size)]
+            ]
+
+        def _draw(self, batch: Sequence[dict[str, Any]]) -> list[Update]:
+            """One generation: its groups on this process, dealt out to updates."""
+            self._logs_of_step, self._generated = {}, 0
+            self._columns = [key for key in batch[0] if key != "prompt"]
+            step, world, rank = self.state.global_step, self.accelerator.num_processes, self.accelerator.process_index
+            chosen = list(batch)
+            if self.phase.bands is not None:
+                ids = self.selection.choose([p["problem_id"] for p in batch], step)
+                chosen = [self.problems[i] for i in ids]
+            share = len(chosen) // world
+            first = rank * share
+            groups = self._draw_groups(chosen[first : first + share])
+            if self.phase.dynamic_sampling is not None:
+                self._replace_flat(groups, {p["problem_id"] for p in chosen}, first, step)
+            if self.selection is not None:
+                self.selection.observe(step, self.rollouts.finish(step, self._log))
+                if self.phase.bands is not None:
+                    self._log("resting_problems", self.selection.share_resting(step + 1))
+            self._log_generation(groups)
+            return self._updates(groups, first)
+
+        def _replace_flat(self, groups: list[Group], taken: set[str], first: int, step: int) -> None:
+            """Dynamic sampling: other problems in the places of groups that are not mixed, up to a bound."""
+            draws = 1
+            while True:
+                flat = gather_object([first + k for k, g in enumerate(groups) if not g.mixed])
+                if not flat or draws == self.phase.dynamic_sampling.max_draws:
+                    break
+                further = self.selection.more(taken, len(flat), step)
+                if not further:
+                    break
+                taken.update(further)
+                draws += 1
+                mine = [
+                    (place - first, problem)
+                    for place, problem in zip(flat, further, strict=False)
+                    if first <= place < first + len(groups)
+                ]
+                drawn = self._draw_groups([self.problems[problem] for _, problem in mine])
+                for (place, _), group in zip(mine, drawn, strict=True):
+                    if group.mixed:
+                        groups[place] = group
+            self._log("draws", draws)
+            self._log("unfilled_groups", len(flat) / (len(groups) * self.accelerator.num_processes))
+
+        def _log_generation(self, groups: Sequence[Group]) -> None:
+            logs = gather_object([self._logs_of_step])
+            for name in dict.fromkeys(name for part in logs for name in part):
+                values = [v for part in logs for v in part.get(name, [])]
+                self._log(name, sum(values) / len(values))
+            self._log("generated_tokens", sum(gather_object([self._generated])))
+
+        # -- rows ------------------------------------------------------------------------------------------------
+
+        def _updates(self, groups: Sequence[Group], first: int) -> list[Update]:
+            phase, size = self.phase, self.num_generations
+            every = torch.tensor(gather_object([r for g in groups for r in g.rewards]), dtype=torch.float32)
+            if every.isfinite().any():
+                self._log("reward", float(every.nanmean()))
+                spread = every.view(-1, size)
+                known = spread[(~spread.isnan()).sum(1) > 1]
+                if len(known):
+                    centred = known - known.nanmean(1, keepdim=True)
+                    n = (~known.isnan()).sum(1)
+                    self._log("reward_std", float(((centred**2).nansum(1) / (n - 1)).sqrt().mean()))
+            flat = group_advantages(every, size, scale=phase.scale_rewards, leave_one_out=phase.leave_one_out)
+            advantages = flat.view(-1, size).tolist()
+            self._log("signal_groups", sum(map(any, advantages)) / len(advantages))
+            updates = []
+            for number in range(phase.updates_per_generation):
+                # by place in the generation, so that the number of processes does not change what an update holds
+                mine = [k for k in range(len(groups)) if (first + k) % phase.updates_per_generation == number]
+                places = [first + k for k in mine]
+                update = make_update(
+                    [groups[k] for k in mine],
+                    places,
+                    [advantages[place] for place in places],
+                    phase,
+                    router=self.aux_loss_enabled,
+                )
+                update.counts = BatchCounts(*map(sum, zip(*gather_object([update.totals()]), strict=True)))
+                updates.append(update)
+            if phase.updates_per_generation * phase.iterations > 1 or phase.samples_elsewhere:
+                self._fill(updates, "old")
+            if phase.kl:
+                self._fill(updates, "reference")
+            return updates
+
+        # -- update ----------------------------------------------------------------------------------------------
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            """One optimiser step, with the rollouts drawn first where they are due."""
+            if self._head is None:
+                self._examine_model()
+            model.train()
+            updates = self.phase.updates_per_generation
+            at = self._step % (updates * self.phase.iterations)
+            if at == 0:  # checkpoints are made here only, so that a resumed phase begins with a generation
+                self._due = self._draw(inputs)
+            self._step += 1
+            update = self._due[at % updates]
+            batches = self._cut(update)
+            self._log("trained_tokens", sum(gather_object([sum(b.tokens for b, real in batches if real)])))
+            self._sums: dict[str, Any] = {}
+            loss = run_step(self, model, batches, self._score, lambda b, s: self._loss(update, b, s))
+            self._log_sums()
+            return loss
+
+        def _examine_model(self) -> None:
+            inner = self.accelerator.unwrap_model(self.model)
+            self._head = inner.get_output_embeddings()
+            why = "its router's loss counts prompts" if self.aux_loss_enabled else can_share_prompts(inner, self._head)
+            if why is None:
+                self._pair_cost = attention_pair_cost(inner)
+            else:
+                _logger.warning("each rollout is run with its own copy of the prompt: %s", why)
+
+        def _cut(self, update: Update) -> list[tuple[Batch, bool]]:
+            return micro_batches(
+                self.accelerator,
+                update.rows,
+                update.run,
+                micro_batch=self.phase.optimiser.micro_batch,
+                pair_cost=self._pair_cost,
+                pad_id=self.processing_class.pad_token_id,
+            )
+
+        def _score(self, batch: Batch, model: Any = None, entropy: Any = None) -> TokenScores:
+            return score_tokens(
+                self.model_wrapped if model is None else model,
+                self._head if model is None else model.get_output_embeddings(),
+                batch,
+                temperature=self.args.temperature,
+                entropy=entropy or ("gradient" if self.phase.entropy_bonus else "value"),
+                router=self.aux_loss_enabled and model is None,
+            )
+
+        def _fill(self, updates: Sequence[Update], which: str) -> None:
+            """Log-probabilities of the rows that are run, by the policy as it is or by the reference."""
+            adapted = hasattr(self.accelerator.unwrap_model(self.model), "disable_adapter")
+            model = None if which == "old" or adapted else self.ref_model
+            off = which == "reference" and adapted
+            with torch.no_grad():
+                for update in updates:
+                    for batch, real in self._cut(update):
+                        if off:
+                            with self.accelerator.unwrap_model(self.model).disable_adapter():
+                                scores = self._score(batch, entropy="none")
+                        else:
+                            scores = self._score(batch, model, "none")
+                        if real:
+                            parts = scores.logp.split(list(batch.lengths))
+                            getattr(update, which).update(zip(batch.rows, parts, strict=True))
+
+        def _loss(self, update: Update, batch: Batch, scores: TokenScores) -> Any:
+            weight = self.router_aux_loss_coef if self.aux_loss_enabled else 0.0
+            loss, seen = policy_loss(update, batch, scores, self.phase, router_weight=weight)
+            for name, (value, mask) in seen.items():
+                part = torch.stack([(value * mask).sum(), mask.sum()]).detach().double().cpu()
+                self._sums[name] = self._sums.get(name, 0.0) + part
+            return loss
+
+        # -- log -------------------------------------------------------------------------------------------------
+
+        def _log(self, name: str, value: float) -> None:
+            self._metrics["train"][name].append(float(value))
+
+        def _log_sums(self) -> None:
+            parts = gather_object([{name: pair.tolist() for name, pair in self._sums.items()}])
+            for name in dict.fromkeys(name for part in parts for name in part):
+                total, count = (sum(part[name][k] for part in parts if name in part) for k in (0, 1))
+                if count:
+                    self._log(name, total / count)
+
+        # -- state -----------------------------------------------------------------------------------------------
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            super()._save_checkpoint(model, trial)
+            if self.selection is not None and self.args.should_save:
+                folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                (folder / SELECTION_FILE).write_text(json.dumps(self.selection.state_dict()))
 
     return RLTrainer

@@ -121,7 +121,8 @@ class Bound:
 
     def groups(self, local_rows: int) -> dict[int, list[int]]:
         """Group -> this process's rows in it."""
-        first, size = int(self.trainer.accelerator.process_index) * local_rows, int(self.trainer.num_generations)
+        before = self.gather([local_rows])[: int(self.trainer.accelerator.process_index)]
+        first, size = sum(before), int(self.trainer.num_generations)  # processes may hold different numbers of groups
         members: dict[int, list[int]] = {}
         for row in range(local_rows):
             members.setdefault((first + row) // size, []).append(row)
