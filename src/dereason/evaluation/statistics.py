@@ -42,31 +42,32 @@ class Interval:
 
 
 def accuracy_interval(
-    outcomes: Sequence[tuple[int, int]], level: float = 0.95, seed: int = 0, resamples: int = 10_000
+    outcomes: Sequence[tuple[int, int]], level: float = 0.95, seed: int = 0, resamples: int = 10_000, *, k: int = 1
 ) -> Interval:
     """Mean over problems of each problem's share of correct samples, with a bootstrap interval over problems.
 
     Args:
-        outcomes: for each problem (correct, n), verifier errors not in n; problems with n = 0 are left out.
+        outcomes: for each problem (correct, n), verifier errors not in n; problems with n < k are left out.
         level: the nominal coverage.
         seed: of the resampling.
         resamples: R.
+        k: above 1, the mean is that of :func:`pass_at_k`.
 
     Where all problems have the same share, every resample is the same and a bootstrap would claim a width of
     zero. The interval then rests on Wilson's bound on problems instead: 0 of P gives [0, z^2 / (P + z^2)].
 
     Raises:
-        DereasonError: no problem has n > 0.
+        DereasonError: no problem has n >= k.
         ValueError: a count or the level is impossible.
     """
-    rates = _rates(outcomes)
+    rates = _rates(outcomes, k)
     if not rates.size:
         raise DereasonError(
-            f"none of {len(outcomes)} problems has a sample that could be judged",
+            f"none of {len(outcomes)} problems has {'a sample' if k == 1 else f'{k} samples'} that could be judged",
             "look at the reasons of the verdicts 'error' in the samples table",
         )
     low, high = _mean_interval(rates, 0.0, 1.0, level, seed, resamples)
-    samples = sum(n for _, n in outcomes)
+    samples = sum(n for _, n in outcomes if n >= k)
     return Interval(float(rates.mean()), low, high, level, rates.size, samples, len(outcomes) - rates.size)
 
 
@@ -76,6 +77,8 @@ def paired_difference(
     level: float = 0.95,
     seed: int = 0,
     resamples: int = 10_000,
+    *,
+    k: int = 1,
 ) -> Interval:
     """Accuracy of b minus accuracy of a on the problems that both have, with a paired bootstrap interval.
 
@@ -85,21 +88,22 @@ def paired_difference(
         level: the nominal coverage.
         seed: of the resampling.
         resamples: R.
+        k: above 1, the difference is that of :func:`pass_at_k`.
 
-    A problem counts where both sides have n > 0; the others are counted in ``left_out``. Equal differences
+    A problem counts where both sides have n >= k; the others are counted in ``left_out``. Equal differences
     everywhere (two models that never differ) are treated as in :func:`accuracy_interval`.
 
     Raises:
         DereasonError: the two share no judged problem.
     """
     # Sorted, so that the result does not depend on the order of either mapping.
-    shared = sorted(id for id in a.keys() & b.keys() if a[id][1] > 0 and b[id][1] > 0)
+    shared = sorted(id for id in a.keys() & b.keys() if min(a[id][1], b[id][1]) >= k)
     if not shared:
         raise DereasonError(
             "the two results share no problem that could be judged in both",
             "evaluate both on the same problems",
         )
-    differences = _rates([b[id] for id in shared]) - _rates([a[id] for id in shared])
+    differences = _rates([b[id] for id in shared], k) - _rates([a[id] for id in shared], k)
     low, high = _mean_interval(differences, -1.0, 1.0, level, seed, resamples)
     samples = sum(a[id][1] + b[id][1] for id in shared)
     left_out = len(a.keys() | b.keys()) - len(shared)
@@ -179,11 +183,12 @@ def _rank_correlations(x: Floats, y: Floats) -> Floats:
     return np.clip(rho, -1.0, 1.0)
 
 
-def _rates(outcomes: Sequence[tuple[int, int]]) -> Floats:
+def _rates(outcomes: Sequence[tuple[int, int]], k: int) -> Floats:
     for correct, n in outcomes:
         if not 0 <= correct <= n:
             raise ValueError(f"correct must lie between 0 and n, not {correct} of {n}")
-    return np.array([correct / n for correct, n in outcomes if n > 0], dtype=np.float64)
+    rates = [correct / n if k == 1 else pass_at_k(n, correct, k) for correct, n in outcomes if n >= k]
+    return np.array(rates, dtype=np.float64)
 
 
 def _mean_interval(

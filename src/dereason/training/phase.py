@@ -9,6 +9,8 @@ Checkpoints are transformers' own (``optimizer.pt``, ``rng_state.pth``): files t
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,11 @@ from dereason.lm.local.model import (
 )
 from dereason.lm.prompts import Prompt, check_template, template_hash
 from dereason.settings import Settings
+from dereason.training import stack
+from dereason.training.adapters import LoRA, attach, check_adapter, float32_adapter, load_frozen
+from dereason.training.hand_off import probe_logits, write_model
+from dereason.training.stops import Stops
+from dereason.training.watch import Tracker, check_trackers
 
 
 class Optimiser(Settings):
@@ -48,6 +55,21 @@ class Optimiser(Settings):
     """Optimiser steps between checkpoints; each costs the model and two optimiser moments on disk."""
 
 
+class PhaseSettings(Settings):
+    """What every kind of phase can be told."""
+
+    optimiser: Optimiser = Optimiser()
+    """Learning rate, schedule, micro-batch, checkpoints."""
+    adapter: LoRA | None = None
+    """Train a low-rank adapter (LoRA, QLoRA) in place of the weights; null trains all weights."""
+    stops: Stops = Stops()
+    """When a phase that goes wrong is stopped."""
+    report_to: list[Tracker] = []
+    """Trackers that get the metrics too, beside `metrics.jsonl`."""
+    run_name: str | None = None
+    """What trackers call the phase; null takes the name of its folder."""
+
+
 @dataclass(frozen=True)
 class PhaseResult:
     """What a finished phase leaves behind.
@@ -67,24 +89,46 @@ class PhaseResult:
     template_hash: str
 
 
-def load_student(model: ModelSettings, prompt: Prompt, expected_hash: str | None) -> tuple[Any, Any, str]:
+def load_student(
+    model: ModelSettings, prompt: Prompt, expected_hash: str | None, *, adapter: LoRA | None = None, seed: int = 0
+) -> tuple[Any, Any, str]:
     """Model and tokenizer for training, and the template hash, checked at the hand-off.
 
-    Weights are float32 whatever ``model.dtype`` says (GPU phases compute in bfloat16 by autocast): AdamW in
-    bfloat16 loses small updates.
+    Trained weights are float32 whatever ``model.dtype`` says (GPU phases compute in bfloat16 by autocast): AdamW in
+    bfloat16 loses small updates. Weights that an adapter leaves as they are have ``model.dtype``.
+
+    Args:
+        model: what the phase begins with.
+        prompt: how questions are put.
+        expected_hash: template hash of the run; None skips the check.
+        adapter: trained in place of the weights; the model is then peft's.
+        seed: of a new adapter.
 
     Raises:
-        DereasonError: the model's chat template differs from the one the run began with.
+        DereasonError: the model's chat template differs from the one the run began with, or the adapter cannot be
+            trained here.
     """
+    stack.check()
+    check_adapter(adapter, model)
     tokenizer = load_tokenizer(model)
     found = template_hash(tokenizer, dict(prompt.chat_template_kwargs))
     check_template(model.name, found, expected_hash)
+    if adapter is not None:
+        return attach(load_frozen(model, adapter), adapter, model, seed), tokenizer, found
     return load_weights(model.model_copy(update={"dtype": "float32"})), tokenizer, found
 
 
-def trainer_arguments(optimiser: Optimiser, model: ModelSettings, work: Path, *, seed: int) -> dict[str, Any]:
-    """Arguments that SFTConfig and GRPOConfig share."""
+def trainer_arguments(settings: PhaseSettings, model: ModelSettings, work: Path, *, seed: int) -> dict[str, Any]:
+    """Arguments that SFTConfig and GRPOConfig share.
+
+    To transformers' trainer a step is one batch of one row; the update (:mod:`dereason.training.update`) knows better.
+    """
+    from transformers import TrainingArguments
+
     device = resolve_device(model.device)
+    optimiser = settings.optimiser
+    # vLLM 0.32 wants a transformers that knows the older name alone
+    kind = "activation" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient"
     return {
         "output_dir": str(work / "checkpoints"),
         "learning_rate": optimiser.learning_rate,
@@ -92,14 +136,18 @@ def trainer_arguments(optimiser: Optimiser, model: ModelSettings, work: Path, *,
         "warmup_steps": optimiser.warmup_ratio,
         "weight_decay": optimiser.weight_decay,
         "max_grad_norm": optimiser.max_grad_norm,
-        "per_device_train_batch_size": optimiser.micro_batch,
-        "activation_checkpointing": optimiser.gradient_checkpointing,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        f"{kind}_checkpointing": optimiser.gradient_checkpointing,
         "save_strategy": "steps",
         "save_steps": optimiser.checkpoint_every,
         "save_total_limit": 2,  # the newest may lack its marker
         "logging_steps": 1,
         "logging_strategy": "steps",
-        "report_to": [],
+        "report_to": check_trackers(settings.report_to),
+        "project": "dereason",
+        "run_name": settings.run_name or work.name.removesuffix(".partial"),
+        "logging_nan_inf_filter": False,  # it would log a NaN as the last loss that was none
         "disable_tqdm": True,
         "seed": seed,
         "data_seed": seed,
@@ -113,16 +161,85 @@ def train(trainer: Any, resume: Path | None) -> None:
     """Train, from the checkpoint where there is one; what transformers would print goes to ``metrics.jsonl``."""
     from transformers import PrinterCallback
 
+    float32_adapter(trainer.model)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
-def save_model(trainer: Any, tokenizer: Any, out: Path) -> None:
-    """Write weights (safetensors), config, generation config and tokenizer to ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+def save_model(trainer: Any, tokenizer: Any, out: Path, start: ModelSettings, *, adapter: LoRA | None = None) -> None:
+    """Write weights (safetensors), config, generation config and tokenizer to ``out``, read them again, and compare.
+
+    Every process of the phase calls it; the main one writes. See :mod:`dereason.training.hand_off`.
+
+    Args:
+        trainer: after training, or in the middle of it.
+        tokenizer: of the phase.
+        out: folder of the trained model.
+        start: what the phase began with.
+        adapter: the phase's adapter, added to the weights unless it is to be kept.
+
+    Raises:
+        DereasonError: what was saved is not what was trained.
+    """
+    accelerator = trainer.accelerator
+    live = accelerator.unwrap_model(trainer.model)
+    spread = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    state = accelerator.get_state_dict(trainer.model_wrapped) if spread else None  # all processes have to ask
+    if accelerator.is_main_process:
+        write_model(
+            live,
+            live.state_dict() if state is None else state,
+            tokenizer,
+            out,
+            start,
+            merge=adapter is None or adapter.merge,
+            logits=None if spread else probe_logits(live, tokenizer),
+        )
+    accelerator.wait_for_everyone()
+
+
+def keep_models(
+    trainer: Any, tokenizer: Any, work: Path, count: int, start: ModelSettings, *, adapter: LoRA | None = None
+) -> None:
+    """Have the trainer save ``count`` models, evenly spaced over its steps; the last is the phase's own.
+
+    The others go to ``work/model-<step>``, in the same way as the last (:func:`save_model`) and by atomic rename.
+
+    Args:
+        trainer: before training.
+        tokenizer: of the phase.
+        work: the phase's folder.
+        count: models in all; 1 adds nothing, and so does a step that falls together with another.
+        start: what the phase begins with.
+        adapter: the phase's adapter.
+    """
+    from transformers import TrainerCallback
+
+    class Keeper(TrainerCallback):
+        """See :func:`keep_models`."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            last = state.max_steps
+            if state.global_step not in {round(last * i / count) for i in range(1, count)} - {0, last}:
+                return
+            folder = work / f"model-{state.global_step}"
+            part = folder.with_name(folder.name + ".part")
+            main = trainer.accelerator.is_main_process
+            if main:
+                shutil.rmtree(part, ignore_errors=True)
+            save_model(trainer, tokenizer, part, start, adapter=adapter)
+            if main:
+                shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed after it
+                part.rename(folder)
+
+    if count > 1:
+        trainer.add_callback(Keeper())
+
+
+def kept_models(work: Path) -> list[str]:
+    """Names of the model folders of a finished phase, in the order of their steps, the last one's at the end."""
+    found = [p.name for p in work.glob("model-*") if p.name.removeprefix("model-").isdigit()]
+    return [*sorted(found, key=lambda name: int(name.removeprefix("model-"))), "model"]
 
 
 def join_problems(problems: pl.DataFrame, ids: pl.Series, where: str) -> pl.DataFrame:
@@ -138,3 +255,9 @@ def join_problems(problems: pl.DataFrame, ids: pl.Series, where: str) -> pl.Data
     if unknown:
         raise DereasonError(f"{where}: no problem has the id {unknown[0]!r}", "use the pool that was routed")
     return table
+
+
+def logged_metrics(work: Path) -> list[dict[str, float]]:
+    """The lines of a phase's ``metrics.jsonl``."""
+    path = work / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
