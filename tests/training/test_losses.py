@@ -10,10 +10,13 @@ import torch
 from dereason.training.losses import (
     BatchCounts,
     LossName,
+    RatioLevel,
     Scale,
     clipped_policy_loss,
     group_advantages,
     kl_estimate,
+    log_ratios,
+    sampler_weights,
     token_weights,
 )
 
@@ -63,33 +66,57 @@ def test_an_error_among_equal_rewards_leaves_no_advantage() -> None:
     assert group_advantages(torch.tensor([1.0, 1.0, NAN, 1.0]), 4, scale="group").tolist() == [0, 0, 0, 0]
 
 
-def test_clipped_loss_by_hand() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logp = torch.randn(6, 5, generator=generator, dtype=torch.float64) * 0.5 - 1
-    old = torch.randn(6, 5, generator=generator, dtype=torch.float64) * 0.5 - 1
-    advantages = torch.randn(6, generator=generator, dtype=torch.float64)
-    loss, clipped = clipped_policy_loss(logp, old, advantages, clip_low=0.2, clip_high=0.28)
+ROW = torch.tensor([0, 0, 0, 1, 2, 2])
+LENGTHS = torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_clipped_loss_by_hand(level: RatioLevel) -> None:
+    """Rows of 3, 1 and 2 tokens; at the level of the sequence the ratio is the geometric mean of its tokens' ratios."""
     seen = set()
-    for b in range(6):
-        for t in range(5):
-            ratio = math.exp(logp[b, t] - old[b, t])
-            a = float(advantages[b])
-            want = -min(ratio * a, min(max(ratio, 0.8), 1.28) * a)
-            assert float(loss[b, t]) == pytest.approx(want, abs=1e-12)
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        logp = torch.randn(6, generator=generator, dtype=torch.float64) * 0.5 - 1
+        old = torch.randn(6, generator=generator, dtype=torch.float64) * 0.5 - 1
+        advantages = torch.randn(3, generator=generator, dtype=torch.float64)
+        ratios = log_ratios(logp, old, ROW, LENGTHS, level=level)
+        loss, clipped = clipped_policy_loss(ratios, advantages[ROW], clip_low=0.2, clip_high=0.28)
+        for t, row in enumerate(ROW.tolist()):
+            of_row = [i for i, r in enumerate(ROW.tolist()) if r == row] if level == "sequence" else [t]
+            ratio = math.prod(math.exp(logp[i] - old[i]) for i in of_row) ** (1 / len(of_row))
+            a = float(advantages[row])
+            assert float(loss[t]) == pytest.approx(-min(ratio * a, min(max(ratio, 0.8), 1.28) * a), abs=1e-12)
             flat = (ratio > 1.28 and a > 0) or (ratio < 0.8 and a < 0)
-            assert bool(clipped[b, t]) == flat
+            assert bool(clipped[t]) == flat
             seen.add(flat)
     assert seen == {True, False}
 
 
+def test_the_gradient_of_a_sequence_ratio_reaches_every_token() -> None:
+    """GSPO on policy: each token of a row has the row's advantage, divided by its length."""
+    logp = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    ratios = log_ratios(logp, logp.detach(), ROW, LENGTHS, level="sequence")
+    advantages = torch.tensor([1.0, -2.0, 0.5]).double()
+    loss, _ = clipped_policy_loss(ratios, advantages[ROW], clip_low=3e-4, clip_high=4e-4)
+    counts = BatchCounts(6, 3)
+    (loss * token_weights(LENGTHS[ROW], "grpo", counts, max_new_tokens=9)).sum().backward()
+    assert logp.grad is not None
+    torch.testing.assert_close(logp.grad, -(advantages / LENGTHS / 3)[ROW])
+
+
 def test_clipped_tokens_are_those_without_gradient() -> None:
-    old = torch.zeros(2, 3, dtype=torch.float64)
-    logp = torch.tensor([[0.5, 0.1, -0.5], [0.5, 0.1, -0.5]], dtype=torch.float64, requires_grad=True)
-    loss, clipped = clipped_policy_loss(logp, old, torch.tensor([1.0, -1.0]).double(), clip_low=0.2, clip_high=0.2)
+    logp = torch.tensor([0.5, 0.1, -0.5, 0.5, 0.1, -0.5], dtype=torch.float64, requires_grad=True)
+    advantages = torch.tensor([1.0] * 3 + [-1.0] * 3).double()
+    loss, clipped = clipped_policy_loss(logp, advantages, clip_low=0.2, clip_high=0.2)
     loss.sum().backward()
     assert logp.grad is not None
     assert ((logp.grad == 0) == clipped).all()
-    assert clipped.tolist() == [[True, False, False], [False, False, True]]
+    assert clipped.tolist() == [True, False, False, False, False, True]
+
+
+def test_sampler_weights_are_capped_ratios_and_one_where_nothing_is_known() -> None:
+    old, drawn = torch.tensor([-1.0, -1.0, -1.0, -1.0]).double(), torch.tensor([-1.0, -4.0, -0.5, NAN]).double()
+    assert sampler_weights(old, drawn, cap=2.0).tolist() == pytest.approx([1, 2, math.exp(-0.5), 1])
 
 
 def test_kl_estimate_is_unbiased_over_the_vocabulary() -> None:
@@ -99,31 +126,25 @@ def test_kl_estimate_is_unbiased_over_the_vocabulary() -> None:
     assert float((policy.exp() * kl_estimate(policy, reference)).sum()) == pytest.approx(float(exact), abs=1e-12)
 
 
-@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
-def test_the_normaliser_belongs_to_the_optimiser_batch(loss: LossName) -> None:
-    """Micro-batches of 1, 2, 4 and 8 rows, one row masked out: the same sum, and the one of a loop."""
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo", "rloo"])
+def test_the_normaliser_belongs_to_the_optimiser_step(loss: LossName) -> None:
+    """Micro-batches of 1, 2, 4 and 8 rows, one row left out: the same sum, and the one of a loop."""
     generator = torch.Generator().manual_seed(2)
-    lengths = [3, 1, 6, 6, 2, 5, 4, 1]
-    left_out = 4
-    values = torch.randn(8, 6, generator=generator, dtype=torch.float64)
-    mask = torch.tensor([[float(t < n and b != left_out) for t in range(6)] for b, n in enumerate(lengths)]).double()
-    counts = BatchCounts(float(mask.sum()), 7.0)
-    rows = [sum(float(values[b, t]) for t in range(n)) for b, n in enumerate(lengths)]
-    kept = [b for b in range(8) if b != left_out]
+    lengths = [3, 1, 6, 6, 5, 4, 1]
+    values = [torch.randn(n, generator=generator, dtype=torch.float64) for n in lengths]
+    counts = BatchCounts(float(sum(lengths)), 7.0)
+    sums = [float(v.sum()) for v in values]
     want = {
-        "dapo": sum(rows[b] for b in kept) / sum(lengths[b] for b in kept),
-        "grpo": sum(rows[b] / lengths[b] for b in kept) / len(kept),
-        "dr_grpo": sum(rows[b] for b in kept) / (len(kept) * 16),
+        "dapo": sum(sums) / sum(lengths),
+        "grpo": sum(s / n for s, n in zip(sums, lengths, strict=True)) / 7,
+        "dr_grpo": sum(sums) / (7 * 16),
+        "rloo": sum(sums) / 7,
     }[loss]
-    for size in (1, 2, 4, 8):
-        total = sum(
-            float((values[i : i + size] * token_weights(mask[i : i + size], loss, counts, max_new_tokens=16)).sum())
-            for i in range(0, 8, size)
-        )
+    for size in (1, 2, 4, 7):
+        total = 0.0
+        for start in range(0, 7, size):
+            some = range(start, min(7, start + size))
+            length_N = torch.tensor([float(lengths[i]) for i in some for _ in range(lengths[i])]).double()
+            weights = token_weights(length_N, loss, counts, max_new_tokens=16)
+            total += float((torch.cat([values[i] for i in some]) * weights).sum())
         assert total == pytest.approx(want, abs=1e-12)
-
-
-@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
-def test_an_empty_batch_has_no_loss(loss: LossName) -> None:
-    weights = token_weights(torch.zeros(2, 3), loss, BatchCounts(0, 0), max_new_tokens=4)
-    assert weights.tolist() == [[0, 0, 0], [0, 0, 0]]

@@ -153,8 +153,8 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Stop the phase right after the optimiser step, wherever its last checkpoint is."""
     original = watch_module.make_callback
 
-    def make(work: Path, names: dict[str, str], progress: object, resumed_at: int) -> object:
-        callback = original(work, names, progress, resumed_at)  # type: ignore[arg-type]
+    def make(*args: object, **kw: object) -> object:
+        callback = original(*args, **kw)  # type: ignore[arg-type]
         log = callback.on_log
 
         def on_log(args: object, state: object, control: object, **kw: object) -> None:
@@ -242,18 +242,6 @@ def plant_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_half_written_checkpoint_is_never_chosen(tmp_path: Path) -> None:
-    assert last_checkpoint(tmp_path) is None
-    for step, marked in ((2, True), (10, True), (12, False)):
-        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        if marked:
-            (folder / "checkpoint-complete").touch()
-    found = last_checkpoint(tmp_path)
-    assert found is not None
-    assert found.name == "checkpoint-10"
-
-
 def test_rollouts_are_samples_with_verdicts(
     tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,13 +264,13 @@ def test_rollouts_are_samples_with_verdicts(
 def test_rollout_batch_bounds_what_is_decoded_at_once(
     tiny_model: Path, pool: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That a sample does not depend on its batch is tested in float64 with the engine."""
+    """That no more are, and that a sample does not depend on its batch, is tested with the engine."""
     plant_rewards(monkeypatch)
-    sizes: list[int] = []
+    sizes: list[object] = []
     original = trainer_module.decode
 
-    def decode(model: object, prompts: list[list[int]], n: int, **kw: object) -> list[list[list[int]]]:
-        sizes.append(len(prompts) * n)
+    def decode(model: object, prompts: list[list[int]], n: int, **kw: object) -> object:
+        sizes.append(kw["batch_size"])
         return original(model, prompts, n, **kw)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trainer_module, "decode", decode)
@@ -290,7 +278,7 @@ def test_rollout_batch_bounds_what_is_decoded_at_once(
     for name, size in (("at-once", 256), ("in-turn", 4)):
         rl(tiny_model, pool, tmp_path / name, steps=1, rollout_batch=size)
         tables.append(rollout_table(tmp_path / name).select("problem_id", "index", "prompt_tokens"))
-    assert sizes == [8, 4, 4]
+    assert sizes == [256, 4]
     assert tables[0].equals(tables[1])
 
 
@@ -360,11 +348,7 @@ def test_another_template_at_the_hand_off_is_refused(
 def test_bad_settings_are_refused_with_the_field(
     tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValidationError, match=r"batch 5 is not a multiple of optimiser\.micro_batch 2"):
-        SFT(batch=5, optimiser=Optimiser(micro_batch=2))
-    with pytest.raises(ValidationError, match=r"6 rollouts an update are not a multiple of optimiser\.micro_batch 4"):
-        RL(prompts_per_generation=2, group_size=3, optimiser=RLOptimiser(micro_batch=4))
-    with pytest.raises(ValidationError, match="do not divide into updates_per_generation 4"):
+    with pytest.raises(ValidationError, match="is not a multiple of updates_per_generation 4"):
         RL(prompts_per_generation=2, group_size=3, updates_per_generation=4)
     for name in ("learning_rate", "micro_batch", "checkpoint_every"):
         with pytest.raises(ValidationError, match=name):
@@ -377,7 +361,7 @@ def test_bad_settings_are_refused_with_the_field(
         sft(tiny_model, pool.head(3), targets, tmp_path)
 
 
-def test_a_loss_that_is_not_finite_stops_the_phase_and_keeps_the_checkpoint(
+def test_a_loss_that_is_not_finite_stops_the_phase_and_keeps_no_checkpoint_that_led_to_it(
     tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
 ) -> None:
     with pytest.raises(DereasonError, match=r"(loss|grad_norm) became (nan|inf)"):
@@ -388,7 +372,8 @@ def test_a_loss_that_is_not_finite_stops_the_phase_and_keeps_the_checkpoint(
             tmp_path,
             optimiser=Optimiser(learning_rate=1e30, micro_batch=2, checkpoint_every=1, max_grad_norm=1e30),
         )
-    assert last_checkpoint(tmp_path) is not None
+    assert (tmp_path / "checkpoints" / "checkpoint-1").is_dir()
+    assert last_checkpoint(tmp_path) is None, "the weights after the first step gave no finite loss"
 
 
 @pytest.mark.parametrize(

@@ -126,12 +126,18 @@ def gradients(
             gradient_accumulation_steps=rollouts // micro,
             steps_per_generation=rollouts // micro,
             num_generations=size,
-            max_steps=1,
+            max_steps=phase.iterations,
+            num_iterations=1 if kind == "ours" else phase.iterations,
+            optim="sgd",  # Adam would make much of a tiny gradient's sign
+            importance_sampling_level=phase.ratio,
+            epsilon=phase.clip_low,
+            epsilon_high=phase.clip_high,
             max_completion_length=LIMIT,
             loss_type=phase.loss,
             scale_rewards=phase.scale_rewards,
             beta=phase.kl,
-            learning_rate=1e-9,
+            learning_rate=1e-9 if phase.iterations == 1 else 0.03,
+            lr_scheduler_type="constant",
             max_grad_norm=1e9,
             report_to=[],
             use_cpu=True,
@@ -179,6 +185,25 @@ def test_the_gradient_is_trls(loss: str, options: dict[str, Any], tiny_model: Pa
     theirs, their_loss = gradients("trl", tiny_model, tmp_path / "b", known, phase=phase)
     assert_same(ours, theirs)
     assert our_loss == pytest.approx(their_loss, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"ratio": "sequence", "loss": "grpo", "clip_low": 0.5, "clip_high": 0.5}],
+    ids=["token", "sequence"],
+)
+def test_the_second_pass_over_a_generation_is_trls(options: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+    """After a large step the ratio is far from 1 and partly clipped; the rows without advantage have no old values."""
+
+    def flat(answer: str, index: int) -> float:
+        return 0.3 if answer == "9" else known(answer, index)
+
+    phase = settings(**{"loss": "dapo", "iterations": 2, "clip_low": 0.02, "clip_high": 0.03, **options})
+    ours, our_loss = gradients("ours", tiny_model, tmp_path / "a", flat, phase=phase)
+    theirs, their_loss = gradients("trl", tiny_model, tmp_path / "b", flat, phase=phase)
+    assert_same(ours, theirs)
+    assert our_loss == pytest.approx(their_loss, abs=1e-5)
+    assert abs(our_loss) > 1e-3, "on policy it would be almost nothing"
 
 
 @pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])

@@ -110,11 +110,13 @@ def sampler_weights(old_logp_N: Tensor, sampler_logp_N: Tensor, *, cap: float) -
     """Truncated importance weights (N,) for tokens that another engine drew: ``min(π_old / π_sampler, cap)``.
 
     An engine's probabilities differ a little from the training model's; the weight makes the gradient that of the
-    training model's policy again, the cap bounds its variance.
+    training model's policy again, the cap bounds its variance. A token whose probability the engine did not report
+    (NaN) has weight 1.
     """
     import torch
 
-    return torch.exp(old_logp_N - sampler_logp_N).clamp(max=cap).detach()
+    weights = torch.exp(old_logp_N - sampler_logp_N).clamp(max=cap).detach()
+    return torch.where(sampler_logp_N.isnan(), 1.0, weights)
 
 
 def kl_estimate(logp_N: Tensor, ref_logp_N: Tensor) -> Tensor:

@@ -48,7 +48,12 @@ class Segment:
 
 
 def plan_micro_batches(
-    rows: Sequence[Row], members: Sequence[int], *, micro_batch: int, pair_cost: float | None
+    rows: Sequence[Row],
+    members: Sequence[int],
+    *,
+    micro_batch: int,
+    pair_cost: float | None,
+    tokens: int | None = None,
 ) -> list[list[Segment]]:
     """Rows in micro-batches of segments of similar length, the longest first.
 
@@ -62,10 +67,12 @@ def plan_micro_batches(
         pair_cost: what a pair of positions costs in attention, as a share of what a token costs elsewhere; decides
             how many responses share one prompt (every pair of positions is computed, masked or not). None: every row
             is a segment of its own.
+        tokens: a micro-batch of several segments takes no more padded tokens than this either; None sets no such limit.
     """
     if not members:
         return []
     token_budget = micro_batch * max(len(rows[i].prompt) + len(rows[i].response) for i in members)
+    token_budget = min(token_budget, tokens or token_budget)
     response_budget = micro_batch * max(len(rows[i].response) for i in members)
     segments: list[Segment] = []
     for group in _groups(rows, members):

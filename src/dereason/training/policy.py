@@ -149,7 +149,8 @@ def policy_loss(
     seen: dict[str, tuple[Any, Any]] = {}
     if update.sampler:
         drawn = torch.tensor([v for i in batch.rows for v in update.sampler[i]], device=device, dtype=dtype)
-        seen["sampler_gap"] = ((old - drawn).abs(), every)
+        known = (~drawn.isnan()).to(dtype)
+        seen["sampler_gap"] = ((old - drawn).abs().nan_to_num(), known)
         if phase.samples_elsewhere:
             loss = loss * sampler_weights(old, drawn, cap=phase.sampler_cap)
     if any(update.tails):

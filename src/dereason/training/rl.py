@@ -53,6 +53,7 @@ METRICS = (
     "kl",
     "clip_share",
     "sampler_gap",
+    "sampler_gap_max",
     "completion_length",
     "generated_tokens",
     "trained_tokens",
@@ -249,7 +250,7 @@ def run_rl(
     rounded = settings.model_copy(
         update={"optimiser": settings.optimiser.model_copy(update={"checkpoint_every": every})}
     )
-    with guarded(settings.optimiser.micro_batch):
+    with guarded(settings.optimiser.micro_batch), settings.vllm.colocated(settings.rollouts, model):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
         stops = stop_ids(student, tokenizer)
@@ -277,6 +278,7 @@ def run_rl(
                 num_generations=settings.group_size,
                 max_completion_length=settings.max_new_tokens,
                 temperature=settings.temperature,
+                disable_dropout=True,  # rollouts come from the network without it
                 # with an adapter the reference is the model without it, which needs no copy
                 beta=0.0 if settings.adapter else settings.kl,
                 chat_template_kwargs=dict(prompt.chat_template_kwargs),

@@ -250,6 +250,7 @@ def make_trainer_class() -> Any:
             batches = self._cut(update)
             self._log("trained_tokens", sum(gather_object([sum(b.tokens for b, real in batches if real)])))
             self._sums: dict[str, Any] = {}
+            self._widest = 0.0
             loss = run_step(self, model, batches, self._score, lambda b, s: self._loss(update, b, s))
             self._log_sums()
             return loss
@@ -306,6 +307,8 @@ def make_trainer_class() -> Any:
             for name, (value, mask) in seen.items():
                 part = torch.stack([(value * mask).sum(), mask.sum()]).detach().double().cpu()
                 self._sums[name] = self._sums.get(name, 0.0) + part
+                if name == "sampler_gap":
+                    self._widest = max(self._widest, float((value * mask).max()))
             return loss
 
         # -- log -------------------------------------------------------------------------------------------------
@@ -319,6 +322,8 @@ def make_trainer_class() -> Any:
                 total, count = (sum(part[name][k] for part in parts if name in part) for k in (0, 1))
                 if count:
                     self._log(name, total / count)
+            if "sampler_gap" in self._sums:
+                self._log("sampler_gap_max", max(gather_object([self._widest])))
 
         # -- state -----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from dereason.training.forward import TokenScores
 
 
+CPU_TOKENS = 512
+"""Padded tokens of a micro-batch of several segments on a CPU. More at once is slower there: what a layer makes no
+longer fits the caches (``python benchmarks/sft_step.py --tokens 4096``)."""
+
+
 class EpochBatches:
     """Batch sampler: each epoch's order made of seed and epoch, so that a resumed phase sees what it would have seen.
 
@@ -77,7 +82,8 @@ def micro_batches(
         pair_cost: the same.
         pad_id: token that fills up.
     """
-    plan = plan_micro_batches(rows, members, micro_batch=micro_batch, pair_cost=pair_cost)
+    limit = CPU_TOKENS if accelerator.device.type == "cpu" else None
+    plan = plan_micro_batches(rows, members, micro_batch=micro_batch, pair_cost=pair_cost, tokens=limit)
     idle = 0
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dereason.errors import DereasonError
-from dereason.lm.local.engine import prefill
+from dereason.lm.local.prefill import prefill
 from dereason.verify.extract import find_box
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.base import LanguageModel
-from dereason.lm.local.model import LocalModel, ModelSettings
+from dereason.lm.load import load_model
+from dereason.lm.local.model import ModelSettings
 from dereason.settings import Settings
 from dereason.training.rewards.judge import JudgeReward, When
 from dereason.training.rewards.rules import (
@@ -168,7 +169,7 @@ def build(
     tokenizer: Any,
     max_new_tokens: int,
     stop_ids: Sequence[int] | None = None,
-    load: LoadModel = LocalModel,
+    load: LoadModel = load_model,
     judging: Judging | None = None,
 ) -> list[RewardFunction]:
     """Make TRL reward functions of settings, in order; they share one judging of each batch.
@@ -202,7 +203,7 @@ def combine(
     tokenizer: Any,
     max_new_tokens: int,
     stop_ids: Sequence[int] | None = None,
-    load: LoadModel = LocalModel,
+    load: LoadModel = load_model,
 ) -> Combined:
     """One TRL reward function of settings: their sum, weighted as they say.
 
