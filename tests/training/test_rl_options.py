@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict, frame
-from dereason.training.rl import PRESETS, RL, RLOptimiser, run_rl
+from dereason.training.rl import PRESETS, RL, RLOptimiser, draw_warnings, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.training.selection import Bands, DynamicSampling
 from dereason.verify.verdict import Judgement
@@ -83,6 +83,7 @@ def test_dynamic_sampling_goes_on_with_what_it_has(solvable: set[str], tiny_mode
     assert [line["draws"] for line in logged] == [2, 2]
     assert all(line["unfilled_groups"] >= 0.75 for line in logged)
     assert [line["step"] for line in logged] == [1, 2]
+    assert re.search(r"left \d+ % of the groups .* \(2 of 2 generations\)", *draw_warnings(tmp_path))
 
 
 def test_bands_rest_what_is_never_solved_and_survive_a_kill(
@@ -138,6 +139,7 @@ def test_truncated_rollouts_can_leave_the_loss(solvable: set[str], tiny_model: P
         ({"algorithm": "ppo"}, "algorithm"),
         ({"ratio": "sequence", "rewards": [{"name": "verifree"}]}, "set ratio to token"),
         ({"dynamic_sampling": {"max_draws": 1}}, "max_draws"),
+        ({"dynamic_sampling": {}, "rewards": [{"name": "rlpr"}]}, "both deal with flat groups"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], words: str) -> None:

@@ -19,8 +19,10 @@ from dereason.difficulty.profiles import Profile, build_profiles
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation, score
 from dereason.lm.base import Progress
+from dereason.lm.load import load_model
 from dereason.lm.local.model import LocalModel, ModelSettings
 from dereason.lm.prompts import Prompt, check_template
+from dereason.lm.vllm import VllmModel
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import Info, read_json
 from dereason.problems.hygiene import check_unique_ids, deduplicate, drop_unanswered, remove_overlap
@@ -29,7 +31,12 @@ from dereason.problems.sources import Source, load_source
 from dereason.routing.policies import describe, route, route_warnings
 from dereason.supervision.reference import reference_targets
 from dereason.supervision.targets import Targets, teacher_targets
-from dereason.training.phase import PhaseResult
+from dereason.training.launch import Job, Launch, check_resume, launch_phase
+from dereason.training.phase import PhaseResult, kept_models
+from dereason.training.rl import RL, draw_warnings, run_rl
+from dereason.training.rollouts import rollout_table
+from dereason.training.sft import SFT, run_sft
+from dereason.training.watch import phase_facts
 from dereason.verify.confusion import confusion
 from dereason.verify.samples import draw_samples
 from dereason.verify.verdict import VERIFIER_VERSION, verdict_counts
@@ -38,28 +45,31 @@ from dereason.verify.verifier import Verifier
 
 @dataclass
 class Context:
-    """What steps share: prompt, screen, verifier, and the model loaded last (loading takes seconds)."""
+    """What steps share: prompt, screen, verifier, launch, and the model loaded last (loading takes seconds)."""
 
     prompt: Prompt
     screen: Screen
     label: str = ""
     verifier: Verifier = field(default_factory=Verifier)
-    _loaded: tuple[str, LocalModel] | None = field(default=None, repr=False)
+    launch: Launch = field(default_factory=Launch)
+    _loaded: tuple[str, LocalModel | VllmModel] | None = field(default=None, repr=False)
 
     def progress(self) -> Progress:
         """A progress display under the current step's label."""
         return self.screen.step(self.label)
 
-    def model(self, settings: ModelSettings, identity: str | None = None) -> LocalModel:
+    def model(self, settings: ModelSettings, identity: str | None = None) -> LocalModel | VllmModel:
         """The model, loaded unless it was the last one asked for."""
         key = f"{settings.model_dump_json()} {identity}"
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None  # free the old one before the new one is loaded
-            self._loaded = (key, LocalModel(settings, self.prompt.chat_template_kwargs, identity=identity))
+            self.release()  # free the old one before the new one is loaded
+            self._loaded = (key, load_model(settings, self.prompt.chat_template_kwargs, identity=identity))
         return self._loaded[1]
 
     def release(self) -> None:
         """Forget the loaded model."""
+        if self._loaded is not None and isinstance(self._loaded[1], VllmModel):
+            self._loaded[1].close()
         self._loaded = None
 
 
@@ -263,7 +273,7 @@ def do_targets(work: Path, problems: pl.DataFrame, targets: Targets, ctx: Contex
 def finish_training(work: Path, result: PhaseResult, words: str) -> Info:
     """Drop what only a resume needs and return the facts of a phase."""
     shutil.rmtree(work / "checkpoints", ignore_errors=True)
-    facts = asdict(result) | {"model": result.model.name}
+    facts = asdict(result) | {"model": result.model.name} | phase_facts(work)
     return facts | {"words": words}
 
 
@@ -278,23 +288,36 @@ def do_train_sft(
     expected_hash: str | None,
     ctx: Context,
 ) -> Info:
-    """Write ``model/`` and ``metrics.jsonl`` of a supervised phase."""
-    from dereason.training.sft import run_sft
-
+    """Write ``model/`` (and the other models that it keeps) and ``metrics.jsonl`` of a supervised phase."""
     ctx.release()
-    result = run_sft(
-        model,
-        ctx.prompt,
-        problems,
-        targets,
-        settings,
-        out=work / "model",
-        work=work,
-        seed=seed,
-        expected_hash=expected_hash,
-        progress=ctx.progress(),
-    )
-    return finish_training(work, result, f"{result.steps} steps, {result.tokens_trained:,} tokens trained")
+    check_resume(ctx.launch, work)
+    if ctx.launch.processes > 1:
+        job = Job(
+            processes=ctx.launch.processes,
+            kind="sft",
+            work=work.resolve(),
+            model=model,
+            prompt=ctx.prompt,
+            sft=SFT.model_validate(settings.model_dump(include=set(SFT.model_fields))),
+            seed=seed,
+            expected_hash=expected_hash,
+        )
+        result = launch_phase(ctx.launch, job, problems, targets, progress=ctx.progress(), say=ctx.screen.say)
+    else:
+        result = run_sft(
+            model,
+            ctx.prompt,
+            problems,
+            targets,
+            settings,
+            out=work / "model",
+            work=work,
+            seed=seed,
+            expected_hash=expected_hash,
+            progress=ctx.progress(),
+        )
+    words = f"{result.steps} steps, {result.tokens_trained:,} tokens trained"
+    return finish_training(work, result, words) | {"kept": kept_models(work)}
 
 
 def do_train_rl(
@@ -309,29 +332,43 @@ def do_train_rl(
     ctx: Context,
 ) -> Info:
     """Write ``model/``, ``metrics.jsonl`` and ``samples.parquet`` (every rollout) of an RL phase."""
-    from dereason.training.rl import run_rl
-    from dereason.training.rollouts import rollout_table
-
     ctx.release()
-    result = run_rl(
-        model,
-        ctx.prompt,
-        problems,
-        settings,
-        identity=identity,
-        out=work / "model",
-        work=work,
-        seed=seed,
-        expected_hash=expected_hash,
-        verifier=ctx.verifier,
-        progress=ctx.progress(),
-    )
+    check_resume(ctx.launch, work)
+    if ctx.launch.processes > 1:
+        job = Job(
+            processes=ctx.launch.processes,
+            kind="rl",
+            work=work.resolve(),
+            model=model,
+            prompt=ctx.prompt,
+            rl=RL.model_validate(settings.model_dump(include=set(RL.model_fields))),
+            seed=seed,
+            expected_hash=expected_hash,
+            identity=identity,
+            verifier=ctx.verifier.settings,
+        )
+        result = launch_phase(ctx.launch, job, problems, progress=ctx.progress(), say=ctx.screen.say)
+    else:
+        result = run_rl(
+            model,
+            ctx.prompt,
+            problems,
+            settings,
+            identity=identity,
+            out=work / "model",
+            work=work,
+            seed=seed,
+            expected_hash=expected_hash,
+            verifier=ctx.verifier,
+            progress=ctx.progress(),
+        )
     rollouts = rollout_table(work)
     write_table(rollouts, work / "samples.parquet")
     shutil.rmtree(work / "rollouts", ignore_errors=True)
     verdicts = verdict_counts(rollouts["verdict"].to_list())
     words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}"
-    return finish_training(work, result, words) | {"verdicts": verdicts, "confusion": confusion(rollouts)}
+    facts = {"verdicts": verdicts, "confusion": confusion(rollouts), "warnings": draw_warnings(work)}
+    return finish_training(work, result, words) | facts
 
 
 def do_eval(

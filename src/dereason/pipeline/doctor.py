@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
+from packaging.requirements import Requirement
+
+from dereason.errors import DereasonError
 from dereason.lm import embedded
-from dereason.pipeline.environment import cores, cpu_name, gpu_name, memory_bytes, versions
+from dereason.pipeline.environment import cores, cpu_name, gpu_name, memory_bytes
+from dereason.training import stack
 
 State = Literal["ok", "slow", "broken"]
+
+_SHOWN = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "polars", "pydantic", "plotly")
+"""Packages with a line of their own; the others that we need have one where something is wrong with them."""
 
 
 def examine(run_root: Path = Path("runs")) -> list[dict[str, Any]]:
@@ -26,20 +34,82 @@ def examine(run_root: Path = Path("runs")) -> list[dict[str, Any]]:
         sys.version.split()[0],
         "use Python ≥ 3.11",
     )
-    have = versions()
-    needed = ("torch", "transformers", "trl", "accelerate", "datasets", "polars", "pydantic", "plotly")
-    for name in needed:
-        add(name, "ok" if name in have else "broken", have.get(name, "not installed"), "make install")
+    for name, bound in _bounds().items():
+        _package(add, name, bound)
     for name, use in (("reasoning_gym", "procedural problems"), ("gguf", "reading the embedded model")):
-        state: State = "ok" if name in have else "broken"
-        add(name, state, have.get(name, f"not installed ({use})"), "pip install 'dereason[quickstart]'")
+        have = _version(name)
+        state: State = "ok" if have else "broken"
+        add(name, state, have or f"not installed ({use})", "pip install 'dereason[quickstart]'")
     _model(add)
-    if "torch" in have:
+    if _version("torch"):
         _device(add)
+    _stack(add)
     _space(add, run_root)
     chromium = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
     add("chromium", "ok", chromium or "not found (only the report's own test uses it)")
     return [f if f["state"] != "ok" else f | {"mend": ""} for f in found]
+
+
+def _bounds() -> dict[str, Requirement]:
+    """What the package needs, by name: its own metadata, so that the bounds stand in one place."""
+    try:
+        found = [Requirement(line) for line in requires("dereason") or []]
+    except PackageNotFoundError:  # run from its folder
+        return {"dereason": Requirement("dereason")}
+    return {r.name: r for r in found if r.marker is None or r.marker.evaluate({"extra": ""})}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _package(add: Any, name: str, needed: Requirement) -> None:
+    have = _version(name)
+    if have is None:
+        add(name, "broken", "not installed", "make install")
+    elif needed.specifier.contains(have, prereleases=True):
+        if name in _SHOWN:
+            add(name, "ok", have)
+    else:
+        add(
+            name,
+            "broken",
+            f"{have}, and dereason has been run with {needed.specifier} only",
+            f"pip install '{name}{needed.specifier}'",
+        )
+
+
+def _stack(add: Any) -> None:
+    """DeepSpeed: the installed version with what accelerate's launcher, or its default configuration, asks for."""
+    have = stack.installed()
+    if "deepspeed" not in have:
+        return  # no phase needs it
+    default = _accelerate_default()
+    try:
+        config = stack.launched() or (stack.from_accelerate(default) if default else None)
+    except DereasonError as exc:
+        add("deepspeed", "broken", exc.cause, exc.mend)
+        return
+    found = stack.refusals(config, have)
+    for refusal in found:
+        add("deepspeed", "broken", f"{refusal.what}: {refusal.reason} ({refusal.source})", refusal.mend)
+    if not found:
+        # whether a configuration that is named later goes with this version is said when a phase starts
+        offloaded = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+        limit = stack.refusals(offloaded, have)
+        text = have["deepspeed"] + ("; no phase starts with ZeRO-1 or 2 and CPU offloading" if limit else "")
+        add("deepspeed", "ok", text)
+
+
+def _accelerate_default() -> Path | None:
+    """The file that ``accelerate config`` wrote, which the launcher takes where none is named."""
+    from accelerate.commands.config.config_args import default_config_file
+
+    path = Path(default_config_file)
+    return path if path.is_file() else None
 
 
 def _model(add: Any) -> None:
@@ -67,6 +137,17 @@ def _device(add: Any) -> None:
         add("device", "ok", f"cuda: {name}; {cpu_name()}, {cores()} cores, {size}")
     elif torch.backends.mps.is_available():
         add("device", "ok", f"mps; {cpu_name()}, {cores()} cores, {size}")
+    elif _nvidia():
+        built = torch.version.cuda
+        add(
+            "device",
+            "slow",
+            f"cpu: torch {torch.__version__} cannot use this machine's NVIDIA GPU"
+            + ("" if built is None else f" (built for CUDA {built}: the driver may be too old for it)"),
+            "update the driver or take a torch built for it"
+            if built
+            else "install a torch built for CUDA (make install PIP_ARGS=..., see the docs)",
+        )
     else:
         add(
             "device",
@@ -85,6 +166,11 @@ def _device(add: Any) -> None:
             size,
             "training the embedded model needs about 5 GiB; lower optimiser.micro_batch",
         )
+
+
+def _nvidia() -> bool:
+    """Is there an NVIDIA GPU, whatever torch can do with it?"""
+    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
 
 
 def _space(add: Any, run_root: Path) -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dereason.lm.base import Sampling
 from dereason.lm.local.model import ModelSettings, model_identity
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase, judges
+from dereason.pipeline.start import Start, do_choose_start
 from dereason.pipeline.store import Info, Step, read_json
 from dereason.problems.schema import read_table
 from dereason.problems.sources import fingerprint
@@ -96,7 +98,7 @@ def build(recipe: Recipe, base: Path, ctx: Context) -> Graph:
         ctx: what the steps share when they run.
     """
     student: Info = {"model": model_identity(recipe.model), "prompt": recipe.prompt.model_dump(mode="json")}
-    precision = {"dtype": recipe.model.dtype, "device": recipe.model.device}
+    precision = recipe.model.numerics()
     verifier = {"verifier": recipe.verifier.key()}
     problems = _problems(recipe, base)
     needs = recipe.needs()
@@ -124,7 +126,7 @@ def build(recipe: Recipe, base: Path, ctx: Context) -> Graph:
         inputs = {"problems": problems} | ({"training": training} if training else {})
 
         def action(work: Path, at: dict[str, Path]) -> Info:
-            model, identity, expected = _start(recipe.model, at.get("training"))
+            model, identity, expected = starting_model(recipe.model, at.get("training"))
             return actions.do_eval(
                 work,
                 read_table("problem", at["problems"] / "test.parquet"),
@@ -151,19 +153,37 @@ def build(recipe: Recipe, base: Path, ctx: Context) -> Graph:
                     targets = _targets(recipe, arm, number, phase, student, problems, routes[arm.name], ctx)
                     training = _train_sft(recipe, phase, seed, problems, targets, before, student, words, ctx)
                 else:
-                    training = _train_rl(recipe, phase, seed, problems, routes[arm.name], before, student, words, ctx)
+                    chosen = None
+                    if phase.start is not None and before is not None:
+                        common = {**student, **precision, **verifier}
+                        label = f"choose start, {words}"
+                        chosen = _choose_start(
+                            recipe, phase, phase.start, problems, routes[arm.name], before, common, label, ctx
+                        )
+                    training = _train_rl(
+                        recipe, phase, seed, problems, routes[arm.name], before, chosen, student, words, ctx
+                    )
                 scored = evaluate(training, f"evaluate {words}")
                 stages.append(Stage(arm.name, seed, f"{number}-{phase.kind}", number, scored, training, targets))
                 before = training
     return Graph(problems, judge, pass_rate, profiles, routes, stages)
 
 
-def _start(model: ModelSettings, training: Path | None) -> tuple[ModelSettings, str | None, str | None]:
-    """The model that a step begins with, its name, and the template hash that it must have."""
+def starting_model(
+    model: ModelSettings, training: Path | None, choice: Path | None = None
+) -> tuple[ModelSettings, str | None, str | None]:
+    """The model that a step begins with, its name, and the template hash that it must have.
+
+    Args:
+        model: the recipe's.
+        training: folder of the phase before, if there is one.
+        choice: folder of the step that chose among its models, if there is one.
+    """
     if training is None:
         return model, None, None
     facts = read_json(training / "step.json")["info"]
-    started = model.model_copy(update={"name": str(training / facts["model"]), "revision": None})
+    name = facts["model"] if choice is None else read_json(choice / "step.json")["info"]["chosen"]
+    started = model.model_copy(update={"name": str(training / name), "revision": None})
     return started, training.name, facts["template_hash"]
 
 
@@ -190,8 +210,7 @@ def _judge(recipe: Recipe, problems: Step, ctx: Context) -> Step:
         kind="judge",
         config={
             "model": model_identity(model),
-            "dtype": model.dtype,
-            "device": model.device,
+            **model.numerics(),
             "kwargs": recipe.prompt.chat_template_kwargs,
             "judge": judge.model_dump(mode="json", exclude={"model"}),
         },
@@ -255,12 +274,15 @@ def _targets(
 
 
 def _phase_config(recipe: Recipe, phase: SFTPhase | RLPhase, seed: int, student: Info) -> Info:
-    return {**student, "device": recipe.model.device, "seed": seed, "phase": phase_key(phase)}
+    frozen = {"dtype": recipe.model.dtype} if phase.adapter is not None else {}  # other weights are always float32
+    return {**student, **frozen, "device": recipe.model.device, "seed": seed, "phase": phase_key(phase)}
 
 
 def phase_key(phase: SFT | RL) -> Info:
     """A phase's settings for its key: without what changes how it is computed and not what it learns."""
-    settings = phase.model_dump(mode="json", exclude={"targets", "rollout_batch"})
+    settings = phase.model_dump(
+        mode="json", exclude={"targets", "start", "rollout_batch", "stops", "report_to", "run_name"}
+    )
     for name in ("checkpoint_every", "micro_batch", "gradient_checkpointing"):
         del settings["optimiser"][name]
     return settings
@@ -281,7 +303,7 @@ def _train_sft(
     ctx: Context,
 ) -> Step:
     def action(work: Path, at: dict[str, Path]) -> Info:
-        model, _, expected = _start(recipe.model, at.get("before"))
+        model, _, expected = starting_model(recipe.model, at.get("before"))
         return actions.do_train_sft(
             work,
             read_table("problem", at["problems"] / "train.parquet"),
@@ -297,6 +319,40 @@ def _train_sft(
     return Step("train-sft", _phase_config(recipe, phase, seed, student), inputs, _TRAINING, f"train {words}", action)
 
 
+def _choose_start(
+    recipe: Recipe,
+    phase: RLPhase,
+    start: Start,
+    problems: Step,
+    routes: Step,
+    before: Step,
+    common: Info,
+    label: str,
+    ctx: Context,
+) -> Step:
+    sampling = start.sampling or Sampling(temperature=phase.temperature, max_new_tokens=phase.max_new_tokens)
+
+    def action(work: Path, at: dict[str, Path]) -> Info:
+        last, identity, expected = starting_model(recipe.model, at["before"])
+        pool = read_table("problem", at["problems"] / "train.parquet")
+        kept = read_json(at["before"] / "step.json")["info"]["kept"]
+        return do_choose_start(
+            work,
+            actions.select_set(pool, read_table("route", at["routes"] / "routes.parquet"), phase.set),
+            {name: last.model_copy(update={"name": str(at["before"] / name)}) for name in kept},
+            start,
+            sampling,
+            identity=identity or "",
+            expected_hash=expected,
+            ctx=ctx,
+        )
+
+    settings = start.model_dump(mode="json") | {"sampling": sampling.model_dump(mode="json")}
+    inputs = {"problems": problems, "routes": routes, "before": before}
+    rooms = (*_SAMPLING, "evaluation", "pipeline/start.py")
+    return Step("choose-start", {**common, "set": phase.set, "start": settings}, inputs, rooms, label, action)
+
+
 def _train_rl(
     recipe: Recipe,
     phase: RLPhase,
@@ -304,20 +360,22 @@ def _train_rl(
     problems: Step,
     routes: Step,
     before: Step | None,
+    chosen: Step | None,
     student: Info,
     words: str,
     ctx: Context,
 ) -> Step:
     def action(work: Path, at: dict[str, Path]) -> Info:
-        model, _, expected = _start(recipe.model, at.get("before"))
+        model, _, expected = starting_model(recipe.model, at.get("before"), at.get("start"))
         pool = read_table("problem", at["problems"] / "train.parquet")
-        chosen = actions.select_set(pool, read_table("route", at["routes"] / "routes.parquet"), phase.set)
+        members = actions.select_set(pool, read_table("route", at["routes"] / "routes.parquet"), phase.set)
         name = work.name.removesuffix(".partial")
         return actions.do_train_rl(
-            work, chosen, phase, model, identity=name, seed=seed, expected_hash=expected, ctx=ctx
+            work, members, phase, model, identity=name, seed=seed, expected_hash=expected, ctx=ctx
         )
 
     inputs: dict[str, Any] = {"problems": problems, "routes": routes} | ({"before": before} if before else {})
+    inputs |= {"start": chosen} if chosen else {}
     config = _phase_config(recipe, phase, seed, student) | {"verifier": recipe.verifier.key()}
     config["judges"] = [model_identity(model) for model in judges(phase)]
     return Step("train-rl", config, inputs, _TRAINING, f"train {words}", action)

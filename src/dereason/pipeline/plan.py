@@ -182,18 +182,24 @@ def _work(
     if step.kind == "eval":
         responses = test.times(recipe.evaluation.samples)
         return _generation(responses, recipe.evaluation.sampling.max_new_tokens)
+    if step.kind == "choose-start":
+        start, kept = step.config["start"], step.inputs["before"].config["phase"]["keep_checkpoints"]
+        return _generation(
+            Count(kept * start["problems"] * start["samples"], "training"), start["sampling"]["max_new_tokens"]
+        )
     found = _phase_of(step, recipe, graph)
     if found is None:
         return {"work": ""}
     stage, phase = found
     size = set_sizes[stage.arm].get(phase.set, Count(0))
     if isinstance(phase, RLPhase):
-        generations = -(-phase.steps // phase.updates_per_generation)
-        rollouts = generations * phase.prompts_per_generation * phase.group_size
+        generations = -(-phase.steps // (phase.updates_per_generation * phase.iterations))
+        draws = phase.dynamic_sampling.max_draws if phase.dynamic_sampling else 1
+        rollouts = generations * phase.prompts_per_generation * phase.group_size * draws
         tokens = rollouts * phase.max_new_tokens
         return {
-            "work": f"set {phase.set}: {size.words()} problems; {phase.steps} optimiser steps, {rollouts:,} rollouts, "
-            f"≤ {tokens:,} tokens generated, trained on with their prompts",
+            "work": f"set {phase.set}: {size.words()} problems; {phase.steps} optimiser steps, "
+            f"{'≤ ' if draws > 1 else ''}{rollouts:,} rollouts, ≤ {tokens:,} tokens generated, trained on with their prompts",
             "tokens_generated": Count(tokens, step.label).json(),
         }
     if step.kind == "targets":

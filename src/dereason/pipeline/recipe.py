@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -18,10 +19,12 @@ from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import Prompt
+from dereason.pipeline.start import Start
 from dereason.problems.sources import Source
 from dereason.routing.policies import DomainMatched, Policy, Random, Reversed, needs, sets
 from dereason.settings import Settings
 from dereason.supervision.targets import Targets
+from dereason.training.launch import Launch
 from dereason.training.rewards.settings import Judge
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
@@ -57,6 +60,8 @@ class RLPhase(RL):
     """Names this kind of phase."""
     set: str = "rl"
     """Which routed set it trains on."""
+    start: Start | None = None
+    """Which of the models that the SFT phase before it kept it begins with; null takes the last."""
 
 
 Phase = Annotated[SFTPhase | RLPhase, Field(discriminator="kind")]
@@ -85,6 +90,30 @@ class Arm(Settings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _whole_weights_to_quantise(self) -> Self:
+        for at, (before, phase) in enumerate(pairwise(self.phases), 1):
+            kept = before.adapter is not None and not before.adapter.merge
+            if kept and phase.adapter is not None and phase.adapter.quantise != "none":
+                raise ValueError(
+                    f"phases[{at}].adapter.quantise needs whole weights, and phases[{at - 1}] keeps an adapter beside "
+                    "its base: let that one merge it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _starts_to_choose_from(self) -> Self:
+        for at, phase in enumerate(self.phases):
+            before = self.phases[at - 1] if at else None
+            if not isinstance(phase, RLPhase) or phase.start is None:
+                continue
+            if not isinstance(before, SFTPhase) or before.keep_checkpoints < 2:
+                raise ValueError(
+                    f"phases[{at}].start chooses among models that the phase before it kept: that has to be an SFT "
+                    "phase with keep_checkpoints of 2 or more"
+                )
+        return self
+
 
 class Recipe(Settings):
     """One experiment: problems, profile, arms, seeds, evaluation."""
@@ -109,6 +138,8 @@ class Recipe(Settings):
     """How base and trained models are scored on the held-out problems."""
     verifier: VerifierSettings = VerifierSettings()
     """Limits of the verifier that judges every response: in profiles, targets, rollouts and evaluation."""
+    launch: Launch = Launch()
+    """In how many processes phases train."""
 
     @field_validator("seeds")
     @classmethod

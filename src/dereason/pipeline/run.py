@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dereason.errors import DereasonError
-from dereason.lm.local.model import resolve_device
+from dereason.lm.load import check_model
+from dereason.memory import peak_bytes
 from dereason.pipeline.actions import Context
-from dereason.pipeline.environment import environment, peak_memory_bytes
+from dereason.pipeline.environment import environment
 from dereason.pipeline.graph import Graph, build
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Recipe, RLPhase, resolved_yaml
 from dereason.pipeline.store import Info, Log, Step, digest, execute, locked, read_json, write_json
 from dereason.pipeline.summary import summarise
+from dereason.training.adapters import check_adapter
+from dereason.training.launch import check_launch
 from dereason.training.rl import check_set_size
 from dereason.verify.verifier import Verifier
 
@@ -35,11 +38,16 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
         DereasonError: whatever stops the run; finished steps stay.
     """
     screen = screen or Screen(quiet=True)
-    device = resolve_device(recipe.model.device)
+    device = check_model(recipe.model)
     for model in recipe.models():
-        resolve_device(model.device)  # a GPU that is not there is refused before any work
+        check_model(model)  # a GPU that is not there is refused before any work
+    check_launch(recipe.launch, device)
+    for phase in (p for arm in recipe.arms for p in arm.phases):
+        check_adapter(phase.adapter, recipe.model)
+        if isinstance(phase, RLPhase):
+            phase.vllm.arguments(phase.rollouts)  # refuses vLLM where it is not installed
     verifier = Verifier(recipe.verifier)
-    ctx = Context(prompt=recipe.prompt, screen=screen, verifier=verifier)
+    ctx = Context(prompt=recipe.prompt, screen=screen, verifier=verifier, launch=recipe.launch)
     graph = build(recipe, base, ctx)
     with verifier, locked(run_dir):
         (run_dir / "steps").mkdir(exist_ok=True)
@@ -118,4 +126,4 @@ def _peak_memory(run_dir: Path) -> int:
     if path.is_file():
         with contextlib.suppress(DereasonError):  # unreadable: it is about to be written again
             before = int(read_json(path).get("peak_memory_bytes", 0))
-    return max(before, peak_memory_bytes())
+    return max(before, peak_bytes())

@@ -17,6 +17,7 @@ import polars as pl
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
+from dereason.lm.load import check_model
 from dereason.lm.local.model import ModelSettings, model_identity, resolve_device
 from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
@@ -31,6 +32,8 @@ from dereason.problems.sources import FileSource, load_source
 from dereason.routing.policies import Policy
 from dereason.settings import Settings
 from dereason.supervision.targets import Targets
+from dereason.training.adapters import check_adapter
+from dereason.training.launch import Launch, check_launch
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
 from dereason.verify.verifier import Verifier, VerifierSettings
@@ -78,6 +81,8 @@ class SFTJob(Settings):
     """The phase."""
     seed: int = 0
     """Training seed."""
+    launch: Launch = Launch()
+    """In how many processes it trains."""
 
 
 class RLJob(Settings):
@@ -95,6 +100,8 @@ class RLJob(Settings):
     """Limits of the verifier."""
     seed: int = 0
     """Training seed."""
+    launch: Launch = Launch()
+    """In how many processes it trains."""
 
 
 class EvalJob(Settings):
@@ -164,18 +171,22 @@ def run_single(
     for role, path in files.items():
         if not path.is_file():
             raise DereasonError(f"{path}: no such file ({role})", "check the path")
-    config: dict[str, Any] = settings.model_dump(mode="json")
+    config: dict[str, Any] = settings.model_dump(mode="json", exclude={"launch"})
     config["files"] = {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()}
     for model in _models(settings):
-        resolve_device(model.device)
+        check_model(model)
         config.setdefault("identities", []).append(model_identity(model))
+    launch = settings.launch if isinstance(settings, SFTJob | RLJob) else Launch()
     if isinstance(settings, SFTJob | RLJob):
+        check_adapter(settings.phase.adapter, settings.model)
+        check_launch(launch, resolve_device(settings.model.device))
         config["phase"] = phase_key(settings.phase)
     limits = getattr(settings, "verifier", None)
     if limits is not None:
         config["verifier"] = limits.key()
     verifier = Verifier(limits)
-    ctx = Context(getattr(settings, "prompt", Prompt()), screen or Screen(quiet=True), label=kind, verifier=verifier)
+    prompt = getattr(settings, "prompt", Prompt())
+    ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch)
     rooms = ("problems", "lm", "verify", "difficulty", "routing", "supervision", "training", "evaluation")
     step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx))
     partial = out.with_name(out.name + ".partial")

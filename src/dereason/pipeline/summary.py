@@ -57,6 +57,11 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
     ]
     profile = None if profiles is None else _profile(recipe, graph, profiles, facts)
     warnings = [f"arm {name}: {w}" for name, step in graph.routes.items() for w in facts(step)["warnings"]]
+    trained = {stage.training.folder: stage for stage in graph.stages if stage.training is not None}
+    for stage in trained.values():
+        assert stage.training is not None
+        where = f"arm {stage.arm}, seed {stage.seed}, {stage.name}"
+        warnings += [f"{where}: {w}" for w in facts(stage.training).get("warnings", [])]
     return {
         "schema_version": SCHEMA_VERSION,
         "name": recipe.name,
@@ -79,6 +84,8 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
                 "seconds": r["seconds"],
                 "cached": cached.get(s.folder, True),
                 "path": f"steps/{s.folder}",
+                "peak_memory_bytes": r["info"].get("peak_memory_bytes"),
+                "tokens_per_second": r["info"].get("tokens_per_second"),
             }
             for s, r in records
         ],

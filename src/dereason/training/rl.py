@@ -32,7 +32,7 @@ from dereason.training.phase import (
     trainer_arguments,
 )
 from dereason.training.rewards.rules import Combined
-from dereason.training.rewards.settings import Correctness, Overlong, Reward, VeriFree, build, is_verifier_free
+from dereason.training.rewards.settings import RLPR, Correctness, Overlong, Reward, VeriFree, build, is_verifier_free
 from dereason.training.rewards.verifier_free import Bound, RLPRReward
 from dereason.training.rollouts import Rollouts
 from dereason.training.selection import Bands, DynamicSampling, Selection
@@ -172,6 +172,8 @@ class RL(PhaseSettings):
     def _rewards_fit(self) -> Self:
         if self.verifree and len(self.rewards) > 1:
             raise ValueError("verifree is a method with its own loss term: it cannot be summed with other rewards")
+        if self.dynamic_sampling and any(isinstance(reward, RLPR) and reward.drop_flat for reward in self.rewards):
+            raise ValueError("rlpr.drop_flat and dynamic_sampling both deal with flat groups: switch one of them off")
         names = [reward.name for reward in self.rewards if is_verifier_free(reward)]
         if len(set(names)) < len(names):
             raise ValueError("two rewards without a verifier have the same name, and would share one line in the log")
@@ -330,6 +332,18 @@ def check_processes(trainer: Any, settings: RL) -> None:
             "rollouts: engine needs the whole weights on each process, and FSDP or ZeRO-3 spreads them",
             "set rollouts: vllm-colocate (or vllm-server), or launch with DDP or ZeRO-2",
         )
+
+
+def draw_warnings(work: Path) -> list[str]:
+    """What a finished phase's draws of rollouts leave to be said."""
+    unfilled = [row["unfilled_groups"] for row in logged_metrics(work) if "unfilled_groups" in row]
+    if not any(unfilled):
+        return []
+    return [
+        f"dynamic sampling left {100 * sum(unfilled) / len(unfilled):.0f} % of the groups without a mixed one "
+        f"({sum(u > 0 for u in unfilled)} of {len(unfilled)} generations): the problems are too hard or too easy for "
+        "this model, or dynamic_sampling.max_draws is low"
+    ]
 
 
 def check_set_size(size: int, settings: RL) -> None:

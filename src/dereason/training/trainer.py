@@ -317,13 +317,14 @@ def make_trainer_class() -> Any:
             self._metrics["train"][name].append(float(value))
 
         def _log_sums(self) -> None:
-            parts = gather_object([{name: pair.tolist() for name, pair in self._sums.items()}])
-            for name in dict.fromkeys(name for part in parts for name in part):
-                total, count = (sum(part[name][k] for part in parts if name in part) for k in (0, 1))
+            """Means over all processes; one that ran nothing has nothing to say."""
+            parts = gather_object([({name: pair.tolist() for name, pair in self._sums.items()}, self._widest)])
+            for name in dict.fromkeys(name for sums, _ in parts for name in sums):
+                total, count = (sum(sums[name][k] for sums, _ in parts if name in sums) for k in (0, 1))
                 if count:
                     self._log(name, total / count)
-            if "sampler_gap" in self._sums:
-                self._log("sampler_gap_max", max(gather_object([self._widest])))
+                    if name == "sampler_gap":
+                        self._log("sampler_gap_max", max(widest for _, widest in parts))
 
         # -- state -----------------------------------------------------------------------------------------------
 
