@@ -7,6 +7,8 @@ any other exception is a bug and keeps its traceback under ``--debug``.
 
 from __future__ import annotations
 
+import errno
+
 
 class DereasonError(Exception):
     """An error with a known cause.
@@ -30,3 +32,14 @@ def out_of_memory(error: BaseException) -> bool:
     """Does this error say that memory ran out, on the CPU or on a GPU?"""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(words in str(error) for words in ("can't allocate memory", "out of memory"))
+
+
+def disk_full(error: BaseException) -> bool:
+    """Does this error say that a file could not be written because the disk, or the user's quota of it, is full?
+
+    safetensors names the cause in its text only, torch's writer not at all: it finds fewer bytes than it wrote.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    signs = ("No space left on device", "os error 28", "Disk quota exceeded", "failed writing file", "unexpected pos")
+    return any(words in str(error) for words in signs)

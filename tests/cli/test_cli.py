@@ -208,7 +208,7 @@ def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_doctor_fails_on_what_is_broken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dereason.pipeline.doctor.versions", dict)
+    monkeypatch.setattr("dereason.pipeline.doctor._version", lambda name: None)
     assert main(["doctor", "--json"]) == 1
     broken = [row for row in json.loads(capsys.readouterr().out) if row["state"] == "broken"]
     assert "torch" in {row["check"] for row in broken}

@@ -123,6 +123,7 @@ def write_run(
         ],
         "steps": [
             {"name": name, "key": key, "seconds": seconds, "cached": cached, "path": f"steps/{name}-{key}"}
+            | ({"peak_memory_bytes": 2.5 * 2**30, "tokens_per_second": 131.4} if name.startswith("train") else {})
             for name, key, seconds, cached in (
                 ("problems", "aa12cd34ef56", 1.31, False), ("profile", "bb12cd34ef56", 151.2, True),
                 ("train-dereason-0-1", "0a12cd34ef56", 97.8, False),
@@ -232,6 +233,7 @@ def _curve(
         t = step / steps
         row: dict[str, Any] = {"step": step, "seconds": 0.8 * step, "learning_rate": 1e-5 * (1 - t)}
         row["grad_norm"] = 0.6 + rng.random() * 0.3
+        row |= {"tokens_per_second": 85 + rng.gauss(0, 4), "memory_gib": 3.1 + 0.2 * rng.random()}
         if kind == "sft":
             row |= {
                 "loss": 0.3 + 1.5 * math.exp(-4 * t) + rng.gauss(0, 0.05),
@@ -243,7 +245,8 @@ def _curve(
                 "mixed_groups": min(1.0, max(0.0, 0.4 + rng.gauss(0, 0.1))), "unparsable": 0.03 * (1 - t),
                 "completion_length": 32 - 4 * t + rng.gauss(0, 1),
                 "entropy": 0.9 - 0.3 * t + rng.gauss(0, 0.02),
-                "truncated": 0.2 * (1 - t), "clip_share": 0.01,
+                "truncated": 0.2 * (1 - t), "clip_share": 0.01 * rng.random(), "kl": 0.02 * t * rng.random(),
+                "correct": 0.2 + 0.1 * t, "wrong": 0.57 + 0.13 * t, "error": 0.0,
             }  # fmt: skip
         if step % 17:  # any key may be missing on a line
             lines.append(json.dumps(row))

@@ -65,6 +65,7 @@ def test_every_number_of_the_results_is_on_the_page(made: Any, page: str) -> Non
         assert f"{row['from']} {row['to']} {row['seed']} {sign}{abs(100 * row['difference']):.1f}" in shown
     assert "1,234,567" in shown
     assert "3.07 GiB" in shown
+    assert "19 % 131 2.5 GiB no steps/train-dereason-0-1" in shown
     assert "135 M parameters" in shown
     assert "8 min 32 s" in shown
     for row in made.summary["arm_comparisons"]:
@@ -314,7 +315,21 @@ def test_curves_skip_lines_without_the_key(made: Any) -> None:
     steps, values = curves.series(curve, "reward")
     assert steps == [step for step in range(1, 121) if step % 17]
     assert all(math.isfinite(value) for value in values)
-    assert curves.series(curve, "unparsable+truncated")[1][0] == pytest.approx(0.23 * (1 - 1 / 120))
+    assert curves.series(curve, "truncated")[1][0] == pytest.approx(0.2 * (1 - 1 / 120))
+
+
+def test_one_figure_of_a_phase_shows_what_matters(made: Any) -> None:
+    """A quantity that stays at zero, as the verifier's errors here, takes no room."""
+    phases = curves.phases(data.load(made.folder))
+    shown = {p.kind: [note["text"] for note in p.figure["layout"]["annotations"]] for p in phases if p.figure}
+    assert shown["sft"] == [
+        "loss, nats per token", "token accuracy", "gradient norm", "tokens per second", "peak memory of a step, GiB",
+    ]  # fmt: skip
+    assert shown["rl"] == [
+        "mean reward", "mixed groups", "correct responses", "wrong responses", "unparsable responses",
+        "truncated responses", "response length, tokens", "entropy, nats per token", "clipped tokens",
+        "KL to the start, nats per token", "gradient norm", "tokens per second", "peak memory of a step, GiB",
+    ]  # fmt: skip
 
 
 def test_without_a_profile_the_page_says_so(fresh: Any) -> None:

@@ -134,6 +134,7 @@ SETTINGS = SFT(
 )
 
 
+@pytest.mark.slow
 def test_sft_in_two_processes_is_sft_in_one_also_after_the_run_was_killed(tiny_model: Path, alone: Path) -> None:
     """`kill -9` of the starting process ends its workers; the same command goes on; `launch` is not in the key."""
     line = sft_line(alone, tiny_model, "two", 2)
@@ -162,6 +163,7 @@ def test_sft_in_two_processes_is_sft_in_one_also_after_the_run_was_killed(tiny_m
     assert (two / "step.json").stat().st_mtime_ns == stamp, "the number of processes made another step of it"
 
 
+@pytest.mark.slow
 def test_sft_sharded_by_fsdp2_is_sft_in_one_process(
     tiny_model: Path, pool: pl.DataFrame, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +196,7 @@ def test_sft_sharded_by_fsdp2_is_sft_in_one_process(
     assert_same_training(alone / "one", work, tiny_model)
 
 
+@pytest.mark.slow
 def test_rl_in_two_processes_is_rl_in_one_also_after_a_worker_was_killed(
     tiny_model: Path, pool: pl.DataFrame, tmp_path: Path
 ) -> None:
@@ -358,6 +361,17 @@ def test_a_worker_refuses_to_train_alone_what_is_meant_for_two(job: Job, monkeyp
     said = json.loads((job.folder / "error-0.json").read_text())
     assert said["known"]
     assert said["cause"] == "the job is for 2 processes, and there are 1"
+
+
+def test_a_worker_that_starts_after_its_parent_is_gone_leaves(tmp_path: Path) -> None:
+    """The file that the parent held is free, or gone already."""
+    (tmp_path / "free").touch()
+    for name in ("free", "gone"):
+        program = (
+            "import sys, time; from dereason.training.worker import leave_with; leave_with(sys.argv[1]); time.sleep(60)"
+        )
+        done = subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], timeout=30)
+        assert done.returncode == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dereason.errors import DereasonError, out_of_memory
+from dereason.errors import DereasonError, disk_full, out_of_memory
 
 app = typer.Typer(
     add_completion=False,
@@ -242,6 +241,53 @@ def report(
 
 
 @app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A run directory, or a problems file.")],
+    out: Annotated[Path, typer.Option("--out", help="Output folder; appears whole.")],
+    to: Annotated[str, typer.Option("--to", help="The trainer: verl.")] = "verl",
+    arm: Annotated[str | None, typer.Option(help="Of a run: the arm; needed where several have an RL phase.")] = None,
+    phase: Annotated[int | None, typer.Option(help="Of a run: number of the RL phase; default the first.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a run: training seed; default the recipe's first.")] = None,
+    test: Annotated[Path | None, typer.Option(help="With a problems file: held-out problems.")] = None,
+    routes: Routes = None,
+    from_set: Annotated[str | None, typer.Option(help="With a problems file: which routed set.")] = None,
+    model: Model = None,
+    sets: Sets = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write an RL phase for another trainer: data, reward and launch script for verl, which runs RL on Ray."""
+    from dereason.pipeline.export import from_files, from_run, to_verl
+
+    if to != "verl":
+        raise DereasonError(f"--to {to}: no such trainer", "give verl")
+    if source.is_dir():
+        if test or routes or from_set or model or sets:
+            raise DereasonError(
+                "--test, --routes, --from-set, --model and --set go with a problems file",
+                "leave them out: a run's recipe says all that",
+            )
+        found = from_run(source, arm=arm, phase=phase, seed=seed)
+    else:
+        if arm or phase or seed is not None:
+            raise DereasonError(
+                "--arm, --phase and --seed go with a run directory", "use --set phase.… and --set seed=…"
+            )
+        if test is None:
+            raise DereasonError("a problems file needs held-out problems beside it", "give --test FILE")
+        job = _job("rl", None, model, [f"set={from_set or 'rl'}", *(sets or [])])
+        found = from_files(source, test, job, routes=routes)
+    info = to_verl(found, out, overwrite=overwrite)
+    if as_json:
+        _print_json(info | {"out": str(out)})
+        return
+    for warning in info["warnings"]:
+        sys.stderr.write(f"note: {warning}\n")
+    rows = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
+    sys.stdout.write(f"{out}: {rows} problems; start it with GPUS=8 sh {out / 'run.sh'}\n")
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what is installed, which device is used, what would be slow or broken, and how to mend it."""
     from dereason.cli.show import show_findings
@@ -343,7 +389,7 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(exc, "format_message"):  # click's usage errors
             return _fail(f"{exc.format_message()} (see --help)", 2)
         _traceback()
-        if _disk_full(exc):
+        if disk_full(exc):
             return _fail(
                 f"the disk is full ({exc}) — free some space and run the same command again: finished steps and "
                 "model calls are kept",
@@ -356,11 +402,6 @@ def main(arguments: list[str] | None = None) -> int:
                 2,
             )
         return _fail(f"unexpected {type(exc).__name__}: {exc} — run again with --debug and report it", 3)
-
-
-def _disk_full(exc: BaseException) -> bool:
-    full = isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or "No space left on device" in str(exc) or "os error 28" in str(exc)
 
 
 def _fail(message: str, code: int) -> int:

@@ -199,7 +199,8 @@ def _work(
         tokens = rollouts * phase.max_new_tokens
         return {
             "work": f"set {phase.set}: {size.words()} problems; {phase.steps} optimiser steps, "
-            f"{'≤ ' if draws > 1 else ''}{rollouts:,} rollouts, ≤ {tokens:,} tokens generated, trained on with their prompts",
+            f"{'≤ ' if draws > 1 else ''}{rollouts:,} rollouts, ≤ {tokens:,} tokens generated, trained on with their "
+            "prompts",
             "tokens_generated": Count(tokens, step.label).json(),
         }
     if step.kind == "targets":

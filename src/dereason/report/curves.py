@@ -15,25 +15,42 @@ _COLS = 3
 _SMOOTH_ABOVE = 80
 """Longer logs are shown raw and faint under a centred moving average over a twentieth of their steps."""
 
-# What each kind of phase shows: the logged key (keys joined by + are summed), the panel's title, and
-# whether it is a share, shown in percent.
+# What each kind of phase shows: the logged key, the panel's title, and whether it is a share, shown in percent.
+_COST: list[tuple[str, str, bool]] = [
+    ("grad_norm", "gradient norm", False),
+    ("tokens_per_second", "tokens per second", False),
+    ("memory_gib", "peak memory of a step, GiB", False),
+]
 _PANELS: dict[str, list[tuple[str, str, bool]]] = {
     "sft": [
         ("loss", "loss, nats per token", False),
         ("token_accuracy", "token accuracy", True),
-        ("grad_norm", "gradient norm", False),
+        ("entropy", "entropy, nats per token", False),
+        *_COST,
     ],
     "rl": [
         ("reward", "mean reward", False),
         ("mixed_groups", "mixed groups", True),
-        ("dropped_groups", "groups dropped for their flat reward", True),
-        ("unparsable+truncated", "responses without an answer", True),
-        ("judge/undecided", "responses that the judge model left undecided", True),
+        ("signal_groups", "groups with a gradient", True),
+        ("correct", "correct responses", True),
+        ("wrong", "wrong responses", True),
+        ("unparsable", "unparsable responses", True),
+        ("truncated", "truncated responses", True),
         ("completion_length", "response length, tokens", False),
         ("entropy", "entropy, nats per token", False),
-        ("grad_norm", "gradient norm", False),
+        ("clip_share", "clipped tokens", True),
+        ("kl", "KL to the start, nats per token", False),
+        *_COST,
+        ("error", "responses that the verifier failed on", True),
+        ("judge/undecided", "responses that the judge model left undecided", True),
+        ("dropped_groups", "groups dropped for their flat reward", True),
+        ("unfilled_groups", "flat groups after the last draw", True),
+        ("resting_problems", "problems at rest", True),
+        ("sampler_gap", "log-probability gap to the sampler", False),
     ],
 }
+_RARE = {"error", "kl", "clip_share"}
+"""Panels that are left out where they would show a line at zero."""
 _ASKED = {"sft": ["loss"], "rl": ["reward", "mixed_groups", "completion_length", "entropy"]}
 
 
@@ -70,7 +87,7 @@ def _phase(
         remarks.append("No training log is listed for this phase.")
     logged = [c for c in found if c.rows]
     wanted = _PANELS.get(kind, _PANELS["rl"] + _PANELS["sft"][:1])
-    panels = [p for p in wanted if any(series(c, p[0])[0] for c in logged)]
+    panels = [p for p in wanted if any(any(v) if p[0] in _RARE else v for c in logged for v in [series(c, p[0])[1]])]
     absent = [key for key in _ASKED.get(kind, []) if logged and key not in {p[0] for p in panels}]
     if absent:
         remarks.append(f"The log has no {', '.join(absent)}.")
@@ -136,14 +153,13 @@ def _phase(
 
 
 def series(curve: Curve, key: str) -> tuple[list[int], list[float]]:
-    """The steps at which a key was logged, and its finite values; ``a+b`` sums two keys."""
-    parts = key.split("+")
+    """The steps at which a key was logged, and its finite values."""
     steps, values = [], []
     for row in curve.rows:
-        found = [row.get(part) for part in parts]
-        if all(isinstance(v, int | float) and math.isfinite(v) for v in found):
+        found = row.get(key)
+        if isinstance(found, int | float) and math.isfinite(found):
             steps.append(int(row["step"]))
-            values.append(float(sum(v for v in found if v is not None)))
+            values.append(float(found))
     return steps, values
 
 
@@ -212,4 +228,6 @@ def _range(low: float, high: float, share: bool) -> list[float]:
     """An axis range with a margin, never so narrow that noise looks like a trend."""
     least = 0.1 if share else max(0.05 * abs(high), 1e-3)
     grow = max(0.0, least - (high - low)) / 2 + 0.07 * max(high - low, least)
+    if share:  # no axis down to -5 %
+        return [max(low - grow, -0.005), min(high + grow, 1.005)]
     return [low - grow, high + grow]

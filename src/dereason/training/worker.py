@@ -138,10 +138,13 @@ def leave_with(supervisor: str | None) -> None:
     """End this process when the one that started the phase ends: it holds this file locked as long as it lives."""
     if not supervisor:
         return  # started by hand, on another machine
+    try:
+        handle = open(supervisor)  # noqa: SIM115  (waited for as long as this process lives)
+    except OSError:
+        os._exit(1)  # a later attempt has cleaned up: this one's time is over
 
     def wait() -> None:
-        with open(supervisor) as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH)
+        fcntl.flock(handle, fcntl.LOCK_SH)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
