@@ -8,13 +8,15 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-pin = $(shell grep -E '^$(1)==' constraints.txt)
+VLLM_VENV := .venv-vllm
+VLLM_INSTALLED := $(VLLM_VENV)/.installed
+pin = $(shell grep -E '^$(1)==' $(or $(2),constraints.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint docs example clean distclean
+.PHONY: help install quickstart test test-vllm lint docs example clean distclean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 install: $(INSTALLED) ## Make .venv with everything that use and development need
 
@@ -43,6 +45,17 @@ quickstart: install ## Run the main job on the embedded model and write its repo
 test: lint docs ## Run the linters, the type checker, the docs build and all tests
 	$(BIN)/python -m pytest
 
+test-vllm: $(VLLM_INSTALLED) ## Run the tests of the vLLM backend on vLLM's CPU build, in an environment of its own
+	$(VLLM_VENV)/bin/python -m pytest tests/with_vllm tests/lm/test_vllm.py -rP --show-capture=stdout
+
+$(VLLM_INSTALLED): constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install $(if $(PIP_ARGS),$(PIP_ARGS),-c constraints-vllm.txt) \
+		$(call pin,torch,constraints-vllm.txt)
+	$(VLLM_VENV)/bin/python -m pip install --no-deps -r constraints-vllm.txt
+	$(VLLM_VENV)/bin/python -m pip install --no-deps -e .
+	@touch $@
+
 lint: install ## Run ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,5 +73,5 @@ clean: ## Remove built documentation and caches (keeps .venv and runs/)
 	rm -rf docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## Remove .venv as well
-	rm -rf $(VENV) src/dereason.egg-info
+distclean: clean ## Remove .venv and .venv-vllm as well
+	rm -rf $(VENV) $(VLLM_VENV) src/dereason.egg-info

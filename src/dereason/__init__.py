@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dereason.evaluation.evaluate import compare as compare
     from dereason.evaluation.evaluate import score as score
     from dereason.lm.base import Sampling as Sampling
+    from dereason.lm.load import load_model as load_model
     from dereason.lm.local.model import LocalModel as LocalModel
     from dereason.lm.local.model import ModelSettings as ModelSettings
     from dereason.lm.prompts import Prompt as Prompt
@@ -62,6 +63,7 @@ _HOME = {
     "find_recipe": "pipeline.recipe",
     "judge_response": "verify.verdict",
     "judge_scores": "difficulty.judge",
+    "load_model": "lm.load",
     "load_recipe": "pipeline.recipe",
     "load_source": "problems.sources",
     "make_plan": "pipeline.plan",

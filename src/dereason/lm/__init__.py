@@ -1,1 +1,1 @@
-"""Talking to a model: one small protocol (:mod:`dereason.lm.base`), one backend so far (:mod:`dereason.lm.local`)."""
+"""Talking to a model: a small protocol (:mod:`dereason.lm.base`) and two backends, our engine and vLLM."""

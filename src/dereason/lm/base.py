@@ -48,6 +48,8 @@ class Completion:
         token_ids: the generated token ids, the end token included where there is one.
         prompt_tokens: length of the prompt in tokens.
         hit_limit: True where the length limit ended it, not the model.
+        logps: log-probability (nats) of each token under the distribution that it was drawn from (greedy: at
+            temperature 1); empty where the backend does not know them.
     """
 
     request: int
@@ -56,6 +58,7 @@ class Completion:
     token_ids: tuple[int, ...]
     prompt_tokens: int
     hit_limit: bool
+    logps: tuple[float, ...] = ()
 
 
 class LanguageModel(Protocol):

@@ -45,7 +45,7 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
     for phase in (p for arm in recipe.arms for p in arm.phases):
         check_adapter(phase.adapter, recipe.model)
         if isinstance(phase, RLPhase):
-            phase.vllm.arguments(phase.rollouts)  # refuses vLLM where it is not installed
+            phase.vllm.check(phase.rollouts, device)
     verifier = Verifier(recipe.verifier)
     ctx = Context(prompt=recipe.prompt, screen=screen, verifier=verifier, launch=recipe.launch)
     graph = build(recipe, base, ctx)

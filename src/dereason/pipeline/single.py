@@ -179,7 +179,10 @@ def run_single(
     launch = settings.launch if isinstance(settings, SFTJob | RLJob) else Launch()
     if isinstance(settings, SFTJob | RLJob):
         check_adapter(settings.phase.adapter, settings.model)
-        check_launch(launch, resolve_device(settings.model.device))
+        device = resolve_device(settings.model.device)
+        check_launch(launch, device)
+        if isinstance(settings, RLJob):
+            settings.phase.vllm.check(settings.phase.rollouts, device)
         config["phase"] = phase_key(settings.phase)
     limits = getattr(settings, "verifier", None)
     if limits is not None:

@@ -77,7 +77,7 @@ PROBLEM: Schema = {
 SAMPLE: Schema = {
     "problem_id": pl.String,
     "model": pl.String,  # identity of the model that answered
-    "purpose": pl.String,  # "profile", "rollout", "teacher" or "eval"
+    "purpose": pl.String,  # "profile", "rollout", "teacher", "start" or "eval"
     "index": pl.Int32,  # 0..n-1 within its problem
     "step": pl.Int32,  # optimiser step for rollouts, null elsewhere
     "response": pl.String,

@@ -325,6 +325,11 @@ def check_processes(trainer: Any, settings: RL) -> None:
             f"prompts_per_generation {settings.prompts_per_generation} is not a multiple of the {processes} processes",
             "change one of the two: a process draws whole groups",
         )
+    if processes > 1 and settings.dynamic_sampling and settings.samples_elsewhere:
+        raise DereasonError(
+            "dynamic_sampling draws for some processes and not for others, and vLLM's rollouts need all of them",
+            "set dynamic_sampling: null, or rollouts: engine, or launch one process",
+        )
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     spread = trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
     if spread and settings.rollouts == "engine":

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from dereason.errors import DereasonError
 from dereason.lm.local.model import ModelSettings, resolve_device, resolve_dtype
 from dereason.lm.vllm import check_installed, contained, import_vllm, starting
 from dereason.settings import Settings
@@ -27,19 +28,29 @@ class VllmRollouts(Settings):
     eager: bool = False
     """Start in seconds, without compilation and CUDA graphs, and generate somewhat slower."""
     server: str = "http://localhost:8000"
-    """Base address of the server (`trl vllm-serve`)."""
+    """Base address of the server."""
     tensor_parallel: int = Field(default=1, gt=0)
     """Processes that share one copy of the model where vLLM runs in the training processes."""
 
-    def arguments(self, rollouts: str) -> dict[str, Any]:
-        """Arguments of TRL's ``GRPOConfig``; empty where vLLM draws no rollouts.
+    def check(self, rollouts: str, device: str) -> None:
+        """Refuse what cannot work before anything is loaded.
 
         Raises:
-            DereasonError: vLLM is not installed.
+            DereasonError: vLLM is not installed, or a server is to get its weights from another device than a GPU.
         """
         if not rollouts.startswith("vllm"):
-            return {}
+            return
         check_installed(f"rollouts: {rollouts}", "rollouts: engine")
+        if rollouts == "vllm-server" and device != "cuda":
+            raise DereasonError(
+                f"rollouts: vllm-server sends the weights from GPU to GPU (NCCL), and the model is on {device}",
+                "set rollouts: engine (or vllm-colocate)",
+            )
+
+    def arguments(self, rollouts: str) -> dict[str, Any]:
+        """Arguments of TRL's ``GRPOConfig``; empty where vLLM draws no rollouts."""
+        if not rollouts.startswith("vllm"):
+            return {}
         shared = {"use_vllm": True, "vllm_importance_sampling_correction": False}  # our loss corrects
         if rollouts == "vllm-server":
             return shared | {"vllm_mode": "server", "vllm_server_base_url": self.server}
@@ -60,8 +71,10 @@ class VllmRollouts(Settings):
         engine is stopped, and what TRL and vLLM left in the environment is undone.
 
         Raises:
-            DereasonError: vLLM cannot be imported, or cannot serve the model.
+            DereasonError: see :meth:`check`; or vLLM cannot be imported, or cannot serve the model.
         """
+        device = resolve_device(model.device)
+        self.check(rollouts, device)
         if rollouts != "vllm-colocate":
             yield
             return
@@ -70,7 +83,6 @@ class VllmRollouts(Settings):
         from trl.generation import vllm_generation
         from vllm.model_executor.layers import utils as layers
 
-        device = resolve_device(model.device)
         dtype = str(resolve_dtype(model.dtype, device)).removeprefix("torch.")
         engines: list[Any] = []
 

@@ -41,7 +41,7 @@ def draw_samples(
         n: responses per problem.
         sampling: temperature, length limit, batch size.
         seed: of the sampling streams.
-        purpose: written into the table: "profile", "teacher" or "eval".
+        purpose: written into the table: "profile", "teacher", "start" or "eval".
         store: folder for finished batches; belongs to this one call.
         verifier: judges the responses; the process-wide one where none is given.
         progress: told of each finished batch.

@@ -1,34 +1,39 @@
 """Decoding in process, for machines without vLLM.
 
-What is done: the tokens that all prompts of a batch share (system message, rubric) are run once; each
-prompt is run once for all its n samples; finished sequences leave the batch at once; sampling is inverse-CDF
-with one uniform number per token, drawn from a stream that belongs to the sample (seed, prompt, index), so
-that a sample does not depend on its neighbours in the batch beyond floating point rounding.
+What is done: the tokens that all prompts share (system message, rubric) are run once, each prompt once for all its n
+samples; a fixed number of places is decoded at once, in preallocated storage that is written in place
+(:mod:`~dereason.lm.local.places`); a sequence that ends leaves at once and the next one takes its place, whatever its
+prompt; tokens are drawn from streams that belong to the sample (:mod:`~dereason.lm.local.sampling`), with their
+log-probabilities; on a CPU in float32 the linear layers run on rearranged weights
+(:mod:`~dereason.lm.local.packed`). Models that do not fit go another way (:mod:`~dereason.lm.local.fallback`).
 
-What is left out: a static cache, refilling freed places with waiting prompts, CUDA graphs.
+What is left out: CUDA graphs, paged storage, quantised weights, several devices.
 
-Shape legend: P prompts of a batch, B = rows still decoding (at first P·n), L prompt length, V vocabulary.
+Shape legend: B places in use, V vocabulary.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dereason.lm.local.fallback import generate_samples
+from dereason.lm.local.fit import cache_for
+from dereason.lm.local.packed import PackedLinears
+from dereason.lm.local.prefill import forward, prefill_behind, run_head, shareable, takes_padding
+from dereason.lm.local.sampling import Drawn, sample_tokens, uniforms
+
 if TYPE_CHECKING:
-    import torch
+    from dereason.lm.local.places import PlaceCache
 
-_MIN_SHARED = 8  # a shared prefix shorter than this is not worth its own forward pass
-
-
-def uniforms(prompt_ids: Sequence[int], index: int, seed: int, length: int) -> np.ndarray:
-    """The sample's own stream of uniform numbers in [0, 1), shape (length,), float64."""
-    digest = hashlib.sha256(np.asarray([seed, index, *prompt_ids], dtype=np.int64).tobytes()).digest()
-    key = np.frombuffer(digest[:16], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).random(length)
+# Tokens of one prefill pass, padding included: enough to fill the matrix products; on a CPU few enough for its caches.
+_PREFILL_TOKENS = 512
+_MAX_PREFILL_TOKENS_CPU = 1024
+_MAX_PREFILL_TOKENS = 8192
 
 
 def plan_batches(lengths: Sequence[int], n: int, batch_size: int) -> list[list[int]]:
@@ -38,119 +43,253 @@ def plan_batches(lengths: Sequence[int], n: int, batch_size: int) -> list[list[i
     return [order[i : i + per_batch] for i in range(0, len(order), per_batch)]
 
 
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Number of leading tokens that all prompts share, at least one token of each prompt left over."""
-    low, high = min(map(list, prompts)), max(map(list, prompts))  # lexicographic extremes share what all share
-    limit = min(len(p) for p in prompts) - 1
-    count = 0
-    while count < limit and low[count] == high[count]:
-        count += 1
-    return count if len(prompts) > 1 and count >= _MIN_SHARED else 0
-
-
-def prefill(model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Any, Any, Any, Any]:
-    """Run the prompts, the part that all share only once.
-
-    Returns:
-        cache of P rows; logits at each prompt's end (P, V); attention mask (P, L); next positions (P,).
-    """
-    import torch
-    from transformers import DynamicCache
-
-    device = model.device
-    cache = DynamicCache(config=model.config)
-    shared = shared_prefix(prompts)
-    rows = len(prompts)
-    if shared:
-        head = torch.tensor([list(prompts[0][:shared])], device=device)
-        model(input_ids=head, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_repeat_interleave(rows)
-    width = max(len(p) for p in prompts) - shared
-    ids = torch.full((rows, width), pad_id)
-    mask = torch.zeros((rows, shared + width), dtype=torch.long)
-    mask[:, :shared] = 1
-    for row, prompt in enumerate(prompts):
-        tail = torch.tensor(prompt[shared:])
-        ids[row, width - len(tail) :] = tail
-        mask[row, shared + width - len(tail) :] = 1
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
-    mask = mask.to(device)
-    logits = model(
-        input_ids=ids.to(device),
-        attention_mask=mask,
-        position_ids=positions.to(device),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    return cache, logits, mask, (positions[:, -1] + 1).to(device)
-
-
-def sample_tokens(logits_BV: torch.Tensor, temperature: float, uniform_B: torch.Tensor) -> torch.Tensor:
-    """Next tokens (B,): arg max at temperature 0, else inverse-CDF sampling with the given uniforms."""
-    import torch
-
-    if temperature == 0:
-        return logits_BV.argmax(-1)
-    cdf_BV = torch.softmax(logits_BV.float() / temperature, dim=-1).cumsum(-1, dtype=torch.float64)
-    picks = torch.searchsorted(cdf_BV, (uniform_B * cdf_BV[:, -1]).unsqueeze(1), right=True).squeeze(1)
-    return picks.clamp(max=logits_BV.size(-1) - 1)
-
-
 def decode(
     model: Any,
     prompts: Sequence[Sequence[int]],
     n: int,
     *,
     temperature: float,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[Sequence[int]],
     stop_ids: Sequence[int],
     pad_id: int,
     seed: int,
-) -> list[list[list[int]]]:
-    """Draw n continuations of each prompt of one batch.
+    batch_size: int,
+) -> list[list[Drawn]]:
+    """Draw n continuations of each prompt.
+
+    Args:
+        model: a causal language model of transformers, in eval mode; a LoRA model of peft as well.
+        prompts: token ids, none empty; any number of prompts.
+        n: samples per prompt.
+        temperature: 0 takes the most probable token.
+        max_new_tokens: length limit, the stop token included; or one of each sample, [prompt][sample].
+        stop_ids: tokens that end a sample.
+        pad_id: fills shorter prompts; any token, it is masked.
+        seed: of the sampling streams; a sample's belongs to (seed, prompt, index).
+        batch_size: places, that is sequences decoded at once.
 
     Returns:
-        token ids [prompt][sample][token]; the stop token is kept, nothing follows it.
+        samples [prompt][sample].
     """
+    drawn: list[list[Drawn]] = [[] for _ in prompts]
+    for i, samples in stream(
+        model,
+        prompts,
+        n,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+        seed=seed,
+        batch_size=batch_size,
+    ):
+        drawn[i] = samples
+    return drawn
+
+
+def stream(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    *,
+    temperature: float,
+    max_new_tokens: int | Sequence[Sequence[int]],
+    stop_ids: Sequence[int],
+    pad_id: int,
+    seed: int,
+    batch_size: int,
+) -> Iterator[tuple[int, list[Drawn]]]:
+    """:func:`decode`, yielding ``(prompt number, its samples)`` as soon as a prompt's samples have all ended."""
     import torch
 
+    if not prompts or n < 1:
+        return
+    if hasattr(model, "get_base_model"):  # peft: the adapters sit inside it
+        model = model.get_base_model()
+    limits = [[max_new_tokens] * n] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     with torch.inference_mode():
-        cache, logits_PV, mask, positions = prefill(model, prompts, pad_id)
-        device = logits_PV.device
-        if n > 1:
-            cache.batch_repeat_interleave(n)
-        logits = logits_PV.repeat_interleave(n, 0)
-        mask = mask.repeat_interleave(n, 0)
-        positions = positions.repeat_interleave(n, 0)
-        rows = len(prompts) * n
-        streams = torch.zeros((rows, 0), dtype=torch.float64)
-        if temperature:
-            streams = torch.from_numpy(
-                np.stack([uniforms(p, j, seed, max_new_tokens) for p in prompts for j in range(n)])
-            ).to(device)
-        stops = torch.tensor(list(stop_ids), device=device)
-        out = torch.full((rows, max_new_tokens), -1, device=device)
-        alive = torch.arange(rows, device=device)
-        for step in range(max_new_tokens):
-            uniform = streams[alive, step] if temperature else streams
-            tokens = sample_tokens(logits, temperature, uniform)
-            out[alive, step] = tokens
-            going = ~torch.isin(tokens, stops)
-            if step + 1 == max_new_tokens or not bool(going.any()):
-                break
-            if not bool(going.all()):
-                keep = going.nonzero().squeeze(1)
-                cache.batch_select_indices(keep)
-                alive, tokens, mask, positions = alive[keep], tokens[keep], mask[keep], positions[keep]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            logits = model(
-                input_ids=tokens[:, None],
+        cache = cache_for(model, prompts[0], pad_id, min(batch_size, n * len(prompts)))
+    if cache is None:
+        yield from generate_samples(model, prompts, n, temperature, limits, stop_ids, pad_id, seed, batch_size)
+        return
+    decoder = _Decoder(model, cache, prompts, n, temperature, limits, frozenset(stop_ids), pad_id, seed)
+    while True:
+        # Neither context may stay open while the caller has the word.
+        with torch.inference_mode(), decoder.packed.active():
+            finished = decoder.advance()
+        if not finished:
+            return
+        yield from finished
+
+
+@dataclass
+class _Prefilled:
+    """Prompts that were run together: their cache (rows end together) and the logits at their ends."""
+
+    cache: Any
+    logits: Any
+
+
+@dataclass
+class _Waiting:
+    """A sample whose prompt has been run."""
+
+    prompt: int
+    index: int
+    source: _Prefilled
+    row: int
+
+
+@dataclass
+class _Place:
+    """A sample being decoded."""
+
+    prompt: int
+    index: int
+    limit: int
+    stream: np.ndarray
+    ids: list[int] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
+
+
+class _Decoder:
+    """One call of :func:`stream`."""
+
+    def __init__(
+        self,
+        model: Any,
+        cache: PlaceCache,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        temperature: float,
+        limits: Sequence[Sequence[int]],
+        stops: frozenset[int],
+        pad_id: int,
+        seed: int,
+    ) -> None:
+        self.model, self.cache, self.prompts, self.n = model, cache, prompts, n
+        self.temperature, self.limits, self.stops = temperature, limits, stops
+        self.pad_id, self.seed = pad_id, seed
+        self.packed = PackedLinears(model, sum(map(sum, limits)))
+        self.shared = shareable(model, prompts)
+        self.padding = takes_padding(model)
+        self.head: Any = None
+        self.queue = deque(sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i)))
+        self.waiting: deque[_Waiting] = deque()
+        self.rows: list[_Place | None] = []
+        self.samples: dict[int, dict[int, Drawn]] = {}
+        self.finished: list[tuple[int, list[Drawn]]] = []
+
+    def advance(self) -> list[tuple[int, list[Drawn]]]:
+        """Go on until a prompt's samples have all ended; an empty list when none is left."""
+        while True:
+            self._fill()
+            if self.finished or not self.rows:
+                finished, self.finished = self.finished, []
+                return finished
+            self._step()
+
+    def _step(self) -> None:
+        """One forward pass and one token for each place."""
+        import torch
+
+        device = self.model.device
+        rows = [place for place in self.rows if place is not None]  # after filling there is no hole
+        self.cache.next_column()
+        mask, positions = self.cache.mask_and_positions(device)
+        with self.cache.attending():
+            logits = forward(
+                self.model,
+                input_ids=torch.tensor([[place.ids[-1]] for place in rows], device=device),
                 attention_mask=mask,
-                position_ids=positions[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-            positions = positions + 1
-    ids = [[t for t in row if t >= 0] for row in out.tolist()]
-    return [ids[i * n : (i + 1) * n] for i in range(len(prompts))]
+                position_ids=positions,
+                past_key_values=self.cache,
+            )[:, -1]
+        self.cache.end += 1
+        for row, ended in enumerate(self._draw(logits, rows)):
+            if ended:
+                self.rows[row] = None
+                self.cache.leave(row)
+
+    def _draw(self, logits_BV: Any, places: Sequence[_Place]) -> list[bool]:
+        """Draw a token for each place; returns which of them ended, their samples handed in."""
+        import torch
+
+        uniform = None
+        if self.temperature:
+            uniform = torch.tensor([place.stream[len(place.ids)] for place in places], dtype=torch.float64)
+            uniform = uniform.to(logits_BV.device)
+        tokens, logps = sample_tokens(logits_BV, self.temperature, uniform)
+        ended = []
+        for place, token, logp in zip(places, tokens.tolist(), logps.tolist(), strict=True):
+            place.ids.append(token)
+            place.logps.append(logp)
+            ended.append(token in self.stops or len(place.ids) >= place.limit)
+            if ended[-1]:
+                group = self.samples.setdefault(place.prompt, {})
+                group[place.index] = Drawn(place.ids, place.logps)
+                if len(group) == self.n:
+                    del self.samples[place.prompt]
+                    self.finished.append((place.prompt, [group[j] for j in range(self.n)]))
+        return ended
+
+    def _fill(self) -> None:
+        """Waiting samples into free places; then no hole is left between the places in use."""
+        while True:
+            free = [row for row, place in enumerate(self.rows) if place is None]
+            free += range(len(self.rows), self.cache.places)
+            if not free or not (self.waiting or self.queue):
+                break
+            if not self.waiting:
+                self._prefill(len(free))
+            self._seat(free)
+        while None in self.rows:
+            last = self.rows.pop()
+            if last is not None:
+                hole = self.rows.index(None)
+                self.cache.move(len(self.rows), hole)
+                self.rows[hole] = last
+            self.cache.drop_last()
+
+    def _seat(self, free: list[int]) -> None:
+        """Draw the first token of as many waiting samples as there are free places, and seat those that go on."""
+        import torch
+
+        taken = [self.waiting.popleft() for _ in range(min(len(free), len(self.waiting)))]
+        places = []
+        for w in taken:
+            limit = self.limits[w.prompt][w.index]
+            length = limit if self.temperature else 0
+            stream = uniforms(self.prompts[w.prompt], w.index, self.seed, length)
+            places.append(_Place(w.prompt, w.index, limit, stream))
+        ended = self._draw(torch.stack([w.source.logits[w.row] for w in taken]), places)
+        going = [(w, place) for w, place, end in zip(taken, places, ended, strict=True) if not end]
+        by_prompt: dict[int, tuple[_Waiting, list[int]]] = {}
+        for row, (w, place) in zip(free, going, strict=False):
+            by_prompt.setdefault(w.prompt, (w, []))[1].append(row)
+            if row == len(self.rows):
+                self.rows.append(None)
+            self.rows[row] = place
+        for prompt, (w, rows) in by_prompt.items():
+            self.cache.seat(rows, prompt, w.source.cache, w.row, len(self.prompts[prompt]), self.shared)
+
+    def _prefill(self, free: int) -> None:
+        """Run the next prompts: as many as fill the free places, and some more where they are short."""
+        if self.head is None and self.shared:
+            self.head = run_head(self.model, self.prompts[0][: self.shared])
+        most = _MAX_PREFILL_TOKENS_CPU if self.model.device.type == "cpu" else _MAX_PREFILL_TOKENS
+        members: list[int] = []
+        while self.queue and len(members) < self.cache.places:
+            length = len(self.prompts[self.queue[0]])
+            tokens = (len(members) + 1) * (length - self.shared)
+            wanted = most if len(members) * self.n < free else _PREFILL_TOKENS
+            if members and (tokens > wanted or not (self.padding or length == len(self.prompts[members[0]]))):
+                break
+            members.append(self.queue.popleft())
+        cache, logits, _, _ = prefill_behind(
+            self.model, self.head, self.shared, [self.prompts[i] for i in members], self.pad_id
+        )
+        if not self.cache.columns:
+            self.cache.allocate(cache, max(map(len, self.prompts)), self.head, self.shared)
+        source = _Prefilled(cache, logits)
+        self.waiting.extend(_Waiting(i, j, source, row) for row, i in enumerate(members) for j in range(self.n))

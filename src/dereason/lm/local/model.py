@@ -8,13 +8,37 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from dereason.errors import DereasonError
 from dereason.lm import embedded
 from dereason.lm.base import Completion, Message, Sampling
-from dereason.lm.local.engine import decode, plan_batches, prefill
-from dereason.lm.prompts import PLAIN_TEMPLATE, template_hash
+from dereason.lm.chats import ChatModel
+from dereason.lm.local.adapter import adapter_base, merge_adapter
+from dereason.lm.local.engine import plan_batches, stream
+from dereason.lm.local.prefill import prefill
+from dereason.lm.local.sampling import Drawn
+from dereason.lm.prompts import PLAIN_TEMPLATE
 from dereason.settings import Settings
+
+HAND_OFF = "hand-off.json"
+"""File in a trained model's folder: what was checked when it was saved. It is no part of the model."""
+
+TOGETHER = 4
+"""Batches of :meth:`LocalModel.generate` that are decoded together, so that freed places can be filled."""
+
+
+class VllmSettings(Settings):
+    """How the `vllm` backend starts its engine."""
+
+    memory: float | None = Field(default=None, gt=0, le=1)
+    """Share of the device's memory for weights and cache; null takes 0.9 of a GPU, or 0.4 of the RAM without one."""
+    max_length: int | None = Field(default=None, gt=0)
+    """Longest prompt + response in tokens that vLLM makes room for; null takes the model's own limit."""
+    tensor_parallel: int = Field(default=1, gt=0)
+    """GPUs that share one copy of the model."""
+    eager: bool = False
+    """Start in seconds, without compilation and CUDA graphs, and generate somewhat slower."""
 
 
 class ModelSettings(Settings):
@@ -28,13 +52,22 @@ class ModelSettings(Settings):
     """Floating point type outside training; `auto` is float32 on CPU, else bfloat16. Training keeps float32 weights."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where it runs; `auto` takes CUDA, then Apple's MPS, then the CPU."""
+    backend: Literal["local", "vllm"] = "local"
+    """Who generates: our in-process engine, or vLLM (`pip install 'dereason[vllm]'`). Training never uses this."""
+    vllm: VllmSettings = VllmSettings()
+    """How vLLM is started; for `backend: vllm` only."""
+
+    def numerics(self) -> dict[str, Any]:
+        """What besides the weights decides the logits; for keys."""
+        kept = {"dtype", "device", "backend"} | ({"vllm"} if self.backend == "vllm" else set())
+        return self.model_dump(mode="json", include=kept)
 
 
 def model_identity(settings: ModelSettings) -> str:
     """Name and content of a model, for keys and provenance, without loading it.
 
     A hub model is its id and revision; the embedded one its package version; a local folder is hashed: small
-    files whole, weight files by size and 64 evenly spaced blocks of 64 KiB.
+    files whole, weight files by size and 64 evenly spaced blocks of 64 KiB; that of an adapter with its base.
     """
     if settings.name == embedded.NAME:
         return f"{embedded.NAME}@{embedded.converted_path().name.rsplit('-', 1)[-1]}"
@@ -42,7 +75,11 @@ def model_identity(settings: ModelSettings) -> str:
     if not folder.is_dir():
         return f"{settings.name}@{settings.revision or 'main'}"
     digest = hashlib.sha256()
+    if (base := adapter_base(settings)) is not None:
+        digest.update(model_identity(base).encode())
     for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".model")):
+        if file.name == HAND_OFF:
+            continue
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}".encode())
         with file.open("rb") as handle:
@@ -129,6 +166,8 @@ def load_weights(settings: ModelSettings) -> Any:
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
     path = model_path(settings)
+    if (base := adapter_base(settings)) is not None:
+        return merge_adapter(load_weights(base), Path(path)).to(dtype).eval()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path, revision=settings.revision or "main", dtype=dtype, use_safetensors=True
@@ -152,7 +191,7 @@ def _unknown(settings: ModelSettings, exc: Exception) -> DereasonError:
     )
 
 
-class LocalModel:
+class LocalModel(ChatModel):
     """The ``local`` backend: a transformers model in this process. Keeps :class:`~dereason.lm.base.LanguageModel`."""
 
     def __init__(
@@ -172,31 +211,11 @@ class LocalModel:
             weights: an already loaded transformers model to use in place of loading one.
         """
         self.settings = settings
-        self._identity = identity or model_identity(settings)
-        self._kwargs = dict(chat_template_kwargs or {})
-        self.tokenizer = load_tokenizer(settings)
         self.model = load_weights(settings) if weights is None else weights
-        self._stop_ids = stop_ids(self.model, self.tokenizer)
-
-    @property
-    def identity(self) -> str:
-        """See :class:`~dereason.lm.base.LanguageModel`."""
-        return self._identity
-
-    def template_hash(self) -> str:
-        """See :class:`~dereason.lm.base.LanguageModel`."""
-        return template_hash(self.tokenizer, self._kwargs)
-
-    def encode(self, chat: Sequence[Message]) -> list[int]:
-        """Token ids of a chat, up to where the assistant's reply begins."""
-        encoded = self.tokenizer.apply_chat_template(
-            list(chat), add_generation_prompt=True, tokenize=True, return_dict=True, **self._kwargs
+        tokenizer = load_tokenizer(settings)
+        super().__init__(
+            tokenizer, stop_ids(self.model, tokenizer), chat_template_kwargs, identity or model_identity(settings)
         )
-        return list(encoded["input_ids"])
-
-    def batches(self, prompts: Sequence[Sequence[Message]], n: int, sampling: Sampling) -> int:
-        """See :class:`~dereason.lm.base.LanguageModel`."""
-        return len(plan_batches([0] * len(prompts), n, sampling.batch_size))
 
     def generate(
         self,
@@ -209,10 +228,15 @@ class LocalModel:
         """See :class:`~dereason.lm.base.LanguageModel`."""
         encoded = [self.encode(chat) for chat in prompts]
         plan = plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)
-        for number, members in enumerate(plan):
-            if number in finished:
+        for first in range(0, len(plan), TOGETHER):
+            numbers = range(first, min(first + TOGETHER, len(plan)))
+            if finished.issuperset(numbers):
                 continue
-            drawn = decode(
+            # All of them are decoded, stored or not: sums, and so near ties, depend on what is decoded together.
+            members = [i for number in numbers for i in plan[number]]
+            batch_of = {i: number for number in numbers for i in plan[number]}
+            drawn: dict[int, dict[int, list[Drawn]]] = {number: {} for number in numbers}
+            for k, samples in stream(
                 self.model,
                 [encoded[i] for i in members],
                 n,
@@ -221,25 +245,20 @@ class LocalModel:
                 stop_ids=self._stop_ids,
                 pad_id=self.tokenizer.pad_token_id,
                 seed=seed,
-            )
-            yield (
-                number,
-                [
-                    self._completion(i, j, ids, len(encoded[i]))
-                    for i, samples in zip(members, drawn, strict=True)
-                    for j, ids in enumerate(samples)
-                ],
-            )
-
-    def _completion(self, request: int, index: int, ids: list[int], prompt_tokens: int) -> Completion:
-        return Completion(
-            request=request,
-            index=index,
-            text=self.tokenizer.decode(ids, skip_special_tokens=True),
-            token_ids=tuple(ids),
-            prompt_tokens=prompt_tokens,
-            hit_limit=ids[-1] not in self._stop_ids,
-        )
+                batch_size=sampling.batch_size,
+            ):
+                number = batch_of[members[k]]
+                drawn[number][members[k]] = samples
+                if len(drawn[number]) == len(plan[number]) and number not in finished:
+                    done = drawn.pop(number)
+                    yield (
+                        number,
+                        [
+                            self._completion(i, j, sample.ids, sample.logps, len(encoded[i]))
+                            for i in plan[number]
+                            for j, sample in enumerate(done[i])
+                        ],
+                    )
 
     def choice_probabilities(
         self, prompts: Sequence[Sequence[Message]], choices: Sequence[str], batch_size: int
@@ -251,13 +270,7 @@ class LocalModel:
         """
         import torch
 
-        ids = [self.tokenizer.encode(c, add_special_tokens=False) for c in choices]
-        if any(len(i) != 1 for i in ids) or len({i[0] for i in ids}) != len(ids):
-            raise DereasonError(
-                f"the tokenizer of {self.identity} does not write each of {', '.join(choices)} as one token",
-                "use another judge model",
-            )
-        columns = [i[0] for i in ids]
+        columns = self._choice_ids(choices)
         encoded = [self.encode(chat) for chat in prompts]
         for start in range(0, len(encoded), batch_size):
             with torch.inference_mode():

@@ -1,0 +1,79 @@
+"""Linear layers with their weights laid out for oneDNN while tokens are decoded on a CPU.
+
+A step of decoding multiplies a few dozen rows with every weight matrix once. MKL rearranges the matrix in each call,
+which at that height costs as much as the product. oneDNN takes a matrix that was rearranged beforehand: on 2 cores,
+64 rows and the embedded model, 99 ms a step in place of 167. The sums are float32 as before, in another order.
+
+torch reaches these kernels when it compiles a frozen model; here they are called directly. The price is a second copy
+of the linear layers' weights, which is made anew for each call of the engine: training changes weights in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+_MIN_WEIGHTS = 1 << 14  # smaller layers gain nothing
+_ROWS = 64  # the height that the layout is tuned for; any height runs
+
+
+class PackedLinears:
+    """The rearranged weights of a model's linear layers; none where it does not pay or cannot be done."""
+
+    def __init__(self, model: Any, tokens: int) -> None:
+        """Rearrange.
+
+        Args:
+            model: stays as it is.
+            tokens: about how many tokens will be run; rearranging costs as much as a few dozen.
+        """
+        import torch
+
+        self._forwards: list[tuple[Any, Callable[[Any], Any]]] = []
+        if tokens < 512 or model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return
+        layers = [
+            m
+            for m in model.modules()
+            # a forward of the instance's own is somebody's hook, a parametrisation is another class
+            if type(m) is torch.nn.Linear
+            and "forward" not in vars(m)
+            and m.weight.dtype == torch.float32
+            and m.weight.device.type == "cpu"
+            and m.weight.numel() >= _MIN_WEIGHTS
+        ]
+        if 4 * sum(m.weight.numel() for m in layers) > _available_bytes() / 2:
+            return
+        with torch.inference_mode():
+            for layer in layers:
+                packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), _ROWS)
+                self._forwards.append((layer, partial(_linear, packed, layer.bias)))
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """The model's linear layers run on the rearranged weights inside this context."""
+        try:
+            for layer, forward in self._forwards:
+                layer.forward = forward
+            yield
+        finally:
+            for layer, _ in self._forwards:
+                vars(layer).pop("forward", None)
+
+
+def _linear(packed: Any, bias: Any, rows: Any) -> Any:
+    import torch
+
+    return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
+
+
+def _available_bytes() -> float:
+    """Memory that can be had without swapping; without an answer from the system, 4 GiB."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4.0 * (1 << 30)
