@@ -92,6 +92,16 @@ def test_clipped_loss_by_hand(level: RatioLevel) -> None:
     assert seen == {True, False}
 
 
+@pytest.mark.parametrize("value", [0.9, 0.1, 0.3, 1 / 3, -0.7])
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_equal_rewards_have_no_advantage_at_all(value: float, scale: Scale) -> None:
+    """In float32 eight times 0.9 have a mean that is not 0.9; divided by a deviation of 1e-4 that would be a signal."""
+    rewards = torch.tensor([value] * 7 + [NAN] + [0.0, 1.0] * 4, dtype=torch.float32)
+    advantages = group_advantages(rewards, 8, scale=scale)
+    assert advantages[:8].tolist() == [0.0] * 8
+    assert advantages[8:].abs().min() > 0
+
+
 def test_the_gradient_of_a_sequence_ratio_reaches_every_token() -> None:
     """GSPO on policy: each token of a row has the row's advantage, divided by its length."""
     logp = torch.zeros(6, dtype=torch.float64, requires_grad=True)

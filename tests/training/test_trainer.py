@@ -14,7 +14,7 @@ import pytest
 import torch
 from datasets import Dataset
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
@@ -23,6 +23,7 @@ from dereason.lm.local.model import ModelSettings, load_tokenizer
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict, frame
 from dereason.training import trainer as trainer_module
+from dereason.training.adapters import LoRA
 from dereason.training.forward import TokenScores
 from dereason.training.losses import BatchCounts
 from dereason.training.packing import Batch, Row, Segment, make_batch
@@ -319,7 +320,9 @@ def test_verifree_is_its_equation(tiny_model: Path, tmp_path: Path) -> None:
     assert_same(ours, want)
 
 
-def run(model: Path, folder: Path, rewards: list[Any], **kw: Any) -> list[dict[str, float]]:
+def run(
+    model: Path, folder: Path, rewards: list[Any], pool: pl.DataFrame | None = None, **kw: Any
+) -> list[dict[str, float]]:
     phase = RL(
         steps=kw.pop("steps", 3),
         prompts_per_generation=2,
@@ -332,7 +335,7 @@ def run(model: Path, folder: Path, rewards: list[Any], **kw: Any) -> list[dict[s
     run_rl(
         ModelSettings(name=str(model)),
         PROMPT,
-        problems(),
+        problems() if pool is None else pool,
         phase,
         identity="test",
         out=folder / "model",
@@ -379,6 +382,27 @@ def test_verifier_free_methods_train(reward: Any, updates: int, tiny_model: Path
 
 
 @pytest.mark.usefixtures("boxing")
+@pytest.mark.parametrize("reward", [CER(), VeriFree()], ids=lambda r: r.name)
+def test_rewards_without_a_verifier_train_an_adapter(reward: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """References of several tokens: scoring has to keep the cache, which peft's own forward hides."""
+    pool = problems().with_columns(pl.Series("answer", ["seven and a half", "nine"]))
+    logged = run(tiny_model, tmp_path, [reward], steps=1, adapter=LoRA(rank=2), pool=pool)
+    assert logged[0]["grad_norm"] >= 0
+    assert 0 <= logged[0]["reward"] <= 1
+
+
+def test_the_reference_of_a_kl_term_is_what_the_phase_began_with(tiny_model: Path, tmp_path: Path) -> None:
+    """Also where that is a base with an adapter that was kept: TRL would load the base."""
+    run(tiny_model, tmp_path / "1", [Format(shape="boxed")], steps=2, adapter=LoRA(rank=2, merge=False), kl=0.1)
+    assert (tmp_path / "1" / "model" / "adapter_config.json").is_file()
+    weights = load_file(tmp_path / "1" / "model" / "adapter_model.safetensors")
+    moved = {k: torch.randn_like(v) if "lora_B" in k else v for k, v in weights.items()}
+    save_file(moved, tmp_path / "1" / "model" / "adapter_model.safetensors")
+    logged = run(tmp_path / "1" / "model", tmp_path / "2", [Correctness()], steps=1, kl=0.1)
+    assert logged[0]["kl"] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.usefixtures("boxing")
 def test_the_threshold_of_rlpr_survives_a_kill(tiny_model: Path, tmp_path: Path) -> None:
     """A phase that stops after two of three steps and goes on: the same threshold as an uninterrupted one."""
     whole = run(tiny_model, tmp_path / "whole", [RLPR(decay=0.5)])
@@ -416,7 +440,6 @@ def test_an_error_row_is_kept_as_a_sample(tiny_model: Path, tmp_path: Path, monk
 def test_an_update_counts_what_it_keeps_and_runs_what_has_a_gradient() -> None:
     """A failed verification leaves both; a row at its group's mean, and one that was cut, are told apart."""
     group = Group(
-        {},
         [5],
         [[7], [7, 8], [7, 8, 9], [7] * 4],
         [0] * 4,

@@ -123,11 +123,8 @@ def _mask(model: Any, visible_BTT: Tensor) -> Tensor:
 
     if _attention(model) == "sdpa":
         return visible_BTT[:, None]
-    device = visible_BTT.device.type
-    autocast = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocast else next(model.parameters()).dtype
-    bias = torch.zeros(visible_BTT.shape, dtype=dtype, device=visible_BTT.device)
-    return bias.masked_fill_(~visible_BTT, torch.finfo(dtype).min)[:, None]
+    bias = torch.zeros(visible_BTT.shape, device=visible_BTT.device)  # float32 whatever is added to it
+    return bias.masked_fill_(~visible_BTT, torch.finfo(bias.dtype).min)[:, None]
 
 
 def _attention(model: Any) -> str | None:

@@ -43,10 +43,13 @@ def probe_logits(model: Any, tokenizer: Any) -> list[Tensor]:
     training = model.training
     model.eval()
     found = []
-    with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+    prepared = model.forward  # accelerate's, which opens autocast of its own; the saved model will have none
+    model.forward = getattr(model, "_original_forward", prepared)
+    with torch.no_grad():
         for chat in PROBES:
             ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
             found.append(model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().cpu())
+    model.forward = prepared
     model.train(training)
     return found
 

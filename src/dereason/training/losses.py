@@ -65,7 +65,10 @@ def group_advantages(rewards_M: Tensor, group_size: int, *, scale: Scale, leave_
         every = rewards_M[~torch.isnan(rewards_M)]
         std = every.std() if every.numel() > 1 else rewards_M.new_zeros(())
         advantages = advantages / (std + STD_OFFSET)
-    return torch.where(count > 1, advantages, 0.0).view(-1)
+    # Equal rewards have no advantage: what rounding leaves of 0.1 - mean would be scaled up, and Adam takes any sign.
+    highest = torch.where(scored, groups, -torch.inf).amax(1, keepdim=True)
+    lowest = torch.where(scored, groups, torch.inf).amin(1, keepdim=True)
+    return torch.where(highest > lowest, advantages, 0.0).view(-1)
 
 
 def log_ratios(logp_N: Tensor, old_logp_N: Tensor, row_N: Tensor, lengths_R: Tensor, *, level: RatioLevel) -> Tensor:

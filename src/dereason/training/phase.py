@@ -9,7 +9,6 @@ Checkpoints are transformers' own (``optimizer.pt``, ``rng_state.pth``): files t
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from dereason.training import stack
 from dereason.training.adapters import LoRA, attach, check_adapter, float32_adapter, load_frozen
 from dereason.training.hand_off import probe_logits, write_model
 from dereason.training.stops import Stops
-from dereason.training.watch import Tracker, check_trackers
+from dereason.training.watch import Tracker, check_trackers, read_line
 
 
 class Optimiser(Settings):
@@ -260,4 +259,5 @@ def join_problems(problems: pl.DataFrame, ids: pl.Series, where: str) -> pl.Data
 def logged_metrics(work: Path) -> list[dict[str, float]]:
     """The lines of a phase's ``metrics.jsonl``."""
     path = work / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    found = map(read_line, path.read_text().splitlines()) if path.is_file() else ()
+    return [line for line in found if line]

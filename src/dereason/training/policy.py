@@ -30,7 +30,6 @@ class Group:
     """The rollouts of one problem.
 
     Attributes:
-        problem: its row of the data set.
         prompt: token ids.
         responses: token ids of what is trained on.
         tails: reference tokens at the end of each response (VeriFree), else 0.
@@ -40,7 +39,6 @@ class Group:
         mixed: whether the rollouts differ in verdict (or, without a verifier, in reward).
     """
 
-    problem: dict[str, Any]
     prompt: list[int]
     responses: list[list[int]]
     tails: list[int]
@@ -166,7 +164,7 @@ def policy_loss(
     weights = token_weights(lengths[batch.row], phase.loss, update.counts, max_new_tokens=phase.max_new_tokens)
     total = (loss * weights).sum()
     if phase.entropy_bonus:
-        total = total - phase.entropy_bonus * scores.entropy.sum() / max(update.counts.tokens, 1.0)
+        total = total - phase.entropy_bonus * (scores.entropy * sampled).sum() / max(update.counts.tokens, 1.0)
     if router_weight:
         total = total + router_weight * scores.router_loss * len(batch.rows) / max(update.counts.sequences, 1.0)
     return total, seen

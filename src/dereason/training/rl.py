@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Progress
-from dereason.lm.local.model import ModelSettings, stop_ids
+from dereason.lm.local.model import ModelSettings, load_weights, stop_ids
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict
 from dereason.training.losses import LossName, RatioLevel, Scale
@@ -157,6 +157,8 @@ class RL(PhaseSettings):
     def _methods_fit(self) -> Self:
         if self.verifree and self.ratio == "sequence":
             raise ValueError("verifree trains on a response that no policy drew as a whole: set ratio to token")
+        if self.verifree and self.samples_elsewhere:
+            raise ValueError("verifree's responses are not vLLM's, whose probabilities the loss would correct for")
         return self
 
     @model_validator(mode="after")
@@ -264,7 +266,6 @@ def run_rl(
             stops,
             Combined(functions, [reward.weight for reward in settings.rewards]),
             verifier or default_verifier(),
-            tokenizer,
             group_size=settings.group_size,
             by_spread=any(map(is_verifier_free, settings.rewards)),
         )
@@ -281,8 +282,7 @@ def run_rl(
                 max_completion_length=settings.max_new_tokens,
                 temperature=settings.temperature,
                 disable_dropout=True,  # rollouts come from the network without it
-                # with an adapter the reference is the model without it, which needs no copy
-                beta=0.0 if settings.adapter else settings.kl,
+                beta=0.0,  # the KL term is ours, and so is its reference
                 chat_template_kwargs=dict(prompt.chat_template_kwargs),
                 **settings.vllm.arguments(settings.rollouts),
             ),
@@ -291,6 +291,8 @@ def run_rl(
             callbacks=[make_callback(work, {name: name for name in names}, progress, resumed_at, stops=settings.stops)],
         )
         check_processes(trainer, settings)
+        if settings.kl and settings.adapter is None:  # with an adapter the reference is the model without it
+            trainer.ref_model = prepare_reference(trainer, load_weights(model))
         trainer.phase, trainer.rollouts = settings, rollouts
         trainer.problems = {row["problem_id"]: row for row in rows}
         trainer.selection = Selection(list(trainer.problems), seed=seed, bands=settings.bands)
@@ -313,6 +315,17 @@ def run_rl(
     )
 
 
+def prepare_reference(trainer: Any, model: Any) -> Any:
+    """The reference of the KL term, as the trainer's processes share it."""
+    from trl.models import prepare_deepspeed, prepare_fsdp
+
+    if trainer.is_deepspeed_enabled:
+        return prepare_deepspeed(model, trainer.accelerator)
+    if trainer.is_fsdp_enabled:
+        return prepare_fsdp(model, trainer.accelerator)
+    return trainer.accelerator.prepare_model(model, evaluation_mode=True)
+
+
 def check_processes(trainer: Any, settings: RL) -> None:
     """Refuse what several processes cannot do.
 
@@ -325,9 +338,10 @@ def check_processes(trainer: Any, settings: RL) -> None:
             f"prompts_per_generation {settings.prompts_per_generation} is not a multiple of the {processes} processes",
             "change one of the two: a process draws whole groups",
         )
-    if processes > 1 and settings.dynamic_sampling and settings.samples_elsewhere:
+    if processes > 1 and settings.dynamic_sampling and settings.rollouts != "engine":
         raise DereasonError(
-            "dynamic_sampling draws for some processes and not for others, and vLLM's rollouts need all of them",
+            f"dynamic_sampling draws for some processes and not for others, and rollouts: {settings.rollouts} needs "
+            "all of them",
             "set dynamic_sampling: null, or rollouts: engine, or launch one process",
         )
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from dereason.problems.schema import Verdict, frame, write_table
-from dereason.training.rewards.rules import Log, RewardFunction
+from dereason.training.rewards.rules import Log, RewardFunction, completion_text
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import Item, Verifier
 
@@ -27,9 +27,10 @@ def rollout_table(work: Path) -> pl.DataFrame:
 class Rollouts:
     """The one reward function of our trainer: judges each completion once, keeps it as a sample, logs shares.
 
-    The trainer sets ``prompt_ids`` and ``completion_ids`` before each call: what was sampled, where the method
-    trains on something else (VeriFree). After a call ``mixed`` says of each of its groups whether its rollouts differ:
-    in verdict, or where there is no verifier in reward. :meth:`finish` ends a generation, which may take several calls.
+    It is called with the token ids of the prompts (``prompt_ids``) and of what was sampled (``completion_ids``), also
+    where the method trains on something else (VeriFree). After a call ``mixed`` says of each of its groups whether its
+    rollouts differ: in verdict, or where there is no verifier in reward. :meth:`finish` ends a generation, which may
+    take several calls.
 
     Args:
         folder: where the samples go.
@@ -37,7 +38,6 @@ class Rollouts:
         stops: token ids that end a response.
         reward: makes rewards of judged completions.
         verifier: judges.
-        tokenizer: of the model.
         group_size: rollouts of a problem, side by side in each call.
         by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by its verdicts.
     """
@@ -49,7 +49,6 @@ class Rollouts:
         stops: tuple[int, ...],
         reward: RewardFunction,
         verifier: Verifier,
-        tokenizer: Any,
         *,
         group_size: int,
         by_spread: bool,
@@ -60,21 +59,19 @@ class Rollouts:
         self.stops = stops
         self.reward = reward
         self.verifier = verifier
-        self.tokenizer = tokenizer
         self.group_size = group_size
         self.by_spread = by_spread
-        self.prompt_ids: Sequence[Sequence[int]] = []
-        self.completion_ids: Sequence[Sequence[int]] = []
         self.mixed: list[bool] = []
         self._samples: list[dict[str, object]] = []
         self._mixed: list[bool] = []
         self.__name__ = "reward"
 
-    def __call__(self, prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float | None]:
-        """Rewards of some whole groups; see TRL's custom reward functions for the arguments."""
-        ids = self.completion_ids
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        limits = [row[-1] not in self.stops for row in ids]
+    def __call__(
+        self, prompts: Any, completions: Any, completion_ids: Any, *, prompt_ids: Any, **columns: Any
+    ) -> list[float | None]:
+        """Rewards of some whole groups, or of none; see TRL's custom reward functions for the arguments."""
+        texts = [completion_text(completion) for completion in completions]
+        limits = [row[-1] not in self.stops for row in completion_ids]
         judged = self.verifier.judge_many(
             [
                 Item(text, limit, answer, options or None)
@@ -83,11 +80,11 @@ class Rollouts:
                 )
             ]
         )
-        shown = [[{"role": "assistant", "content": text}] for text in texts]
         rewards = self.reward(
-            prompts, shown, completion_ids, **columns, prompt_ids=self.prompt_ids, judgements=judged, hit_limits=limits
+            prompts, completions, completion_ids, **columns, prompt_ids=prompt_ids, judgements=judged, hit_limits=limits
         )
-        self._keep(columns, texts, limits, judged)
+        lengths = [(len(p), len(c)) for p, c in zip(prompt_ids, completion_ids, strict=True)]
+        self._keep(columns, texts, lengths, limits, judged)
         self.mixed = []
         for start in range(0, len(rewards), self.group_size):
             rows = range(start, start + self.group_size)
@@ -99,7 +96,14 @@ class Rollouts:
         self._mixed += self.mixed
         return rewards
 
-    def _keep(self, columns: dict[str, Any], texts: list[str], limits: list[bool], judged: Sequence[Judgement]) -> None:
+    def _keep(
+        self,
+        columns: dict[str, Any],
+        texts: list[str],
+        lengths: list[tuple[int, int]],
+        limits: list[bool],
+        judged: Sequence[Judgement],
+    ) -> None:
         step = columns["trainer_state"].global_step
         for i, problem_id in enumerate(columns["problem_id"]):
             self._samples.append(
@@ -110,8 +114,8 @@ class Rollouts:
                     "index": i % self.group_size,
                     "step": step,
                     "response": texts[i],
-                    "prompt_tokens": len(self.prompt_ids[i]),
-                    "tokens": len(self.completion_ids[i]),
+                    "prompt_tokens": lengths[i][0],
+                    "tokens": lengths[i][1],
                     "hit_limit": limits[i],
                     **judged[i].columns(),
                 }
@@ -129,6 +133,8 @@ class Rollouts:
         from accelerate.utils import gather_object
 
         samples, mixed = gather_object(self._samples), gather_object(self._mixed)
+        # in an order that does not depend on how many processes drew them
+        samples.sort(key=lambda s: (s["problem_id"], s["index"]))
         self._samples, self._mixed = [], []
         if PartialState().is_main_process:
             write_table(frame("sample", samples), self.folder / f"step-{step:06d}.parquet")

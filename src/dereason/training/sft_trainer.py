@@ -65,7 +65,7 @@ def make_trainer_class() -> Any:
                 return loss
 
             loss = run_step(self, model, batches, self._score, loss_of)
-            seen = gather_object([[*sums.tolist(), sum(b.tokens for b, real in batches if real)]])
+            seen = gather_object([[*sums.tolist(), sum(b.tokens for b in batches)]])
             for k, (name, divisor) in enumerate(
                 (("entropy", tokens), ("token_accuracy", tokens), ("trained_tokens", 1))
             ):

@@ -24,7 +24,7 @@ from dereason.training.losses import BatchCounts, group_advantages
 from dereason.training.packing import Batch
 from dereason.training.policy import Group, Update, make_update, policy_loss
 from dereason.training.rewards.verifier_free import splice_reference
-from dereason.training.update import EpochBatches, make_loader, micro_batches, run_step
+from dereason.training.update import EpochBatches, MicroBatch, make_loader, micro_batches, run_step
 from dereason.training.watch import Watched
 
 SELECTION_FILE = "selection.json"
@@ -50,7 +50,7 @@ def make_trainer_class() -> Any:
         problems: dict[str, dict[str, Any]]
         _head: Any = None
         _pair_cost: float | None = None
-        _logs_of_step: dict[str, list[float]]
+        _logs_of_step: dict[str, list[tuple[float, int]]]
 
         # -- data ------------------------------------------------------------------------------------------------
 
@@ -78,18 +78,19 @@ def make_trainer_class() -> Any:
             model = self.accelerator.unwrap_model(self.model)
             training = model.training
             model.eval()
-            drawn = decode(
-                model,
-                [list(ids) for ids in prompt_ids[::num_generations]],
-                num_generations,
-                temperature=self.args.temperature,
-                max_new_tokens=self.args.max_completion_length,
-                stop_ids=self.eos_token_ids,
-                pad_id=self.processing_class.pad_token_id,
-                # streams belong to problem and index: the number of processes does not change what is drawn
-                seed=self.args.seed * 1_000_003 + self.state.global_step,
-                batch_size=self.phase.rollout_batch,
-            )
+            with self.accelerator.autocast():  # an adapter's base, which the engine calls, has none of its own
+                drawn = decode(
+                    model,
+                    [list(ids) for ids in prompt_ids[::num_generations]],
+                    num_generations,
+                    temperature=self.args.temperature,
+                    max_new_tokens=self.args.max_completion_length,
+                    stop_ids=self.eos_token_ids,
+                    pad_id=self.processing_class.pad_token_id,
+                    # streams belong to problem and index: the number of processes does not change what is drawn
+                    seed=self.args.seed * 1_000_003 + self.state.global_step,
+                    batch_size=self.phase.rollout_batch,
+                )
             model.train(training)
             flat = [sample for group in drawn for sample in group]
             return [list(s.ids) for s in flat], [list(s.logps) for s in flat]
@@ -111,7 +112,6 @@ def make_trainer_class() -> Any:
             ]
             many = [ids for ids in prompts for _ in range(size)]
             drawn, logps = self._generate_single_turn(many, None, {}, size) if many else ([], None)
-            self.rollouts.prompt_ids, self.rollouts.completion_ids = many, drawn
             cut = [ids[-1] not in self.eos_token_ids for ids in drawn]
             responses, tails = drawn, [0] * len(drawn)
             if self.phase.verifree:
@@ -119,13 +119,15 @@ def make_trainer_class() -> Any:
                 responses, tails = splice_reference(self.processing_class, drawn, references)
                 logps = None
             columns = {key: [p[key] for p in problems for _ in range(size)] for key in self._columns}
-            texts = self.processing_class.batch_decode(drawn, skip_special_tokens=True)
+            # with nothing to decode, transformers' batch_decode makes one empty text
+            texts = self.processing_class.batch_decode(drawn, skip_special_tokens=True) if drawn else []
             rewards = self.reward_funcs[0](
                 prompts=[p["prompt"] for p in problems for _ in range(size)],
                 completions=[[{"role": "assistant", "content": text}] for text in texts],
                 completion_ids=drawn,
+                prompt_ids=many,
                 trainer_state=self.state,
-                log_metric=lambda name, value: self._logs_of_step.setdefault(name, []).append(float(value)),
+                log_metric=lambda name, value: self._logs_of_step.setdefault(name, []).append((value, len(drawn))),
                 **columns,
             )
             values = [math.nan if r is None else float(r) for r in rewards]
@@ -133,16 +135,15 @@ def make_trainer_class() -> Any:
             mixed = getattr(self.rollouts, "mixed", [True] * len(problems))
             return [
                 Group(
-                    problem,
                     prompts[k],
                     responses[at],
                     tails[at],
                     cut[at],
-                    logps[at] if logps is not None else None,
+                    [[math.nan if v is None else v for v in row] for row in logps[at]] if logps is not None else None,
                     values[at],
                     mixed[k],
                 )
-                for k, problem in enumerate(problems)
+                for k in range(len(problems))
                 for at in [slice(k * size, (k + 1) * size)]
             ]
 
@@ -195,7 +196,8 @@ def make_trainer_class() -> Any:
             logs = gather_object([self._logs_of_step])
             for name in dict.fromkeys(name for part in logs for name in part):
                 values = [v for part in logs for v in part.get(name, [])]
-                self._log(name, sum(values) / len(values))
+                weight = sum(rows for _, rows in values)
+                self._log(name, sum(value * rows for value, rows in values) / max(1, weight))
             self._log("generated_tokens", sum(gather_object([self._generated])))
 
         # -- rows ------------------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def make_trainer_class() -> Any:
             self._step += 1
             update = self._due[at % updates]
             batches = self._cut(update)
-            self._log("trained_tokens", sum(gather_object([sum(b.tokens for b, real in batches if real)])))
+            self._log("trained_tokens", sum(gather_object([sum(b.tokens for b in batches)])))
             self._sums: dict[str, Any] = {}
             self._widest = 0.0
             loss = run_step(self, model, batches, self._score, lambda b, s: self._loss(update, b, s))
@@ -264,7 +266,7 @@ def make_trainer_class() -> Any:
             else:
                 _logger.warning("each rollout is run with its own copy of the prompt: %s", why)
 
-        def _cut(self, update: Update) -> list[tuple[Batch, bool]]:
+        def _cut(self, update: Update) -> list[MicroBatch]:
             return micro_batches(
                 self.accelerator,
                 update.rows,
@@ -291,13 +293,14 @@ def make_trainer_class() -> Any:
             off = which == "reference" and adapted
             with torch.no_grad():
                 for update in updates:
-                    for batch, real in self._cut(update):
+                    for each in self._cut(update):
+                        batch = each.tensors(self.accelerator.device)
                         if off:
                             with self.accelerator.unwrap_model(self.model).disable_adapter():
                                 scores = self._score(batch, entropy="none")
                         else:
                             scores = self._score(batch, model, "none")
-                        if real:
+                        if each.real:
                             parts = scores.logp.split(list(batch.lengths))
                             getattr(update, which).update(zip(batch.rows, parts, strict=True))
 

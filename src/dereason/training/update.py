@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dereason.training.packing import Batch, Row, Segment, make_batch, plan_micro_batches
@@ -60,6 +61,32 @@ def make_loader(dataset: Any, batches: EpochBatches) -> Any:
     return DataLoader(dataset, batch_sampler=batches, collate_fn=list)
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward and backward pass of a step; its tensors are made when it is run.
+
+    Attributes:
+        rows: the rows that ``segments`` are about.
+        segments: what is run together.
+        real: False for a pass without loss, which only keeps step with the other processes.
+        pad_id: token that fills up.
+    """
+
+    rows: Sequence[Row]
+    segments: Sequence[Segment]
+    real: bool
+    pad_id: int
+
+    @property
+    def tokens(self) -> int:
+        """Input tokens, padding left out; 0 for a pass without loss."""
+        return sum(s.length for s in self.segments) if self.real else 0
+
+    def tensors(self, device: Any) -> Batch:
+        """See :func:`~dereason.training.packing.make_batch`."""
+        return make_batch(self.rows, self.segments, pad_id=self.pad_id, device=device)
+
+
 def micro_batches(
     accelerator: Any,
     rows: Sequence[Row],
@@ -68,11 +95,12 @@ def micro_batches(
     micro_batch: int,
     pair_cost: float | None,
     pad_id: int,
-) -> list[tuple[Batch, bool]]:
-    """The step's micro-batches on this process, each with whether it is real.
+) -> list[MicroBatch]:
+    """The step's micro-batches on this process, at least one.
 
     Every process must make as many passes as the others (sharded models gather weights in each, and the last one
-    carries the gradients): a process with fewer runs its first row again, without loss.
+    carries the gradients): a process with fewer runs its first row again, without loss. A step in which no row has a
+    gradient is such a pass too, so that it is taken: moments decay, weight decay acts.
 
     Args:
         accelerator: of the trainer.
@@ -84,23 +112,21 @@ def micro_batches(
     """
     limit = CPU_TOKENS if accelerator.device.type == "cpu" else None
     plan = plan_micro_batches(rows, members, micro_batch=micro_batch, pair_cost=pair_cost, tokens=limit)
-    idle = 0
+    needed = max(1, len(plan))
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
 
-        idle = max(1, *gather_object([len(plan)])) - len(plan)
+        needed = max(gather_object([needed]))
     filler = Row(rows[0].prompt, rows[0].response) if rows else Row([pad_id], [pad_id])
     spare = [Segment((0,), len(filler.prompt) + len(filler.response), len(filler.response))]
-    device = accelerator.device
-    return [(make_batch([filler], spare, pad_id=pad_id, device=device), False) for _ in range(idle)] + [
-        (make_batch(rows, segments, pad_id=pad_id, device=device), True) for segments in plan
-    ]
+    idle = [MicroBatch([filler], spare, False, pad_id)] * (needed - len(plan))
+    return idle + [MicroBatch(rows, segments, True, pad_id) for segments in plan]
 
 
 def run_step(
     trainer: Any,
     model: Any,
-    batches: Sequence[tuple[Batch, bool]],
+    batches: Sequence[MicroBatch],
     score_of: Callable[[Batch], TokenScores],
     loss_of: Callable[[Batch, TokenScores], Tensor],
 ) -> Any:
@@ -124,18 +150,15 @@ def run_step(
     accelerator = trainer.accelerator
     options = {"scale_wrt_gas": False} if accelerator.distributed_type == DistributedType.DEEPSPEED else {}
     total = torch.zeros((), device=accelerator.device)
-    for number, (batch, real) in enumerate(batches, 1):
+    for number, each in enumerate(batches, 1):
         last = number == len(batches)
         accelerator.gradient_state._set_sync_gradients(last)
-        with nullcontext() if last else accelerator.no_sync(model):
-            with trainer.compute_loss_context_manager():
-                scores = score_of(batch)
-                loss = loss_of(batch, scores) * accelerator.num_processes if real else scores.logp.sum() * 0.0
+        # FSDP would keep whole gradients on every process until they are exchanged
+        together = last or trainer.is_fsdp_enabled
+        with nullcontext() if together else accelerator.no_sync(model):
+            batch = each.tensors(accelerator.device)
+            scores = score_of(batch)
+            loss = loss_of(batch, scores) * accelerator.num_processes if each.real else scores.logp.sum() * 0.0
             accelerator.backward(loss, **options)
         total += loss.detach().to(total.dtype)
-    if not batches:  # a step without any gradient is still taken: moments decay, weight decay acts
-        accelerator.gradient_state._set_sync_gradients(True)
-        for parameter in model.parameters():
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
     return total

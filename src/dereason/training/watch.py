@@ -61,7 +61,7 @@ def mark(checkpoint: Path) -> None:
 
 
 def _whole(checkpoint: Path) -> bool:
-    sizes = _json_line(marker.read_text()) if (marker := checkpoint / _MARKER).is_file() else None
+    sizes = read_line(marker.read_text()) if (marker := checkpoint / _MARKER).is_file() else None
     if not sizes:
         return False
     files = {name: checkpoint / name for name in sizes}
@@ -160,7 +160,7 @@ def make_callback(
     names = names | {"memory_gib": "memory_gib", "tokens_per_second": "tokens_per_second"}
     kept = []
     if path.is_file():
-        kept = [x for x in map(_json_line, path.read_text().splitlines()) if x and x["step"] <= resumed_at]
+        kept = [x for x in map(read_line, path.read_text().splitlines()) if x and x["step"] <= resumed_at]
     spent = kept[-1]["seconds"] if kept else 0.0
 
     class PhaseCallback(TrainerCallback):
@@ -222,7 +222,7 @@ def phase_facts(work: Path) -> dict[str, float | None]:
         time of the steps); None where not logged.
     """
     path = work / "metrics.jsonl"
-    rows = [row for row in map(_json_line, path.read_text().splitlines()) if row] if path.is_file() else []
+    rows = [row for row in map(read_line, path.read_text().splitlines()) if row] if path.is_file() else []
     peaks = [row["memory_gib"] for row in rows if row.get("memory_gib") is not None]
     speeds = [(_tokens(row), row["tokens_per_second"]) for row in rows if row.get("tokens_per_second")]
     seconds = sum(tokens / speed for tokens, speed in speeds)
@@ -249,11 +249,12 @@ def _rewrite(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     part.replace(path)
 
 
-def _json_line(line: str) -> dict[str, Any] | None:
+def read_line(line: str) -> dict[str, Any] | None:
+    """A line of a metrics file; None where a kill cut it short."""
     try:
         value: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError:
-        return None  # the line that a kill cut short
+        return None
     return value
 
 

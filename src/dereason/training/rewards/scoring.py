@@ -102,6 +102,8 @@ def answer_logps(
     """
     import torch
 
+    if hasattr(model, "get_base_model"):  # peft's own forward hides the cache; the adapter sits inside the base
+        model = model.get_base_model()
     _check_attention(model, max(map(len, prefixes)) + sum(map(len, answers)))
     out: list[list[np.ndarray]] = []
     with torch.inference_mode():

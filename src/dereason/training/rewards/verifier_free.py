@@ -102,14 +102,15 @@ class Bound:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         training = model.training
         model.eval()
-        scored = answer_logps(
-            model,
-            prefixes,
-            answers,
-            temperature=self.trainer.args.temperature,
-            pad_id=self.trainer.processing_class.pad_token_id,
-            rows=self.trainer.phase.rollout_batch,
-        )
+        with self.trainer.accelerator.autocast():
+            scored = answer_logps(
+                model,
+                prefixes,
+                answers,
+                temperature=self.trainer.args.temperature,
+                pad_id=self.trainer.processing_class.pad_token_id,
+                rows=self.trainer.phase.rollout_batch,
+            )
         model.train(training)
         return scored
 
