@@ -1,7 +1,7 @@
 """Tokens per second of our engine against `transformers.generate`, and against vLLM's CPU build where there is one.
 
     python benchmarks/decoding.py mixed [--lengths exponential|uniform] [--repeats 3]
-    python benchmarks/decoding.py fixed [--repeats 3] [--vllm /path/to/its/python]
+    python benchmarks/decoding.py fixed [--repeats 3] [--vllm /path/to/its/python] [--without-transformers]
     python benchmarks/decoding.py greedy
 
 All on the embedded model in float32 at temperature 1. `mixed`: 16 prompts × 8 samples, 64 sequences at once, every
@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 PLACES = 64
@@ -134,19 +134,17 @@ def compare(
         batch_size=2,
     )
     run_transformers(model, warm, [[4], [4]], pad, do_sample=True, top_k=0)
-    rates: dict[str, list[float]] = {"ours": [], "transformers": []}
-    for repeat in range(options.repeats):
-        rates["ours"].append(timed("ours", ours, repeat))
-        rates["transformers"].append(timed("transformers", theirs, repeat))
-    if options.vllm:
-        jobs = [work(repeat) for repeat in range(options.repeats)]
-        with tempfile.TemporaryDirectory() as folder:
-            job, answer = Path(folder, "job.json"), Path(folder, "answer.json")
-            job.write_text(json.dumps({"model": model.name_or_path, "jobs": jobs, "warm": warm, "answer": str(answer)}))
-            subprocess.run([options.vllm, __file__, "vllm-worker", "--job", str(job)], check=True, stdout=sys.stderr)
-            rates["vllm"] = json.loads(answer.read_text())
-        for rate in rates["vllm"]:
-            print(f"{'vllm':13s} {rate:6.1f} tokens/s")
+    sides: dict[str, Callable[[int], int]] = {"ours": ours}
+    if not options.without_transformers:
+        sides["transformers"] = theirs
+    with ExitStack() as stack:
+        if options.vllm:
+            worker = stack.enter_context(VLLM(options.vllm, model.name_or_path, warm))
+            sides["vllm"] = lambda repeat: worker.run(*work(repeat))
+        rates: dict[str, list[float]] = {name: [] for name in sides}
+        for repeat in range(options.repeats):
+            for name, run in sides.items():
+                rates[name].append(timed(name, run, repeat))
     for name, values in rates.items():
         print(f"{name}: median {statistics.median(values):.0f} tokens/s, {min(values):.0f} to {max(values):.0f}")
     for name in list(rates)[1:]:
@@ -154,31 +152,54 @@ def compare(
         print(f"ours / {name}: {ratio:.2f}")
 
 
-def vllm_worker(job: dict[str, Any]) -> None:
-    """Runs in vLLM's own environment: no import of ours."""
-    import os
+class VLLM:
+    """vLLM in another environment's process, asked over pipes, so that the sides can take turns."""
 
+    def __init__(self, python: str, model: str, warm: list[list[int]]) -> None:
+        self.process = subprocess.Popen(
+            [python, __file__, "vllm-worker", "--model", model],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.run(warm, [[16]] * len(warm))
+
+    def __enter__(self) -> VLLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+    def run(self, prompts: list[list[int]], limits: list[list[int]]) -> int:
+        """Generates; returns the number of tokens."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([prompts, limits]) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+def vllm_worker(model: str) -> None:
+    """Runs in vLLM's own environment: no import of ours."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # vLLM logs to stdout
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM, SamplingParams
 
-    llm = LLM(model=job["model"], dtype="float32", max_model_len=1024, seed=0, max_num_seqs=PLACES)
-
-    def run(prompts: list[list[int]], limits: list[list[int]]) -> int:
+    llm = LLM(model=model, dtype="float32", max_model_len=1024, seed=0, max_num_seqs=PLACES)
+    for line in sys.stdin:
+        prompts, limits = json.loads(line)
         requests = [{"prompt_token_ids": p} for p, row in zip(prompts, limits, strict=True) for _ in row]
         params = [
             SamplingParams(temperature=1.0, max_tokens=limit, min_tokens=limit, ignore_eos=True, logprobs=0)
             for row in limits
             for limit in row
         ]
-        return sum(len(o.outputs[0].token_ids) for o in llm.generate(requests, params, use_tqdm=False))
-
-    run(job["warm"], [[16]] * len(job["warm"]))
-    rates = []
-    for prompts, limits in job["jobs"]:
-        start = time.perf_counter()
-        rates.append(run(prompts, limits) / (time.perf_counter() - start))
-    Path(job["answer"]).write_text(json.dumps(rates))
+        done = llm.generate(requests, params, use_tqdm=False)
+        print(sum(len(o.outputs[0].token_ids) for o in done), file=answers, flush=True)
 
 
 def greedy(model: Any, prompts: list[list[int]], pad: int) -> None:
@@ -210,10 +231,11 @@ def main() -> None:
     parser.add_argument("--lengths", choices=["exponential", "uniform"], default="exponential")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--vllm", help="python of an environment with vLLM")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--without-transformers", action="store_true")
+    parser.add_argument("--model", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task == "vllm-worker":
-        return vllm_worker(json.loads(Path(options.job).read_text()))
+        return vllm_worker(options.model)
     import torch
 
     from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights

@@ -14,7 +14,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dereason.lm.local import engine, fit, places
+from dereason.lm.local import engine, fit, packed, places
 from dereason.lm.local.engine import decode, plan_batches, stream
 from dereason.lm.local.packed import PackedLinears
 from dereason.lm.local.prefill import prefill, shared_prefix
@@ -116,8 +116,13 @@ def test_greedy_is_transformers_generate_token_for_token_in_float64(
         ("Qwen3", SMALL, "GroupedCache"),
         ("Gemma2", {**SMALL, "sliding_window": 6, "query_pre_attn_scalar": 8}, "PlaceCache"),
         (
-            "Gemma3",
-            {**SMALL, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+            "Gemma3Text",
+            {
+                **SMALL,
+                "sliding_window": 6,
+                "query_pre_attn_scalar": 8,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
             "PlaceCache",
         ),
         ("Mistral", {**SMALL, "sliding_window": 6}, "PlaceCache"),
@@ -228,16 +233,29 @@ def test_a_sample_does_not_depend_on_its_neighbours(double: Any) -> None:
     assert len({tuple(s) for s in together[0]}) > 1, "samples of one prompt must differ"
 
 
-def test_packed_linears_compute_the_same_and_leave_no_trace(tiny_model: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+@pytest.mark.parametrize("bias", [False, True])
+def test_packed_linears_compute_the_same_and_leave_no_trace(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_MIN_WEIGHTS", 1)
+    model = make("Qwen2", **SMALL) if bias else make("Llama", **SMALL)
+    model = model.float()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
     x = torch.tensor([HEAD])
     with torch.inference_mode():
         plain = model(x).logits
-        packed = PackedLinears(model, 10_000)
-        with packed.active():
+        linears = PackedLinears(model, 10_000)
+        with linears.active():
+            layer = model.model.layers[0]
             assert "forward" in vars(model.lm_head), "nothing was packed"
-            got = model(x).logits
-    torch.testing.assert_close(got, plain, rtol=1e-4, atol=1e-4)
+            parts = [vars(layer.self_attn.get_submodule(f"{k}_proj"))["forward"].func.__self__ for k in "qkv"]
+            assert parts[0] is parts[1] is parts[2], "one product for the three"
+            torch.testing.assert_close(model(x).logits, plain, rtol=1e-4, atol=1e-4)
+            other = torch.randn(3, 32)
+            projections = layer.mlp.gate_proj, layer.mlp.up_proj
+            for input_, linear in [(other, 0), (other, 0), (other, 1), (-other, 1), (-other, 0), (other, 1)]:
+                expected = torch.nn.functional.linear(input_, projections[linear].weight)
+                torch.testing.assert_close(projections[linear](input_), expected, rtol=1e-4, atol=1e-4)
     assert not any("forward" in vars(m) for m in model.modules())
     with torch.no_grad():
         model.lm_head.weight.zero_()

@@ -106,6 +106,7 @@ class GroupedCache(PlaceCache):
             ranks.append(seen[slot])
             seen[slot] += 1
         self.most = max(seen.values())  # M
+        self.alike = slots == list(range(len(slots)))  # one row a prompt, in order: nothing to rearrange
         self.at = slots_B * self.most + torch.tensor(ranks)  # of each row among (slot, rank)
         self.rows_of = torch.zeros(self.used * self.most, dtype=torch.long)
         self.rows_of[self.at] = torch.arange(len(slots))  # the other way; where no row is, row 0 runs in vain
@@ -133,12 +134,16 @@ class GroupedCache(PlaceCache):
 
     def _group(self, x: Any) -> Any:
         """(B, H, Q, ·) as (G, H, M·Q, ·)."""
+        if self.alike:
+            return x
         _, heads, queries, size = x.shape
         split = x[self.rows_of].view(self.used, self.most, heads, queries, size)
         return split.transpose(1, 2).reshape(self.used, heads, self.most * queries, size)
 
     def _ungroup(self, x: Any) -> Any:
         """(G, H, M·Q, ·) as (B, H, Q, ·)."""
+        if self.alike:
+            return x
         _, heads, rows, size = x.shape
         split = x.view(self.used, heads, self.most, rows // self.most, size)
         return split.transpose(1, 2).reshape(self.used * self.most, heads, rows // self.most, size)[self.at]

@@ -48,9 +48,9 @@ class PackedLinears:
         if 4 * sum(m.weight.numel() for m in layers) > _available_bytes() / 2:
             return
         with torch.inference_mode():
-            for layer in layers:
-                packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), _ROWS)
-                self._forwards.append((layer, partial(_linear, packed, layer.bias)))
+            for together in _siblings(model, layers):
+                product = _Product(together)
+                self._forwards += [(layer, partial(product.part, k)) for k, layer in enumerate(together)]
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -64,10 +64,45 @@ class PackedLinears:
                 vars(layer).pop("forward", None)
 
 
-def _linear(packed: Any, bias: Any, rows: Any) -> Any:
-    import torch
+def _siblings(model: Any, layers: list[Any]) -> list[list[Any]]:
+    """The layers, those together that by their names are called one after the other with one input."""
+    groups: list[list[Any]] = []
+    left = set(layers)
+    for parent in model.modules():
+        for names in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
+            found: list[Any] = [getattr(parent, name, None) for name in names]
+            if left.issuperset(found) and len({(m.in_features, m.bias is None) for m in found}) == 1:
+                groups.append(found)
+                left.difference_update(found)
+    return groups + [[layer] for layer in layers if layer in left]
 
-    return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
+
+class _Product:
+    """One matrix product for layers that share their input: the first that is called computes it for all."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        import torch
+
+        weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight.detach()
+        self.bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+        self.sizes = [layer.out_features for layer in layers]
+        self.input: Any = None
+        self.outputs: list[Any] = []
+
+    def part(self, k: int, rows: Any) -> Any:
+        """Output of layer k. An output is handed out once: the same input again is computed again."""
+        import torch
+
+        if rows is not self.input or self.outputs[k] is None:
+            out = torch.ops.mkldnn._linear_pointwise(rows, self.packed, self.bias, "none", [], "")
+            if len(self.sizes) == 1:
+                return out
+            self.input, self.outputs = rows, list(out.split(self.sizes, -1))
+        output, self.outputs[k] = self.outputs[k], None
+        if not any(part is not None for part in self.outputs):
+            self.input, self.outputs = None, []
+        return output
 
 
 def _available_bytes() -> float:
