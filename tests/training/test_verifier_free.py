@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -211,7 +212,7 @@ def bound(reward: Any, model: Any, tokenizer: Any, group_size: int) -> Any:
     reward.bind(
         SimpleNamespace(
             model=model,
-            accelerator=SimpleNamespace(process_index=0, unwrap_model=lambda m: m),
+            accelerator=SimpleNamespace(process_index=0, unwrap_model=lambda m: m, autocast=nullcontext),
             args=SimpleNamespace(temperature=0.8),
             phase=SimpleNamespace(rollout_batch=2),
             processing_class=tokenizer,
