@@ -134,7 +134,7 @@ def main() -> None:
     print(f"{len(pairs)} targets, batch {options.batch}, {torch.get_num_threads()} threads")
     if "trl" in found and "ours" in found:
         ours = statistics.mean(found["ours"])
-        for side in options.sides[:-1]:
+        for side in (s for s in options.sides if s != "ours"):
             print(f"ours / {side}: {ours / statistics.mean(found[side]):.2f}")
 
 
