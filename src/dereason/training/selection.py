@@ -65,10 +65,12 @@ class Selection:
 
     def resting(self, problem_id: str, step: int) -> bool:
         """Whether the problem is left out at an optimiser step."""
-        known = self._rates.get(problem_id)
-        if self.bands is None or known is None or known[2] < self.bands.min_samples:
+        rate = self.rate(problem_id)
+        if self.bands is None or rate is None:
             return False
-        return not self.bands.low <= known[0] / known[1] <= self.bands.high and step < known[3] + self.bands.rest
+        _, _, seen, last = self._rates[problem_id]
+        enough = seen >= self.bands.min_samples
+        return enough and not self.bands.low <= rate <= self.bands.high and step < last + self.bands.rest
 
     def choose(self, batch: Sequence[str], step: int) -> list[str]:
         """The batch with resting problems replaced, as far as there are problems to take their places."""

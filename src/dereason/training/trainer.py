@@ -165,7 +165,7 @@ def make_trainer_class() -> Any:
                 self.selection.observe(step, self.rollouts.finish(step, self._log))
                 if self.phase.bands is not None:
                     self._log("resting_problems", self.selection.share_resting(step + 1))
-            self._log_generation(groups)
+            self._log_generation()
             return self._updates(groups, first)
 
         def _replace_flat(self, groups: list[Group], taken: set[str], first: int, step: int) -> None:
@@ -192,7 +192,7 @@ def make_trainer_class() -> Any:
             self._log("draws", draws)
             self._log("unfilled_groups", len(flat) / (len(groups) * self.accelerator.num_processes))
 
-        def _log_generation(self, groups: Sequence[Group]) -> None:
+        def _log_generation(self) -> None:
             logs = gather_object([self._logs_of_step])
             for name in dict.fromkeys(name for part in logs for name in part):
                 values = [v for part in logs for v in part.get(name, [])]
