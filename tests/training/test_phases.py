@@ -115,14 +115,27 @@ def lines(folder: Path) -> list[dict[str, float]]:
 def test_sft_loss_is_the_mean_over_response_tokens_of_the_whole_batch(
     tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
 ) -> None:
-    """One optimiser step over all targets, in micro-batches: the logged loss against float64 by hand."""
-    sft(tiny_model, pool, targets, tmp_path, epochs=1, batch=12)
+    """One optimiser step over all targets, in micro-batches: the logged loss against float64 by hand.
+
+    A third of the targets reply to a message of their own, a third have a given beginning that carries no loss.
+    """
+    own, given = "Check this: 1 + 1 = 3", "First I add.\n"
+    number = pl.int_range(pl.len())
+    mixed = targets.with_columns(
+        prompt=pl.when(number % 3 == 1).then(pl.lit(own)), prefix=pl.when(number % 3 == 2).then(pl.lit(given))
+    )
+    sft(tiny_model, pool, mixed, tmp_path, epochs=1, batch=12)
     lm = LocalModel(ModelSettings(name=str(tiny_model)))
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
     total = count = 0.0
-    for row, response in zip(pool.iter_rows(named=True), targets["response"], strict=True):
+    for i, (row, response) in enumerate(zip(pool.iter_rows(named=True), targets["response"], strict=True)):
         chat = PROMPT.messages(row["question"])
+        if i % 3 == 1:
+            chat[-1]["content"] = own
         start = len(lm.encode(chat))
+        if i % 3 == 2:
+            start += len(lm.tokenizer.encode(given, add_special_tokens=False))
+            response = given + response
         whole = lm.tokenizer.apply_chat_template(
             [*chat, {"role": "assistant", "content": response}], tokenize=True, return_dict=True
         )["input_ids"]

@@ -94,7 +94,7 @@ def test_a_template_that_does_not_continue_the_prompt_is_refused(tiny_model: Pat
         "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
         "{% if add_generation_prompt %}answer: {% endif %}"
     )
-    with pytest.raises(DereasonError, match="does not put the target of problem 'p7' behind the prompt"):
+    with pytest.raises(DereasonError, match="of problem 'p7': the chat template does not put a reply behind"):
         make_row(tokenizer, PROMPT.messages("1 + 1?", None), "2", PROMPT, "p7", 512)
 
 

@@ -19,14 +19,14 @@ from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from dereason.lm.local.engine import Drawn
+from dereason.lm.local.forward import TokenScores
 from dereason.lm.local.model import ModelSettings, load_tokenizer
+from dereason.lm.local.packing import Batch, Row, Segment, make_batch
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict, frame
 from dereason.training import trainer as trainer_module
 from dereason.training.adapters import LoRA
-from dereason.training.forward import TokenScores
 from dereason.training.losses import BatchCounts
-from dereason.training.packing import Batch, Row, Segment, make_batch
 from dereason.training.policy import Group, Update, make_update, policy_loss
 from dereason.training.rewards.scoring import encode_answer, split_at_box
 from dereason.training.rewards.settings import CER, RLPR, Correctness, Format, RuleThenCER, VeriFree

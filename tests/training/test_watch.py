@@ -222,7 +222,7 @@ def test_a_reward_begins_the_count_anew_and_a_further_update_goes_on_with_it() -
 
 def test_how_a_phase_is_watched_is_not_in_its_key() -> None:
     """So that the mend, a stop moved or switched off, goes on with the checkpoints that there are."""
-    from dereason.pipeline.graph import phase_key
+    from dereason.pipeline.build import phase_key
     from dereason.training.rl import RL
 
     watched = RL(stops=Stops(zero_reward_steps=0), report_to=["wandb"], run_name="mine")

@@ -50,6 +50,8 @@ class Completion:
         hit_limit: True where the length limit ended it, not the model.
         logps: log-probability (nats) of each token under the distribution that it was drawn from (greedy: at
             temperature 1); empty where the backend does not know them.
+        generated: how many tokens were generated, where the backend tells no ids.
+        refusal: what an endpoint said in place of a response; empty where it responded.
     """
 
     request: int
@@ -59,6 +61,58 @@ class Completion:
     prompt_tokens: int
     hit_limit: bool
     logps: tuple[float, ...] = ()
+    generated: int = 0
+    refusal: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens, the end token included where the backend tells ids."""
+        return len(self.token_ids) or self.generated
+
+
+@dataclass
+class Usage:
+    """What asking an endpoint took since its model was loaded.
+
+    Attributes:
+        calls: requests made, retries included.
+        retries: requests made because one before failed.
+        stored: responses that were stored already; they cost nothing.
+        prompt_tokens: tokens of the prompts, as the endpoint counts them.
+        tokens: generated tokens, as the endpoint counts them.
+        price: in dollars; None where the prices are not known.
+    """
+
+    calls: int = 0
+    retries: int = 0
+    stored: int = 0
+    prompt_tokens: int = 0
+    tokens: int = 0
+    price: float | None = None
+
+    def since(self, before: Usage) -> Usage:
+        """What came on top of an earlier state."""
+        return Usage(
+            self.calls - before.calls,
+            self.retries - before.retries,
+            self.stored - before.stored,
+            self.prompt_tokens - before.prompt_tokens,
+            self.tokens - before.tokens,
+            None if self.price is None else self.price - (before.price or 0.0),
+        )
+
+    def words(self) -> str:
+        """The totals in a few words; empty where nothing was asked and nothing was stored."""
+        parts = []
+        if self.calls:
+            parts = [f"{self.calls:,} calls", f"{self.prompt_tokens:,} + {self.tokens:,} tokens"]
+        if self.retries:
+            parts.insert(1, f"{self.retries:,} retries")
+        if self.stored:
+            parts.append(f"{self.stored:,} stored")
+        if self.price is not None and self.calls:
+            parts.append(f"${self.price:,.2f}" if self.price >= 0.1 else f"${self.price:.4f}")
+        return ", ".join(parts)
 
 
 class LanguageModel(Protocol):

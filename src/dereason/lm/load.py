@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from dereason.lm.api.model import ApiModel, check_endpoint
 from dereason.lm.local.model import LocalModel, ModelSettings, resolve_device
 from dereason.lm.vllm import VllmModel, check_installed
 
 
 def check_model(settings: ModelSettings) -> str:
-    """Refuse, before any work, a model whose device or backend is not there.
+    """Refuse, before any work, a model whose device, backend, address or key is not there. Asks no network.
 
     Returns:
-        the device that it will run on.
+        the device that it will run on; ``endpoint`` where that is somebody else's.
 
     Raises:
-        DereasonError: there is no such device, or vLLM is not installed.
+        DereasonError: there is no such device, a package is not installed, or an endpoint's address or key is missing.
     """
+    if settings.backend == "api":
+        check_endpoint(settings)
+        return "endpoint"
     if settings.backend == "vllm":
         check_installed("model.backend=vllm", "model.backend=local")
     return resolve_device(settings.device)
 
 
 def load_model(
-    settings: ModelSettings, chat_template_kwargs: dict[str, Any] | None = None, *, identity: str | None = None
-) -> LocalModel | VllmModel:
-    """Load a model for generation; see :class:`LocalModel` and :class:`~dereason.lm.vllm.VllmModel`."""
+    settings: ModelSettings,
+    chat_template_kwargs: dict[str, Any] | None = None,
+    *,
+    identity: str | None = None,
+    store: Path | None = None,
+) -> LocalModel | VllmModel | ApiModel:
+    """Load a model for generation; see :class:`LocalModel`, :class:`~dereason.lm.vllm.VllmModel`, :class:`ApiModel`.
+
+    Args:
+        settings: which model.
+        chat_template_kwargs: extra arguments of its chat template.
+        identity: overrides :func:`~dereason.lm.local.model.model_identity`.
+        store: folder where an endpoint's finished calls are kept; None keeps none. Other backends have no use for it.
+    """
+    if settings.backend == "api":
+        return ApiModel(settings, chat_template_kwargs, identity=identity, store=store)
     backend = VllmModel if settings.backend == "vllm" else LocalModel
     return backend(settings, chat_template_kwargs, identity=identity)

@@ -13,9 +13,13 @@ from dereason.settings import Settings
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
-    "{% else %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
+    "{% else %}{{ message['content'] + '\n' }}{% endif %}{% endfor %}"
 )
-"""Chat template given to models that come without one (ours): turns joined by blank lines."""
+"""Chat template given to models that come without one (ours): a turn a line.
+
+No blank lines: many tokenizers make one token of two line ends, but not in front of a text, so that a prompt and the
+same prompt with a reply would begin differently.
+"""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -37,8 +41,60 @@ class Prompt(Settings):
             lines += [f"({LETTERS[i]}) {option}" for i, option in enumerate(options)]
         if self.suffix:
             lines.append(self.suffix)
+        return self.wrap("\n".join(lines))
+
+    def wrap(self, text: str) -> list[Message]:
+        """The chat whose user's message is this text, under the same system message."""
         chat: list[Message] = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return [*chat, {"role": "user", "content": "\n".join(lines)}]
+        return [*chat, {"role": "user", "content": text}]
+
+
+def encode_reply(
+    tokenizer: Any, chat: Sequence[Message], response: str, kwargs: dict[str, Any], prefix: str = ""
+) -> tuple[list[int], list[int]]:
+    """Token ids of a chat with a reply: what is given, and what has to be predicted.
+
+    Args:
+        tokenizer: with a chat template.
+        chat: up to the user's message.
+        response: the reply, behind the prefix.
+        kwargs: extra arguments of the chat template.
+        prefix: how the reply begins. It counts as given; a token across its end is predicted.
+
+    Returns:
+        The ids as generation begins with them (and the prefix), and what the template puts after them (its end
+        token included).
+
+    Raises:
+        DereasonError: the template does not put the reply behind the prompt that generation begins with.
+    """
+    kwargs = {"tokenize": True, "return_dict": True, **kwargs}
+    head = list(tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, **kwargs)["input_ids"])
+    reply: Message = {"role": "assistant", "content": prefix + response}
+    whole = list(tokenizer.apply_chat_template([*chat, reply], **kwargs)["input_ids"])
+    tail = whole[len(head) :]
+    if whole[: len(head)] != head or not tail:
+        raise DereasonError(
+            "the chat template does not put a reply behind the prompt that generation begins with: the model would be "
+            "trained on another prompt than it is asked",
+            "set prompt.chat_template_kwargs (for example enable_thinking: false), or take a model whose template does",
+        )
+
+    if not prefix:
+        return head, tail
+
+    def text(count: int) -> str:
+        # Cleaning up spaces would look at later tokens: the text of a beginning has to be a beginning of the text.
+        return str(tokenizer.decode(tail[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    given = prefix if text(len(tail)).startswith(prefix) else prefix.lstrip()  # templates may strip
+    if not text(len(tail)).startswith(given):
+        raise DereasonError("the chat template rewrites the beginning of a reply", "build targets without a prefix")
+    low, high = 0, len(tail)  # the most tokens whose text is inside the prefix
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if len(text(middle)) <= len(given) else (low, middle - 1)
+    return head + tail[:low], tail[low:]
 
 
 def check_template(name: str, found: str, expected: str | None) -> None:

@@ -8,6 +8,8 @@ profile   what is known of one problem's difficulty for one model: counts behind
           score distribution, and provenance. A bare float is not a profile: 0/8 and 0/64 differ
 route     the assignment of a problem to a named set (``sft``, ``rl``, ``drop``, ...), with the reason
 target    a worked response to imitate, with its origin and whether the verifier accepted it
+candidate a response that could have become a target: accepted or not, chosen or not, and why
+coverage  how many targets each problem of a set got, and where it got none, why
 
 Every table is a polars DataFrame in memory and a Parquet file on disk. :func:`validate` checks one against
 its schema and names the row that is wrong.
@@ -121,8 +123,38 @@ TARGET: Schema = {
     "problem_id": pl.String,
     "response": pl.String,
     "origin": pl.String,
-    "accepted": pl.Boolean,  # did the verifier accept it?
+    "accepted": pl.Boolean,  # did the verifier (of a diagnosis: its own check) accept it?
     "note": pl.String,  # what it is, in words: "bare answer", "steps derived from the expression", ...
+    "prompt": pl.String,  # the user's message that it replies to; null: the problem as every phase asks it
+    "prefix": pl.String,  # how the reply begins: given, not imitated; null: nothing
+    "model": pl.String,  # identity of the model that wrote it; null where the data carries it
+    "nll": pl.Float64,  # the student's negative log-likelihood in nats per token; null where not measured
+}
+
+CANDIDATE: Schema = {
+    "problem_id": pl.String,
+    "origin": pl.String,  # of the target that it could become; of a raw trace: where the trace is from
+    "index": pl.Int32,  # 0, 1, ... within problem and origin
+    "raw": pl.Boolean,  # a trace that others were rewritten from
+    "model": pl.String,  # as in a target
+    "prompt": pl.String,  # as in a target
+    "prefix": pl.String,  # as in a target
+    "response": pl.String,
+    "tokens": pl.Int32,  # generated; of what the data carries: counted by the student's tokenizer where it was scored
+    "verdict": pl.String,  # of prefix + response; of a diagnosis: "correct" where it says what the verifier said
+    "accepted": pl.Boolean,  # may it be chosen?
+    "chosen": pl.Boolean,  # did it become a target?
+    "nll": pl.Float64,  # as in a target
+    "reason": pl.String,  # why it was accepted or not, chosen or not, in words
+}
+
+COVERAGE: Schema = {
+    "problem_id": pl.String,
+    "style": pl.String,  # the entry of `targets` that was to cover it
+    "candidates": pl.Int32,  # raw traces left out
+    "accepted": pl.Int32,
+    "targets": pl.Int32,
+    "reason": pl.String,  # why it got no target; null where it got one
 }
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
@@ -131,6 +163,8 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "profile": ("problem_id", "model", "n"),
     "route": ("problem_id", "set", "policy", "reason"),
     "target": ("problem_id", "response", "origin", "accepted"),
+    "candidate": ("problem_id", "origin", "index", "raw", "response", "accepted", "chosen"),
+    "coverage": ("problem_id", "style", "candidates", "accepted", "targets"),
 }
 SCHEMAS: dict[str, Schema] = {
     "problem": PROBLEM,
@@ -138,6 +172,8 @@ SCHEMAS: dict[str, Schema] = {
     "profile": PROFILE,
     "route": ROUTE,
     "target": TARGET,
+    "candidate": CANDIDATE,
+    "coverage": COVERAGE,
 }
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dereason.errors import DereasonError
 from dereason.problems.schema import Origin, frame
@@ -34,6 +35,20 @@ class Fields(Settings):
     """List of answer options, where there are any."""
     solution: str = "solution"
     """A worked solution, where there is one."""
+    answer_marker: str | None = None
+    """Text in the answer field (GSM8K: `####`): behind its last occurrence is the answer, before it the solution."""
+    solution_remove: str | None = None
+    """Regular expression whose matches are taken out of solutions (GSM8K's calculator notes: `<<[^>]*>>`)."""
+
+    @field_validator("solution_remove")
+    @classmethod
+    def _pattern(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                re.compile(text)
+            except re.error as exc:
+                raise ValueError(f"no regular expression: {exc}") from exc
+        return text
 
 
 class GymFamily(Settings):
@@ -257,6 +272,16 @@ def _from_rows(rows: list[dict[str, Any]], fields: Fields, where: str, name: str
             raise DereasonError(f"{where}: row {number} has no {fields.id}", "give every row an id, or none")
         answer = row.get(fields.answer)
         solution = row.get(fields.solution) or None
+        if fields.answer_marker is not None and answer is not None:
+            before, marker, answer = str(answer).rpartition(fields.answer_marker)
+            if not marker:
+                raise DereasonError(
+                    f"{where}: row {number}: no {fields.answer_marker!r} in the field {fields.answer!r}",
+                    "correct problems.*.fields.answer_marker, or mend the row",
+                )
+            solution = solution or before.strip()
+        if fields.solution_remove is not None and solution:
+            solution = re.sub(fields.solution_remove, "", str(solution))
         out.append(
             {
                 "id": str(identity),

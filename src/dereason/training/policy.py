@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dereason.training.forward import TokenScores
+from dereason.lm.local.forward import TokenScores
+from dereason.lm.local.packing import Batch, Row
 from dereason.training.losses import (
     BatchCounts,
     clipped_policy_loss,
@@ -19,7 +20,6 @@ from dereason.training.losses import (
     sampler_weights,
     token_weights,
 )
-from dereason.training.packing import Batch, Row
 
 if TYPE_CHECKING:
     from dereason.training.rl import RL

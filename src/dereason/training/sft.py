@@ -14,8 +14,8 @@ from pydantic import Field
 from dereason.errors import DereasonError
 from dereason.lm.base import Message, Progress
 from dereason.lm.local.model import ModelSettings
-from dereason.lm.prompts import Prompt
-from dereason.training.packing import Row
+from dereason.lm.local.packing import Row
+from dereason.lm.prompts import Prompt, encode_reply
 from dereason.training.phase import (
     PhaseResult,
     PhaseSettings,
@@ -80,11 +80,16 @@ def run_sft(
     from trl import SFTConfig
 
     asked = join_problems(problems, targets["problem_id"], "the SFT set")
-    chats = [prompt.messages(q, o) for q, o in asked.select("question", "options").iter_rows()]
+    chats = [
+        prompt.messages(question, options) if own is None else prompt.wrap(own)
+        for question, options, own in zip(asked["question"], asked["options"], targets["prompt"], strict=True)
+    ]
     student, tokenizer, found_hash = load_student(model, prompt, expected_hash, adapter=settings.adapter, seed=seed)
     rows = [
-        make_row(tokenizer, chat, response, prompt, problem_id, settings.max_length)
-        for chat, response, problem_id in zip(chats, targets["response"], targets["problem_id"], strict=True)
+        make_row(tokenizer, chat, response, prompt, problem_id, settings.max_length, prefix)
+        for chat, (response, problem_id, prefix) in zip(
+            chats, targets.select("response", "problem_id", "prefix").iter_rows(), strict=True
+        )
     ]
     with guarded(settings.optimiser.micro_batch):
         resume = last_checkpoint(work)
@@ -119,26 +124,27 @@ def run_sft(
 
 
 def make_row(
-    tokenizer: Any, chat: list[Message], response: str, prompt: Prompt, problem_id: str, max_length: int
+    tokenizer: Any,
+    chat: list[Message],
+    response: str,
+    prompt: Prompt,
+    problem_id: str,
+    max_length: int,
+    prefix: str | None = None,
 ) -> Row:
-    """Token ids of a target: its prompt as generation begins with it, and what the chat template puts after it.
+    """Token ids of a target: its prompt as generation begins with it (and the prefix), and what is to be predicted.
 
     Raises:
         DereasonError: the target is too long, or the template does not continue the prompt.
     """
-    kwargs = {"tokenize": True, "return_dict": True, **prompt.chat_template_kwargs}
-    head = tokenizer.apply_chat_template(chat, add_generation_prompt=True, **kwargs)["input_ids"]
-    whole = tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": response}], **kwargs)["input_ids"]
-    if len(whole) > max_length:
+    try:
+        head, tail = encode_reply(tokenizer, chat, response, prompt.chat_template_kwargs, prefix or "")
+    except DereasonError as exc:
+        raise DereasonError(f"the target of problem {problem_id!r}: {exc.cause}", exc.mend) from exc
+    if len(head) + len(tail) > max_length:
         raise DereasonError(
-            f"the target of problem {problem_id!r} is {len(whole)} tokens long with its prompt, over max_length "
-            f"{max_length}",
+            f"the target of problem {problem_id!r} is {len(head) + len(tail)} tokens long with its prompt, over "
+            f"max_length {max_length}",
             "raise max_length or drop the target; a cut target teaches the model not to answer",
         )
-    if whole[: len(head)] != head or len(whole) == len(head):
-        raise DereasonError(
-            f"the chat template does not put the target of problem {problem_id!r} behind the prompt that generation "
-            "begins with: the model would be trained on another prompt than it is asked",
-            "set prompt.chat_template_kwargs (for example enable_thinking: false), or take a model whose template does",
-        )
-    return Row(head, whole[len(head) :])
+    return Row(head, tail)

@@ -1,6 +1,6 @@
 """TRL's ``SFTTrainer`` with our update: no padding to speak of, logits only where there is loss.
 
-The rows of an optimiser step are cut into micro-batches of similar length (:mod:`~dereason.training.packing`), without
+The rows of an optimiser step are cut into micro-batches of similar length (:mod:`~dereason.lm.local.packing`), without
 one row seeing another, and the loss is the mean over the response tokens of the whole step.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dereason.training.forward import TokenScores, score_tokens
-from dereason.training.packing import Batch, Row
+from dereason.lm.local.forward import TokenScores, score_tokens
+from dereason.lm.local.packing import Batch, Row
 from dereason.training.update import EpochBatches, make_loader, micro_batches, run_step
 from dereason.training.watch import Watched
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from dereason.lm.local.engine import decode
-from dereason.training.forward import TokenScores, attention_pair_cost, can_share_prompts, score_tokens
+from dereason.lm.local.forward import TokenScores, attention_pair_cost, can_share_prompts, score_tokens
+from dereason.lm.local.packing import Batch
 from dereason.training.losses import BatchCounts, group_advantages
-from dereason.training.packing import Batch
 from dereason.training.policy import Group, Update, make_update, policy_loss
 from dereason.training.rewards.verifier_free import splice_reference
 from dereason.training.update import EpochBatches, MicroBatch, make_loader, micro_batches, run_step

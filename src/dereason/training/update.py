@@ -11,12 +11,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dereason.training.packing import Batch, Row, Segment, make_batch, plan_micro_batches
+from dereason.lm.local.packing import Batch, Row, Segment, make_batch, plan_micro_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dereason.training.forward import TokenScores
+    from dereason.lm.local.forward import TokenScores
 
 
 CPU_TOKENS = 512
@@ -83,7 +83,7 @@ class MicroBatch:
         return sum(s.length for s in self.segments) if self.real else 0
 
     def tensors(self, device: Any) -> Batch:
-        """See :func:`~dereason.training.packing.make_batch`."""
+        """See :func:`~dereason.lm.local.packing.make_batch`."""
         return make_batch(self.rows, self.segments, pad_id=self.pad_id, device=device)
 
 
@@ -106,7 +106,7 @@ def micro_batches(
         accelerator: of the trainer.
         rows: this process's rows.
         members: those that are run.
-        micro_batch: see :func:`~dereason.training.packing.plan_micro_batches`.
+        micro_batch: see :func:`~dereason.lm.local.packing.plan_micro_batches`.
         pair_cost: the same.
         pad_id: token that fills up.
     """

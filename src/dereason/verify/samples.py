@@ -5,11 +5,13 @@ Profiling, teachers and evaluation all come here, so that a response is worded, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from dereason.lm.base import Completion, LanguageModel, Progress, Sampling
+from dereason.lm.base import Completion, LanguageModel, Message, Progress, Sampling
+from dereason.lm.cost import usage
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import frame, validate, write_table
 from dereason.verify.verdict import Judgement
@@ -28,6 +30,9 @@ def draw_samples(
     store: Path,
     verifier: Verifier | None = None,
     progress: Progress = lambda done, total, words: None,
+    chats: Sequence[Sequence[Message]] | None = None,
+    prefixes: Sequence[str] | None = None,
+    judge: Callable[[Sequence[Item]], list[Judgement]] | None = None,
 ) -> pl.DataFrame:
     """Draw n responses to every problem and judge each.
 
@@ -41,10 +46,13 @@ def draw_samples(
         n: responses per problem.
         sampling: temperature, length limit, batch size.
         seed: of the sampling streams.
-        purpose: written into the table: "profile", "teacher", "start" or "eval".
+        purpose: written into the table; see the schema.
         store: folder for finished batches; belongs to this one call.
         verifier: judges the responses; the process-wide one where none is given.
         progress: told of each finished batch.
+        chats: what is asked of each problem in place of the prompt's own chat.
+        prefixes: text of each problem that is judged in front of the response; it stands in no response.
+        judge: judges in place of the verifier.
 
     Returns:
         SAMPLE table, n rows a problem, in the problems' order.
@@ -52,14 +60,16 @@ def draw_samples(
     verifier = verifier or default_verifier()
     store.mkdir(parents=True, exist_ok=True)
     rows = list(problems.select("id", "question", "answer", "options").iter_rows(named=True))
-    chats = [prompt.messages(r["question"], r["options"]) for r in rows]
+    chats = chats or [prompt.messages(r["question"], r["options"]) for r in rows]
+    judge = judge or verifier.judge_many
     total = lm.batches(chats, n, sampling)
     done = {int(p.stem.split("-")[1]) for p in store.glob("batch-*.parquet")}
     progress(len(done), total, "")
 
     def item(c: Completion) -> Item:
         problem = rows[c.request]
-        return Item(c.text, c.hit_limit, problem["answer"], problem["options"])
+        given = prefixes[c.request] if prefixes else ""
+        return Item(given + c.text, c.hit_limit, problem["answer"], problem["options"])
 
     def row(c: Completion, judged: Judgement) -> dict[str, object]:
         problem = rows[c.request]
@@ -70,21 +80,23 @@ def draw_samples(
             "index": c.index,
             "response": c.text,
             "prompt_tokens": c.prompt_tokens,
-            "tokens": len(c.token_ids),
+            "tokens": c.tokens,
             "hit_limit": c.hit_limit,
             **judged.columns(),
+            **({"reason": f"the model refused: {c.refusal}"} if c.refusal else {}),
         }
 
     correct = seen = 0
     for number, completions in lm.generate(chats, n, sampling, seed, frozenset(done)):
         drawn = list(completions)
-        judged = verifier.judge_many([item(c) for c in drawn])
+        judged = judge([item(c) for c in drawn])
         batch = frame("sample", [row(c, j) for c, j in zip(drawn, judged, strict=True)])
         write_table(batch, store / f"batch-{number:06d}.parquet")
         done.add(number)
         correct += int((batch["verdict"] == "correct").sum())
         seen += batch.height
-        progress(len(done), total, f"{correct}/{seen} correct")
+        spent = usage(lm).words()
+        progress(len(done), total, f"{correct}/{seen} correct" + (f"; {spent}" if spent else ""))
     table = pl.concat([pl.read_parquet(store / f"batch-{i:06d}.parquet") for i in sorted(done)])
     order = pl.DataFrame({"problem_id": problems["id"], "_at": range(problems.height)})
     table = table.join(order, on="problem_id", how="left").sort("_at", "index").drop("_at")

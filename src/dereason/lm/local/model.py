@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm import embedded
-from dereason.lm.base import Completion, Message, Sampling
+from dereason.lm.api.settings import ApiSettings
+from dereason.lm.base import Completion, Message, Progress, Sampling
 from dereason.lm.chats import ChatModel
 from dereason.lm.local.adapter import adapter_base, merge_adapter
 from dereason.lm.local.engine import plan_batches, stream
+from dereason.lm.local.forward import score_tokens
+from dereason.lm.local.packing import Row, make_batch, plan_micro_batches
 from dereason.lm.local.prefill import prefill
 from dereason.lm.local.sampling import Drawn
-from dereason.lm.prompts import PLAIN_TEMPLATE
+from dereason.lm.prompts import PLAIN_TEMPLATE, encode_reply
 from dereason.settings import Settings
 
 HAND_OFF = "hand-off.json"
@@ -26,6 +29,10 @@ HAND_OFF = "hand-off.json"
 
 TOGETHER = 4
 """Batches of :meth:`LocalModel.generate` that are decoded together, so that freed places can be filled."""
+
+
+SCORED_TOKENS = {"cpu": 512}
+"""Padded tokens of one pass of :meth:`LocalModel.reply_logps` by device: on a CPU, wider passes leave the caches."""
 
 
 class VllmSettings(Settings):
@@ -52,13 +59,24 @@ class ModelSettings(Settings):
     """Floating point type outside training; `auto` is float32 on CPU, else bfloat16. Training keeps float32 weights."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where it runs; `auto` takes CUDA, then Apple's MPS, then the CPU."""
-    backend: Literal["local", "vllm"] = "local"
-    """Who generates: our in-process engine, or vLLM (`pip install 'dereason[vllm]'`). Training never uses this."""
+    backend: Literal["local", "vllm", "api"] = "local"
+    """Who generates: our in-process engine, vLLM in process (`pip install 'dereason[vllm]'`), or an endpoint
+    (`pip install 'dereason[api]'`). Training never uses this."""
     vllm: VllmSettings = VllmSettings()
     """How vLLM is started; for `backend: vllm` only."""
+    api: ApiSettings = ApiSettings()
+    """How an OpenAI-compatible endpoint is reached; for `backend: api` only."""
+
+    @model_validator(mode="after")
+    def _named(self) -> ModelSettings:
+        if self.backend == "api" and self.name == embedded.NAME:
+            raise ValueError("backend: api needs name, the model's name as the endpoint lists it")
+        return self
 
     def numerics(self) -> dict[str, Any]:
         """What besides the weights decides the logits; for keys."""
+        if self.backend == "api":
+            return {"backend": "api", "extra": self.api.extra}
         kept = {"dtype", "device", "backend"} | ({"vllm"} if self.backend == "vllm" else set())
         return self.model_dump(mode="json", include=kept)
 
@@ -66,13 +84,14 @@ class ModelSettings(Settings):
 def model_identity(settings: ModelSettings) -> str:
     """Name and content of a model, for keys and provenance, without loading it.
 
-    A hub model is its id and revision; the embedded one its package version; a local folder is hashed: small
-    files whole, weight files by size and 64 evenly spaced blocks of 64 KiB; that of an adapter with its base.
+    A hub model or an endpoint's is its id and revision; the embedded one its package version; a local folder is
+    hashed: small files whole, weight files by size and 64 evenly spaced blocks of 64 KiB; that of an adapter with its
+    base.
     """
     if settings.name == embedded.NAME:
         return f"{embedded.NAME}@{embedded.converted_path().name.rsplit('-', 1)[-1]}"
     folder = Path(settings.name)
-    if not folder.is_dir():
+    if settings.backend == "api" or not folder.is_dir():
         return f"{settings.name}@{settings.revision or 'main'}"
     digest = hashlib.sha256()
     if (base := adapter_base(settings)) is not None:
@@ -163,6 +182,7 @@ def load_weights(settings: ModelSettings) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    quiet_libraries()
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
     path = model_path(settings)
@@ -276,6 +296,56 @@ class LocalModel(ChatModel):
             with torch.inference_mode():
                 _, logits, _, _ = prefill(self.model, encoded[start : start + batch_size], self.tokenizer.pad_token_id)
                 yield torch.softmax(logits[:, columns].double(), -1).cpu().numpy()
+
+    def reply_logps(
+        self,
+        chats: Sequence[Sequence[Message]],
+        replies: Sequence[str],
+        prefixes: Sequence[str | None] | None = None,
+        *,
+        batch_size: int = 16,
+        progress: Progress = lambda done, total, words: None,
+    ) -> list[np.ndarray]:
+        """Log-probability (nats, temperature 1) of every token of every reply: what SFT on it would see at its start.
+
+        Args:
+            chats: R chats, each up to the user's message.
+            replies: R replies; the end token that the template puts after one is scored too.
+            prefixes: R beginnings of the replies that are given, not scored; None: nothing is given.
+            batch_size: replies run at once, at most.
+            progress: told of replies scored.
+
+        Returns:
+            R arrays of float64, one number per token.
+
+        Raises:
+            DereasonError: see :func:`~dereason.lm.prompts.encode_reply`.
+        """
+        import torch
+
+        given = prefixes or [None] * len(replies)
+        rows = [
+            Row(*encode_reply(self.tokenizer, chat, reply, self._kwargs, prefix or ""))
+            for chat, reply, prefix in zip(chats, replies, given, strict=True)
+        ]
+        plan = plan_micro_batches(
+            rows,
+            range(len(rows)),
+            micro_batch=batch_size,
+            pair_cost=None,
+            tokens=SCORED_TOKENS.get(self.model.device.type),
+        )
+        out: list[np.ndarray] = [np.empty(0)] * len(rows)
+        done = 0
+        for segments in plan:
+            batch = make_batch(rows, segments, pad_id=self.tokenizer.pad_token_id, device=self.model.device)
+            with torch.inference_mode():
+                logps = score_tokens(self.model, self.model.get_output_embeddings(), batch).logp.double().cpu().numpy()
+            for row, part in zip(batch.rows, np.split(logps, np.cumsum(batch.lengths)[:-1]), strict=True):
+                out[row] = part
+            done += len(batch.rows)
+            progress(done, len(rows), "scored")
+        return out
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from dereason.training.packing import Row, Segment, make_batch, plan_micro_batches
+from dereason.lm.local.packing import Row, Segment, make_batch, plan_micro_batches
 
 
 def rows_of(prompts: list[int], responses: list[int], groups: list[int] | None = None) -> list[Row]:

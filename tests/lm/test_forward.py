@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from dereason.training.forward import attention_pair_cost, can_share_prompts, score_tokens, token_logps
-from dereason.training.packing import Row, make_batch, plan_micro_batches
+from dereason.lm.local.forward import attention_pair_cost, can_share_prompts, score_tokens, token_logps
+from dereason.lm.local.packing import Row, make_batch, plan_micro_batches
 
 SMALL = {
     "vocab_size": 60,

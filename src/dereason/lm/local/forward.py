@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dereason.training.packing import Batch, Row, Segment, make_batch
+from dereason.lm.local.packing import Batch, Row, Segment, make_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ def score_tokens(
     Args:
         model: what is called: the model, or the wrapper that a distributed backend put around it.
         head: the module that makes logits of hidden states (``get_output_embeddings()`` of the unwrapped model).
-        batch: see :class:`~dereason.training.packing.Batch`.
+        batch: see :class:`~dereason.lm.local.packing.Batch`.
         temperature: logits are divided by it.
         entropy: whether it is computed, and with gradient.
         hits: whether to compare with the most probable tokens.

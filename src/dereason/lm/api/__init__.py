@@ -1,0 +1,1 @@
+"""The ``api`` backend: any OpenAI-compatible endpoint."""

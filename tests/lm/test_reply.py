@@ -1,0 +1,117 @@
+"""A chat with a reply as token ids, what of it is given, and its log-probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dereason.errors import DereasonError
+from dereason.lm.local.model import LocalModel, ModelSettings, load_tokenizer
+from dereason.lm.prompts import Prompt, encode_reply
+
+CHAT = Prompt(suffix="").messages("What is 2 + 2?")
+TEXT = "2 + 2 makes 4, so π ≈ 3 is no help 😀.\n\n  It is \\boxed{4}"
+
+TURN = "{% for m in messages %}{{ '<' + m['role'] + '>' + WHAT + eos_token }}{% endfor %}"
+ASK = "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+
+
+def template(what: str) -> str:
+    """A chat template that writes this for a turn's content."""
+    return TURN.replace("WHAT", what) + ASK
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> Any:
+    return load_tokenizer(ModelSettings(name=str(tiny_model)))
+
+
+@pytest.fixture
+def with_template(tiny_model: Path) -> Any:
+    """A tokenizer whose template a test may change."""
+    return load_tokenizer(ModelSettings(name=str(tiny_model)))
+
+
+def decode(tokenizer: Any, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def test_a_reply_is_what_the_template_puts_behind_the_prompt(tokenizer: Any) -> None:
+    head, tail = encode_reply(tokenizer, CHAT, TEXT, {})
+    kwargs = {"tokenize": True, "return_dict": True}
+    assert head == tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, **kwargs)["input_ids"]
+    whole = tokenizer.apply_chat_template([*CHAT, {"role": "assistant", "content": TEXT}], **kwargs)["input_ids"]
+    assert head + tail == whole
+    assert tokenizer.eos_token_id in tail
+
+
+def test_a_prefix_is_given_wherever_it_ends(tokenizer: Any) -> None:
+    head, whole = encode_reply(tokenizer, CHAT, TEXT, {})
+    for end in range(len(TEXT)):
+        prefix = TEXT[:end]
+        given, predicted = encode_reply(tokenizer, CHAT, TEXT[end:], {}, prefix)
+        assert given + predicted == head + whole
+        inside = given[len(head) :]
+        # All that is given is inside the prefix, and one token more would not be.
+        assert prefix.startswith(decode(tokenizer, inside).rstrip("\N{REPLACEMENT CHARACTER}"))
+        assert len(decode(tokenizer, whole[: len(inside) + 1])) > end
+        assert predicted[0] not in tokenizer.all_special_ids
+
+
+def test_a_token_across_the_end_of_the_prefix_is_predicted(tokenizer: Any) -> None:
+    head, _ = encode_reply(tokenizer, CHAT, TEXT, {})
+    given, predicted = encode_reply(tokenizer, CHAT, "kes 4", {}, "2 + 2 ma")
+    assert decode(tokenizer, given[len(head) :]) == "2 + 2"
+    assert decode(tokenizer, predicted).startswith(" makes 4")
+
+
+def test_templates_may_strip_a_reply(with_template: Any) -> None:
+    with_template.chat_template = template("m['content'] | trim")
+    head, _ = encode_reply(with_template, CHAT, "x", {})
+    given, predicted = encode_reply(with_template, CHAT, " makes 4", {}, "\n2 + 2")
+    assert decode(with_template, given[len(head) :]) == "2 + 2"
+    assert decode(with_template, predicted) == " makes 4"
+
+
+@pytest.mark.parametrize(
+    ("written", "cause"),
+    [
+        ("m['content'] | upper", "rewrites the beginning of a reply"),
+        ("(m['content'] if m['role'] == 'user' else '')", "rewrites the beginning of a reply"),
+    ],
+)
+def test_a_template_that_rewrites_the_prefix_is_refused(with_template: Any, written: str, cause: str) -> None:
+    with_template.chat_template = template(written)
+    with pytest.raises(DereasonError, match=cause):
+        encode_reply(with_template, CHAT, " makes 4", {}, "two and two")
+
+
+def test_a_template_that_asks_otherwise_than_it_replies_is_refused(with_template: Any) -> None:
+    with_template.chat_template = TURN.replace("WHAT", "m['content']") + ASK.replace("<assistant>", "<think>")
+    with pytest.raises(DereasonError, match="does not put a reply behind the prompt"):
+        encode_reply(with_template, CHAT, "4", {})
+
+
+def test_log_probabilities_are_those_of_a_plain_forward_pass(tiny_model: Path) -> None:
+    lm = LocalModel(ModelSettings(name=str(tiny_model)))
+    lm.model.double()
+    chats = [Prompt(suffix="").messages(f"What is {i} + 2{'?' * i}") for i in range(4)]
+    replies = ["\\boxed{2}", TEXT, "makes 4", TEXT * 3]
+    prefixes = [None, None, "2 + 2 ", "So: "]
+    told: list[tuple[int, int]] = []
+    found = lm.reply_logps(chats, replies, prefixes, batch_size=3, progress=lambda d, n, words: told.append((d, n)))
+    for chat, reply, prefix, got in zip(chats, replies, prefixes, found, strict=True):
+        given, predicted = encode_reply(lm.tokenizer, chat, reply, {}, prefix or "")
+        with torch.inference_mode():
+            logits = lm.model(input_ids=torch.tensor([given + predicted])).logits[0, len(given) - 1 : -1]
+        logps = torch.log_softmax(logits, -1)[range(len(predicted)), predicted]
+        assert got.dtype == np.float64
+        assert got == pytest.approx(logps.numpy(), rel=1e-9, abs=1e-9)
+    assert told[-1] == (4, 4)
+    alone = lm.reply_logps(chats, replies, prefixes, batch_size=1)
+    assert all(a == pytest.approx(b, rel=1e-9, abs=1e-9) for a, b in zip(alone, found, strict=True))
+    assert lm.reply_logps([], []) == []
