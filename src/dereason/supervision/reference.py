@@ -1,4 +1,4 @@
-r"""Targets from what the data itself carries: no model is asked.
+r"""Targets and raw traces from what the data itself carries: no model is asked.
 
 Three styles:
 
@@ -24,10 +24,13 @@ import polars as pl
 
 from dereason.errors import DereasonError
 from dereason.problems.schema import Origin, Verdict, frame
+from dereason.supervision.candidates import targets
+from dereason.supervision.desk import Desk
+from dereason.supervision.settings import DataTargets
 from dereason.verify.extract import extract
 from dereason.verify.kinds import Kind, kind_of
 from dereason.verify.numbers import parse_number
-from dereason.verify.verifier import ComparisonError, Verifier, default_verifier
+from dereason.verify.verifier import ComparisonError, Item, Verifier, default_verifier
 
 Style = Literal["solution", "steps", "answer"]
 STYLES: tuple[Style, ...] = ("solution", "steps", "answer")
@@ -45,7 +48,7 @@ class NotArithmetic(Exception):
 
 
 def reference_targets(problems: pl.DataFrame, style: Style, verifier: Verifier | None = None) -> pl.DataFrame:
-    """Targets in the order of the problems, one each.
+    """Targets in the order of the problems, one each, the refused ones too.
 
     Args:
         problems: a problem table.
@@ -59,16 +62,69 @@ def reference_targets(problems: pl.DataFrame, style: Style, verifier: Verifier |
     Raises:
         DereasonError: an unknown style.
     """
+    return targets(reference_candidates(problems, style, verifier).with_columns(chosen=pl.lit(True)))
+
+
+def data_candidates(desk: Desk, problems: pl.DataFrame, entry: DataTargets) -> pl.DataFrame:
+    """What the data carries, a candidate a problem; chosen where the verifier accepts it, or all with ``keep: all``.
+
+    Args:
+        desk: gives the verifier.
+        problems: PROBLEM table of those to cover.
+        entry: the style, and what is kept.
+
+    Returns:
+        CANDIDATE table; see :func:`reference_candidates`.
+    """
+    chosen = pl.lit(True) if entry.keep == "all" else pl.col("accepted")
+    return reference_candidates(problems, entry.style, desk.verifier).with_columns(chosen=chosen)
+
+
+def reference_candidates(problems: pl.DataFrame, style: Style, verifier: Verifier | None = None) -> pl.DataFrame:
+    """Candidates in the order of the problems, one each, none chosen.
+
+    Args:
+        problems, style, verifier: as in :func:`reference_targets`.
+
+    Returns:
+        CANDIDATE table. ``model``, ``tokens`` and ``nll`` are null; ``reason`` says what the response is, and behind
+        a colon why the verifier accepts it or not.
+
+    Raises:
+        DereasonError: an unknown style.
+    """
     if style not in STYLES:
         raise DereasonError(f"unknown target style {style!r}", f"use one of {', '.join(STYLES)}")
     verifier = verifier or default_verifier()
-    return frame("target", [_target(problem, style, verifier) for problem in problems.iter_rows(named=True)])
+    rows = list(problems.iter_rows(named=True))
+    made = [_response(problem, style, verifier) for problem in rows]
+    judged = verifier.judge_many(
+        [Item(response, False, row["answer"], row["options"]) for row, (response, _, _) in zip(rows, made, strict=True)]
+    )
+    return frame(
+        "candidate",
+        [
+            {
+                "problem_id": row["id"],
+                "origin": origin,
+                "index": 0,
+                "raw": False,
+                "response": response,
+                "verdict": str(judgement.verdict),
+                "accepted": judgement.verdict == Verdict.CORRECT,
+                "chosen": False,
+                "reason": f"{note}: {judgement.reason}",
+            }
+            for row, (response, origin, note), judgement in zip(rows, made, judged, strict=True)
+        ],
+    )
 
 
-def _target(problem: dict[str, Any], style: Style, verifier: Verifier) -> dict[str, object]:
+def _response(problem: dict[str, Any], style: Style, verifier: Verifier) -> tuple[str, str, str]:
+    """The response, its origin, and what it is."""
     answer, options = problem["answer"], problem["options"]
     lacking = []
-    response, origin, note = _box(answer), Origin.REFERENCE.value, NOTE_ANSWER
+    response, origin, note = _box(answer), str(Origin.REFERENCE), NOTE_ANSWER
     if style == "steps":
         try:
             response, note = "\n".join([*_checked_steps(problem), _box(answer)]), NOTE_STEPS
@@ -80,16 +136,7 @@ def _target(problem: dict[str, Any], style: Style, verifier: Verifier) -> dict[s
             origin = problem["solution_origin"] or origin
         else:
             lacking.append("no worked solution")
-    if lacking:
-        note += f" ({', '.join(lacking)})"
-    verdict = verifier.judge(response, False, answer, options).verdict
-    return {
-        "problem_id": problem["id"],
-        "response": response,
-        "origin": origin,
-        "accepted": verdict == Verdict.CORRECT,
-        "note": note,
-    }
+    return response, origin, note + (f" ({', '.join(lacking)})" if lacking else "")
 
 
 def _box(answer: str) -> str:

@@ -1,0 +1,78 @@
+"""What teachers and critics are told by default. All of it is ours: no paper that we know of prints its own."""
+
+from __future__ import annotations
+
+import re
+
+BRIDGE = """Problem: {problem}
+
+Wrong attempt: {attempt}
+
+Right solution:
+{trace}
+
+Copy the right solution line by line. Put a few plain words before each line, and add a line wherever a step was \
+skipped. Say nothing of the wrong attempt. End with the final answer within \\boxed{}."""
+
+DIAGNOSIS = """Check an attempt at a problem, line by line.
+
+Problem: {problem}
+
+Attempt:
+{attempt}
+
+Say what the first wrong line gets wrong and what would be right. Then write two lines:
+First wrong line: its number, or none
+Conclusion: right, or wrong"""
+
+REPAIR = """Finish a solution that has been begun. What stands there is right.
+
+Problem: {problem}
+{shown}
+Begun:
+{prefix}
+
+Write only what comes next, in short steps, and end with the final answer within \\boxed{}."""
+
+NEW_TRACE = """Solve the problem in short steps, one calculation a line.
+
+Problem: {problem}
+{shown}
+End with the final answer within \\boxed{}."""
+
+SHOWN_ANSWER = "The right answer is {answer}."
+SHOWN_SOLUTION = """A worked solution, which must not be mentioned:
+{solution}"""
+
+STRAY = (
+    "the student",
+    "the attempt",
+    "wrong attempt",
+    "right solution",
+    "worked solution",
+    "reference solution",
+    "original solution",
+    "rewritten solution",
+)
+
+
+def fill(text: str, **values: str) -> str:
+    r"""The text with its ``{name}`` slots filled in; other braces (``\boxed{}``) stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda m: values.get(m[1], m[0]), text)
+
+
+def check_slots(text: str, needed: set[str], optional: set[str]) -> str:
+    """Refuse a text that lacks a slot or names one that nothing fills.
+
+    Raises:
+        ValueError: says which.
+    """
+    found = set(re.findall(r"\{(\w+)\}", text))
+    if missing := needed - found:
+        raise ValueError(f"the text lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}")
+    if unknown := found - needed - optional:
+        raise ValueError(
+            f"nothing fills {', '.join(f'{{{name}}}' for name in sorted(unknown))} "
+            f"(there are {', '.join(f'{{{name}}}' for name in sorted(needed | optional))})"
+        )
+    return text
