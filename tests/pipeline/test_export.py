@@ -20,8 +20,8 @@ from dereason.evaluation.evaluate import Evaluation
 from dereason.lm.local.model import ModelSettings
 from dereason.pipeline import verl
 from dereason.pipeline.actions import Context
+from dereason.pipeline.build import build
 from dereason.pipeline.export import VERL_ROW, from_files, from_run, to_verl, verl_rows
-from dereason.pipeline.graph import build
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import load_recipe
 from dereason.pipeline.single import RLJob
@@ -270,7 +270,7 @@ def run_directory(folder: Path, model: Path) -> Path:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     loaded = load_recipe(folder / "recipe.yaml")
     graph = build(loaded, folder, Context(loaded.prompt, Screen(quiet=True)))
-    for step in (graph.problems, *graph.routes.values()):
+    for step in (graph.problems, *(r.route for r in graph.rounds)):
         at = {role: folder / "steps" / s.folder for role, s in step.inputs.items()}
         execute(folder / "steps" / step.folder, step, at, Log(folder / "log.jsonl"))
     return folder

@@ -132,7 +132,14 @@ def supervise(
     out: Out,
     routes: Routes = None,
     from_set: Annotated[str, typer.Option(help="Which routed set.")] = "sft",
-    style: Annotated[str | None, typer.Option(help="solution, steps, answer or teacher.")] = None,
+    style: Annotated[
+        str | None, typer.Option(help="solution, steps, answer, teacher, self, bridge or critique.")
+    ] = None,
+    model: Model = None,
+    attempts: Annotated[
+        Path | None, typer.Option(help="samples.parquet of a profile: what self and bridge read of the student.")
+    ] = None,
+    rollouts: Annotated[Path | None, typer.Option(help="samples.parquet of an RL phase, for critique.")] = None,
     sets: Sets = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -140,8 +147,19 @@ def supervise(
     """Build the targets that an SFT phase imitates."""
     from dereason.pipeline import single
 
-    job = _job("supervise", None, None, [*([f"targets.style={style}"] if style else []), *(sets or [])])
-    record = single.supervise(pool, routes, from_set, job, out, screen=_screen(as_json), overwrite=overwrite)
+    # the default style is named, or settings of it alone would name none
+    job = _job("supervise", None, model, [f"targets.style={style or 'solution'}", *(sets or [])])
+    record = single.supervise(
+        pool,
+        routes,
+        from_set,
+        job,
+        out,
+        attempts=attempts,
+        rollouts=rollouts,
+        screen=_screen(as_json),
+        overwrite=overwrite,
+    )
     _done(record, out, as_json)
 
 
@@ -206,7 +224,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Judge responses against reference answers: correct, wrong, unparsable, truncated or error, and why."""
-    from dereason.pipeline.recipe import apply_override, parse
+    from dereason.pipeline.reading import apply_override, parse
     from dereason.pipeline.verdicts import verify_file
     from dereason.verify.confusion import lines
     from dereason.verify.verifier import VerifierSettings
@@ -325,9 +343,10 @@ def explain_recipe(
 ) -> None:
     """Describe every field of a recipe."""
     from dereason.cli.show import show_fields
-    from dereason.pipeline.recipe import explain
+    from dereason.pipeline.reading import explain
+    from dereason.pipeline.recipe import Recipe
 
-    rows = [r for r in explain() if r[0].startswith(section)]
+    rows = [r for r in explain(Recipe) if r[0].startswith(section)]
     if not rows:
         raise DereasonError(f"no field begins with {section!r}", "leave the argument out to see them all")
     if as_json:
@@ -338,7 +357,8 @@ def explain_recipe(
 
 def _job(kind: Any, recipe: str | None, model: str | None, sets: list[str] | None) -> Any:
     """Settings of a single command: a recipe's sections, then --model, then --set."""
-    from dereason.pipeline.recipe import apply_override, find_recipe, load_recipe, parse
+    from dereason.pipeline.reading import apply_override, parse
+    from dereason.pipeline.recipe import find_recipe, load_recipe
     from dereason.pipeline.single import JOBS
 
     cls = JOBS[kind]

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 
@@ -30,10 +31,10 @@ def show_plan(plan: dict[str, Any]) -> None:
     for arm, sets in plan["sets"].items():
         sizes = ", ".join(f"{name}: {count['words']}" for name, count in sets.items())
         out.print(f"  arm {arm}: {sizes}")
-    table = _table("step", "state", "work", "key")
-    for row in plan["steps"]:
-        table.add_row(row["name"], row["state"], row["work"], row["key"])
-    out.print(table)
+    for row in plan["steps"]:  # no table: with long names, nothing would be left of 80 columns for the work
+        out.print(f"[bold]{escape(row['name'])}[/]  {row['state']}  [dim]{row['key']}[/]")
+        for part in row["work"].split("; ") if row["work"] else []:
+            out.print(Padding(escape(part), (0, 0, 0, 4)))
     out.print(f"{plan['cached']} of {len(plan['steps'])} steps are cached. Nothing was run.")
 
 

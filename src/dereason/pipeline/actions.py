@@ -6,7 +6,9 @@ that land in ``step.json``.
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from dereason.difficulty.pass_rate import pass_rates
 from dereason.difficulty.profiles import Profile, build_profiles
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation, score
+from dereason.lm.api.model import ApiModel
 from dereason.lm.base import Progress
 from dereason.lm.load import load_model
 from dereason.lm.local.model import LocalModel, ModelSettings
@@ -26,11 +29,9 @@ from dereason.lm.vllm import VllmModel
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import Info, read_json
 from dereason.problems.hygiene import check_unique_ids, deduplicate, drop_unanswered, remove_overlap
-from dereason.problems.schema import validate, write_table
+from dereason.problems.schema import frame, validate, write_table
 from dereason.problems.sources import Source, load_source
 from dereason.routing.policies import describe, route, route_warnings
-from dereason.supervision.reference import reference_targets
-from dereason.supervision.targets import Targets, teacher_targets
 from dereason.training.launch import Job, Launch, check_resume, launch_phase
 from dereason.training.phase import PhaseResult, kept_models
 from dereason.training.rl import RL, draw_warnings, run_rl
@@ -45,25 +46,37 @@ from dereason.verify.verifier import Verifier
 
 @dataclass
 class Context:
-    """What steps share: prompt, screen, verifier, launch, and the model loaded last (loading takes seconds)."""
+    """What steps share: prompt, screen, verifier, launch, and the model loaded last (loading takes seconds).
+
+    ``calls`` is the folder where calls to endpoints are kept, for all steps; None keeps none.
+    """
 
     prompt: Prompt
     screen: Screen
     label: str = ""
     verifier: Verifier = field(default_factory=Verifier)
     launch: Launch = field(default_factory=Launch)
+    calls: Path | None = None
     _loaded: tuple[str, LocalModel | VllmModel] | None = field(default=None, repr=False)
+    _endpoints: dict[str, ApiModel] = field(default_factory=dict, repr=False)
 
     def progress(self) -> Progress:
         """A progress display under the current step's label."""
         return self.screen.step(self.label)
 
-    def model(self, settings: ModelSettings, identity: str | None = None) -> LocalModel | VllmModel:
-        """The model, loaded unless it was the last one asked for."""
+    def model(self, settings: ModelSettings, identity: str | None = None) -> LocalModel | VllmModel | ApiModel:
+        """The model, loaded unless it was the last one asked for; an endpoint is kept, with what it has cost so far."""
         key = f"{settings.model_dump_json()} {identity}"
+        if key in self._endpoints:
+            return self._endpoints[key]
         if self._loaded is None or self._loaded[0] != key:
-            self.release()  # free the old one before the new one is loaded
-            self._loaded = (key, load_model(settings, self.prompt.chat_template_kwargs, identity=identity))
+            if settings.backend != "api":
+                self.release()  # free the old one before the new one is loaded
+            model = load_model(settings, self.prompt.chat_template_kwargs, identity=identity, store=self.calls)
+            if isinstance(model, ApiModel):
+                self._endpoints[key] = model
+                return model
+            self._loaded = (key, model)
         return self._loaded[1]
 
     def release(self) -> None:
@@ -127,10 +140,24 @@ def do_judge(work: Path, problems: pl.DataFrame, profile: Profile, model: ModelS
     }
 
 
-def do_pass_rate(work: Path, problems: pl.DataFrame, profile: Profile, model: ModelSettings, ctx: Context) -> Info:
-    """Write ``samples.parquet`` (every response) and ``rates.parquet``."""
+def do_pass_rate(
+    work: Path,
+    problems: pl.DataFrame,
+    profile: Profile,
+    model: ModelSettings,
+    ctx: Context,
+    *,
+    identity: str | None = None,
+    expected_hash: str | None = None,
+) -> Info:
+    """Write ``samples.parquet`` (every response) and ``rates.parquet``.
+
+    Raises:
+        DereasonError: the model renders chats differently from the one that the run began with.
+    """
     settings = profile.pass_rate
-    lm = ctx.model(model)
+    lm = ctx.model(model, identity)
+    check_template(lm.identity, lm.template_hash(), expected_hash)
     samples = draw_samples(
         lm,
         problems,
@@ -207,67 +234,42 @@ def do_route(work: Path, problems: pl.DataFrame, profiles: pl.DataFrame | None, 
     }
 
 
-def select_set(problems: pl.DataFrame, routes: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The problems routed to one set, in pool order.
+def select_set(
+    problems: pl.DataFrame, routes: pl.DataFrame, names: Sequence[str], *, may_be_empty: bool = False
+) -> pl.DataFrame:
+    """The problems routed to some sets, in pool order.
 
     Raises:
-        DereasonError: there are none.
+        DereasonError: there are none, unless that may be.
     """
-    ids = routes.filter(pl.col("set") == name)["problem_id"]
+    ids = routes.filter(pl.col("set").is_in(list(names)))["problem_id"]
     table = problems.filter(pl.col("id").is_in(ids.implode()))
-    if table.is_empty():
+    if table.is_empty() and not may_be_empty:
         filled = ", ".join(f"{s} ({n})" for s, n in routes.group_by("set").len().sort("set").iter_rows())
         raise DereasonError(
-            f"no problem was routed to the set {name!r} (sets: {filled})",
+            f"no problem was routed to the set {' or '.join(map(repr, names))} (sets: {filled})",
             "use the quantile policy, or other thresholds",
         )
     return table
 
 
-def do_targets(work: Path, problems: pl.DataFrame, targets: Targets, ctx: Context) -> Info:
-    """Write ``targets.parquet`` for one set; with ``keep: accepted`` the others are counted and left out."""
-    generated = 0
-    judged: Info = {}
-    if targets.teacher is not None:
-        samples = draw_samples(
-            ctx.model(targets.teacher),
-            problems,
-            ctx.prompt,
-            n=1,
-            sampling=targets.sampling,
-            seed=targets.seed,
-            purpose="teacher",
-            store=work / "batches",
-            verifier=ctx.verifier,
-            progress=ctx.progress(),
-        )
-        table = teacher_targets(samples)
-        generated = int(samples["tokens"].sum())
-        judged = {"confusion": confusion(samples)}
-        write_table(samples, work / "samples.parquet")
-        shutil.rmtree(work / "batches", ignore_errors=True)
-    else:
-        assert targets.style != "teacher"  # Targets' validator: this style always names a teacher
-        table = reference_targets(problems, targets.style, ctx.verifier)
-    built = table.height
-    if targets.keep == "accepted":
-        table = table.filter(pl.col("accepted"))
-    if table.is_empty():
-        raise DereasonError(
-            f"none of {built} targets was accepted by the verifier",
-            "set targets.keep=all, or another targets.style",
-        )
-    write_table(table, work / "targets.parquet")
-    notes = dict(table.group_by("note").len().sort("len", "note", descending=[True, False]).iter_rows())
-    return {
-        "n": table.height,
-        "built": built,
-        "accepted": int(table["accepted"].sum()),
-        "origins": dict(table.group_by("origin").len().sort("origin").iter_rows()),
-        "notes": dict(list(notes.items())[:10]),
-        "tokens_generated": generated,
-        "words": f"{table.height} of {built} kept" + (f" ({next(iter(notes))})" if len(notes) == 1 else ""),
-    } | judged
+def hand_on(work: Path, before: Path, why: str) -> Info:
+    """End a phase of a later round that has nothing to train on: its model is the one that it would have begun with.
+
+    Args:
+        work: the phase's folder.
+        before: folder of the phase before.
+        why: what is lacking.
+    """
+    facts = read_json(before / "step.json")["info"]
+    # Links in place of copies: models are large, and a finished step's files are never written again.
+    shutil.copytree(before / facts["model"], work / "model", copy_function=os.link, dirs_exist_ok=True)
+    (work / "metrics.jsonl").touch()
+    write_table(frame("sample", []), work / "samples.parquet")
+    result = PhaseResult(work / "model", 0, 0, 0, facts["template_hash"])
+    warning = f"nothing was trained: {why}; the model is that of the phase before"
+    empty = {"verdicts": verdict_counts([]), "confusion": None, "warnings": [warning], "kept": ["model"]}
+    return finish_training(work, result, f"skipped, {why}") | empty
 
 
 def finish_training(work: Path, result: PhaseResult, words: str) -> Info:

@@ -23,9 +23,9 @@ from dereason.lm.local.model import ModelSettings, load_tokenizer, model_path
 from dereason.lm.prompts import PLAIN_TEMPLATE, Prompt
 from dereason.pipeline import verl
 from dereason.pipeline.actions import Context, select_set
-from dereason.pipeline.graph import build, starting_model
+from dereason.pipeline.build import build, starting_model
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.recipe import Arm, Recipe, RLPhase, load_recipe
+from dereason.pipeline.recipe import Arm, Recipe, RLPhase, load_recipe, set_names
 from dereason.pipeline.single import RLJob, read_pool
 from dereason.pipeline.store import Info, Step, finished, write_json
 from dereason.problems.schema import read_table, write_table
@@ -104,13 +104,13 @@ def from_run(run_dir: Path, *, arm: str | None = None, phase: int | None = None,
     assert training is not None  # only the base has none
     folders = {role: _folder(run_dir, step) for role, step in training.inputs.items()}
     model, _, _ = starting_model(recipe.model, folders.get("before"), folders.get("start"))
-    rl = chosen.phases[number - 1]
+    rl = chosen.unrolled()[number - 1]
     assert isinstance(rl, RLPhase)  # _phase chose one
     return Exported(
         train=select_set(
             read_table("problem", folders["problems"] / "train.parquet"),
             read_table("route", folders["routes"] / "routes.parquet"),
-            rl.set,
+            set_names(rl),
         ),
         test=read_table("problem", folders["problems"] / "test.parquet"),
         phase=rl,
@@ -141,7 +141,7 @@ def from_files(
     """
     problems = read_pool(pool)
     return Exported(
-        train=problems if routes is None else select_set(problems, read_table("route", routes), job.set),
+        train=problems if routes is None else select_set(problems, read_table("route", routes), [job.set]),
         test=read_pool(test),
         phase=job.phase,
         model=job.model,
@@ -269,7 +269,7 @@ def verl_rows(problems: pl.DataFrame, prompt: Prompt, split: str) -> pl.DataFram
 
 def _phase(recipe: Recipe, arm: str | None, phase: int | None) -> tuple[Arm, int]:
     """The arm and the number of its RL phase."""
-    there = {a.name: [n for n, p in enumerate(a.phases, 1) if isinstance(p, RLPhase)] for a in recipe.arms}
+    there = {a.name: [n for n, p in enumerate(a.unrolled(), 1) if isinstance(p, RLPhase)] for a in recipe.arms}
     with_rl = [name for name, numbers in there.items() if numbers]
     offered = "; ".join(f"{name}: {', '.join(map(str, numbers)) or 'none'}" for name, numbers in there.items())
     if arm is None:

@@ -6,18 +6,21 @@ Sizes are exact where the step is cached or the recipe decides them; otherwise t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from dereason.pipeline.actions import Context
-from dereason.pipeline.graph import Graph, Stage, build
+from dereason.pipeline.build import build
+from dereason.pipeline.graph import Graph, Stage
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase
+from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
 from dereason.problems.sources import FileSource, GymSource, Source, read_rows
+from dereason.supervision.settings import CritiqueTargets, DataTargets, responses_per_problem
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _size(source: Source, base: Path) -> tuple[Count, str]:
 def _set_sizes(arm: Arm, graph: Graph, steps: Path, pool: Count) -> dict[str, Count]:
     from dereason.routing.policies import needs, sets
 
-    folder = steps / graph.routes[arm.name].folder
+    folder = steps / graph.first_round(arm.name).route.folder
     names = sorted(sets(arm.route))
     if (folder / "step.json").is_file():
         counts = dict(read_table("route", folder / "routes.parquet").group_by("set").len().iter_rows())
@@ -175,7 +178,7 @@ def _work(
             "work": f"{pool.words()} problems, one forward pass each",
             "tokens_generated": Count(0).json(),
         }
-    if step is graph.pass_rate:
+    if step.kind == "pass-rate":
         settings = recipe.profile.pass_rate
         responses = pool.times(settings.k)
         return _generation(responses, settings.sampling.max_new_tokens)
@@ -191,26 +194,61 @@ def _work(
     if found is None:
         return {"work": ""}
     stage, phase = found
-    size = set_sizes[stage.arm].get(phase.set, Count(0))
+    size = _size_of(set_names(phase), stage, set_sizes, pool)
+    names = " + ".join(set_names(phase))
     if isinstance(phase, RLPhase):
         generations = -(-phase.steps // (phase.updates_per_generation * phase.iterations))
         draws = phase.dynamic_sampling.max_draws if phase.dynamic_sampling else 1
         rollouts = generations * phase.prompts_per_generation * phase.group_size * draws
         tokens = rollouts * phase.max_new_tokens
         return {
-            "work": f"set {phase.set}: {size.words()} problems; {phase.steps} optimiser steps, "
+            "work": f"set {names}: {size.words()} problems; {phase.steps} optimiser steps, "
             f"{'≤ ' if draws > 1 else ''}{rollouts:,} rollouts, ≤ {tokens:,} tokens generated, trained on with their "
             "prompts",
             "tokens_generated": Count(tokens, step.label).json(),
         }
     if step.kind == "targets":
-        if phase.targets.teacher is None:
-            return {"work": f"set {phase.set}: {size.words()} problems, style {phase.targets.style}"}
-        return _generation(size, phase.targets.sampling.max_new_tokens)
+        return _supervision(phase, stage, set_sizes, pool)
     return {
-        "work": f"set {phase.set}: {size.words()} targets × {phase.epochs:g} epochs, batch {phase.batch}, "
+        "work": f"set {names}: targets of {size.words()} problems × {phase.epochs:g} epochs, batch {phase.batch}, "
         "tokens known after targets"
     }
+
+
+def _size_of(names: Sequence[str], stage: Stage, set_sizes: dict[str, dict[str, Count]], pool: Count) -> Count:
+    """Problems in some sets together; in a later round any share of the pool."""
+    if stage.round > 1:
+        return Count(pool.value, f"round {stage.round}'s profile")
+    sizes = [set_sizes[stage.arm].get(name, Count(0)) for name in names]
+    after = next((s.known_after for s in sizes if s.known_after), "")
+    if any(s.value is None for s in sizes):
+        return Count(None, after)
+    total = sum(s.value or 0 for s in sizes)
+    # upper bounds of sets that share a pool: together they are no more than the pool
+    return Count(total if pool.value is None else min(total, pool.value), after)
+
+
+def _supervision(phase: SFTPhase, stage: Stage, set_sizes: dict[str, dict[str, Count]], pool: Count) -> Info:
+    """What building targets asks, entry by entry."""
+    words, tokens = [], Count(0)
+    for entry in phase.targets:
+        names = entry.sets() or set_names(phase)
+        size = _size_of(names, stage, set_sizes, pool)
+        if isinstance(entry, CritiqueTargets):
+            bound = min((n for n in (pool.value, entry.max_problems) if n is not None), default=None)
+            size = Count(bound if stage.phase > 1 else 0, "RL" if stage.phase > 1 else "")
+        each = responses_per_problem(entry)
+        about = "failures of RL" if isinstance(entry, CritiqueTargets) else " + ".join(names)
+        words.append(f"{entry.style} for {about}: {size.words()} problems")
+        if each:
+            asked = size.times(each)
+            words[-1] += f", {each} responses each"
+            limit = 0 if isinstance(entry, DataTargets) else entry.sampling.max_new_tokens
+            total = asked.times(limit)
+            words[-1] += f", ≤ {total.value:,} tokens generated" if total.value is not None else ""
+            known = None if total.value is None or tokens.value is None else tokens.value + total.value
+            tokens = Count(known, "it ran")
+    return {"work": "; ".join(words), "tokens_generated": tokens.json()}
 
 
 def _generation(responses: Count, limit: int) -> Info:
@@ -227,5 +265,5 @@ def _phase_of(step: Step, recipe: Recipe, graph: Graph) -> tuple[Stage, SFTPhase
         for mine in (stage.training, stage.targets):
             if mine is not None and mine.folder == step.folder:
                 arm = next(a for a in recipe.arms if a.name == stage.arm)
-                return stage, arm.phases[stage.phase - 1]
+                return stage, arm.unrolled()[stage.phase - 1]
     return None

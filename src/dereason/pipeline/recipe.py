@@ -9,21 +9,29 @@ import difflib
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import Prompt
+from dereason.pipeline.reading import NESTED_POLICIES, apply_override, parse, path_parts, read_yaml
 from dereason.pipeline.start import Start
 from dereason.problems.sources import Source
 from dereason.routing.policies import DomainMatched, Policy, Random, Reversed, needs, sets
 from dereason.settings import Settings
-from dereason.supervision.targets import Targets
+from dereason.supervision.settings import (
+    CritiqueTargets,
+    DataTargets,
+    SelfTargets,
+    Targets,
+    asked_models,
+    reads_profile,
+)
 from dereason.training.launch import Launch
 from dereason.training.rewards.settings import Judge
 from dereason.training.rl import RL
@@ -47,10 +55,33 @@ class SFTPhase(SFT):
 
     kind: Literal["sft"]
     """Names this kind of phase."""
-    set: str = "sft"
-    """Which routed set it trains on."""
-    targets: Targets = Targets()
-    """What is imitated."""
+    set: str | list[str] = "sft"
+    """Which routed set, or sets, it trains on."""
+    targets: list[Targets] = Field(default=[DataTargets()], min_length=1)
+    """What is imitated: one entry or several, whose targets add up; each may name the sets that it covers."""
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            value = [value]
+        # the one style without a model is the default one
+        return (
+            [{"style": "solution", **v} if isinstance(v, dict) else v for v in value]
+            if isinstance(value, list)
+            else value
+        )
+
+    @model_validator(mode="after")
+    def _entries_inside(self) -> Self:
+        for at, entry in enumerate(self.targets):
+            outside = [name for name in entry.sets() or [] if name not in set_names(self)]
+            if outside:
+                raise ValueError(
+                    f"targets[{at}].set names {', '.join(map(repr, outside))}, and the phase trains on "
+                    f"{', '.join(map(repr, set_names(self)))}"
+                )
+        return self
 
 
 class RLPhase(RL):
@@ -58,13 +89,18 @@ class RLPhase(RL):
 
     kind: Literal["rl"]
     """Names this kind of phase."""
-    set: str = "rl"
-    """Which routed set it trains on."""
+    set: str | list[str] = "rl"
+    """Which routed set, or sets, it trains on."""
     start: Start | None = None
     """Which of the models that the SFT phase before it kept it begins with; null takes the last."""
 
 
 Phase = Annotated[SFTPhase | RLPhase, Field(discriminator="kind")]
+
+
+def set_names(phase: SFTPhase | RLPhase) -> list[str]:
+    """The sets that a phase trains on."""
+    return [phase.set] if isinstance(phase.set, str) else phase.set
 
 
 class Arm(Settings):
@@ -76,6 +112,13 @@ class Arm(Settings):
     """How problems are assigned to sets."""
     phases: list[Phase] = Field(min_length=1)
     """Training phases in order; any order and number."""
+    rounds: int = Field(default=1, gt=0)
+    """How often the phases are gone through. From the second round on, the pool is profiled by the arm's current model
+    and routed anew, and `critique` targets come from the RL phase before."""
+
+    def unrolled(self) -> list[Phase]:
+        """The phases of all rounds, in order: number n of the run is item n - 1."""
+        return self.phases * self.rounds
 
     @model_validator(mode="after")
     def _sets_exist(self) -> Self:
@@ -83,10 +126,23 @@ class Arm(Settings):
             return self
         offered = sets(self.route)
         for at, phase in enumerate(self.phases):
-            if phase.set not in offered:
+            for name in set_names(phase):
+                if name not in offered:
+                    raise ValueError(
+                        f"phases[{at}].set is {name!r}, which the policy {self.route.policy!r} never fills "
+                        f"(it fills {', '.join(sorted(offered))})"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _failures_to_learn_from(self) -> Self:
+        rl = [at for at, phase in enumerate(self.phases) if isinstance(phase, RLPhase)]
+        for at, phase in enumerate(self.phases):
+            critique = isinstance(phase, SFTPhase) and any(isinstance(e, CritiqueTargets) for e in phase.targets)
+            if critique and not (rl and (self.rounds > 1 or rl[0] < at)):
                 raise ValueError(
-                    f"phases[{at}].set is {phase.set!r}, which the policy {self.route.policy!r} never fills "
-                    f"(it fills {', '.join(sorted(offered))})"
+                    f"phases[{at}].targets has style 'critique', which learns from the failures of an RL phase before "
+                    "it: put one before it, or set rounds to 2 or more"
                 )
         return self
 
@@ -170,18 +226,39 @@ class Recipe(Settings):
             for need in sorted(needs(arm.route)):
                 if not (self.profile.judge if need == "judge" else self.profile.pass_rate).enabled:
                     raise ValueError(f"arm {arm.name!r} routes by {need}, and profile.{need}.enabled is false")
+            for entry in entries(arm):
+                if isinstance(entry, SelfTargets) and entry.n == 0 and not self.profile.pass_rate.enabled:
+                    raise ValueError(
+                        f"arm {arm.name!r} takes `self` targets from the profile alone (n: 0), and "
+                        "profile.pass_rate.enabled is false"
+                    )
         return self
+
+    @field_validator("model")
+    @classmethod
+    def _trainable(cls, model: ModelSettings) -> ModelSettings:
+        if model.backend == "api":
+            raise ValueError("the student is trained, so its weights have to be here: backend `api` is for teachers")
+        return model
 
     def models(self) -> list[ModelSettings]:
         """Every model that the recipe names: student, judge, teachers, judges of rewards."""
         named: list[ModelSettings | None] = [self.model, self.profile.judge.model]
         for phase in (p for arm in self.arms for p in arm.phases):
-            named += [phase.targets.teacher] if isinstance(phase, SFTPhase) else judges(phase)
+            if isinstance(phase, SFTPhase):
+                named += [model for entry in phase.targets for model in asked_models(entry)]
+            else:
+                named += judges(phase)
         return [m for m in named if m is not None]
 
-    def needs(self) -> frozenset[str]:
-        """Which profilers any arm's policy reads."""
-        return frozenset(n for arm in self.arms for n in needs(arm.route))
+    def profiled(self) -> bool:
+        """Whether any arm's policy or targets read a profile."""
+        return any(needs(arm.route) or any(map(reads_profile, entries(arm))) for arm in self.arms)
+
+
+def entries(arm: Arm) -> list[Targets]:
+    """The entries of the targets of all supervised phases of an arm."""
+    return [entry for phase in arm.phases if isinstance(phase, SFTPhase) for entry in phase.targets]
 
 
 def judges(phase: RL) -> list[ModelSettings]:
@@ -202,7 +279,7 @@ def _resolved(route: Any, routes: dict[Any, Any], trail: tuple[Any, ...]) -> Any
     if not isinstance(route, dict):
         return route
     out = dict(route)
-    for key in _NESTED_POLICIES:
+    for key in NESTED_POLICIES:
         inner = out.get(key)
         if isinstance(inner, str):
             if inner in trail:
@@ -250,195 +327,8 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     data, lines = read_yaml(path)
     for text in overrides or []:
         apply_override(data, text)
-        lines[tuple(_parts(text.split("=", 1)[0]))] = f"--set {text}"
+        lines[tuple(path_parts(text.split("=", 1)[0]))] = f"--set {text}"
     return parse(Recipe, data, str(path), lines)
-
-
-S = TypeVar("S", bound=BaseModel)
-Lines = dict[tuple[str | int, ...], int | str]
-
-
-def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
-    """A YAML mapping (safe-loaded) and the line of each of its keys.
-
-    Raises:
-        DereasonError: unreadable, not YAML, a key twice, or no mapping.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DereasonError(f"{path}: cannot be read: {exc}", "check the path") from exc
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise DereasonError(f"{path}: {line}not YAML: {getattr(exc, 'problem', exc)}", "mend that line") from exc
-    if not isinstance(data, dict):
-        raise DereasonError(f"{path}: not a recipe", "a recipe is a mapping; copy a shipped one (`dereason recipes`)")
-    lines: Lines = {}
-    _collect(node, (), lines, path)
-    return data, lines
-
-
-def _collect(node: Any, at: tuple[str | int, ...], lines: Lines, path: Path) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*at, str(key.value))
-            if here in lines:
-                raise DereasonError(
-                    f"{path}: line {key.start_mark.line + 1}: the key {key.value!r} stands twice",
-                    "remove one",
-                )
-            lines[here] = key.start_mark.line + 1
-            _collect(value, here, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            lines[(*at, i)] = value.start_mark.line + 1
-            _collect(value, (*at, i), lines, path)
-
-
-def _parts(key: str) -> list[str | int]:
-    return [int(p) if p.isdigit() else p for p in key.strip().split(".")]
-
-
-def apply_override(data: dict[str, Any], text: str) -> None:
-    """Set one ``key.path=value`` in nested mappings and lists, in place.
-
-    Raises:
-        DereasonError: no ``=``, bad YAML, or a path that does not exist in a list.
-    """
-    if "=" not in text:
-        raise DereasonError(f"--set {text!r} has no '='", "write it as --set key.path=value")
-    key, raw = text.split("=", 1)
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError as exc:
-        raise DereasonError(f"--set {text!r}: the value is not YAML", "quote it") from exc
-    parts = _parts(key)
-    here: Any = data
-    for depth, part in enumerate(parts[:-1]):
-        if isinstance(here, list) and isinstance(part, int) and part < len(here):
-            here = here[part]
-        elif isinstance(here, dict):
-            if not isinstance(here.get(part), dict | list):
-                here[part] = {}
-            here = here[part]
-        else:
-            where = ".".join(map(str, parts[: depth + 1]))
-            raise DereasonError(f"--set {text!r}: there is no {where}", "list items are numbered from 0")
-    last = parts[-1]
-    if isinstance(here, list):
-        if not isinstance(last, int) or last >= len(here):
-            raise DereasonError(f"--set {text!r}: there is no item {last}", "list items are numbered from 0")
-        here[last] = value
-    else:
-        here[last] = value
-
-
-def parse(model: type[S], data: dict[str, Any], where: str, lines: Lines | None = None) -> S:
-    """Validate data into a settings model.
-
-    Raises:
-        DereasonError: the first problem found, with its line where known, the field, and a mend.
-    """
-    try:
-        return model.model_validate(data)
-    except ValidationError as exc:
-        error = exc.errors()[0]
-        more = f" (and {exc.error_count() - 1} more)" if exc.error_count() > 1 else ""
-        keys = _real_path(error["loc"], data)
-        line = next((lines[k] for i in range(len(keys), 0, -1) if lines and (k := keys[:i]) in lines), None)
-        at = f"line {line}: " if isinstance(line, int) else f"{line}: " if line else ""
-        field = ".".join(map(str, keys)) or model.__name__.lower()
-        cause, mend = _explain(error, model, keys)
-        raise DereasonError(f"{where}: {at}{field}: {cause}{more}", mend) from exc
-
-
-def _real_path(loc: tuple[int | str, ...], data: Any) -> tuple[int | str, ...]:
-    """A pydantic location without the tags of discriminated unions, so that it names keys of the file."""
-    path: list[int | str] = []
-    here = data
-    for at, part in enumerate(loc):
-        if isinstance(here, list) and isinstance(part, int):
-            here = here[part] if part < len(here) else None
-        elif isinstance(here, dict) and part in here:
-            here = here[part]
-        elif at != len(loc) - 1:
-            continue  # the tag of a union
-        path.append(part)
-    return tuple(path)
-
-
-def _explain(error: Any, model: type[BaseModel], keys: tuple[int | str, ...]) -> tuple[str, str]:
-    if error["type"] == "extra_forbidden":
-        known = sorted(_known_keys(model))
-        close = difflib.get_close_matches(str(keys[-1]), known, 1)
-        return "unknown key", f"did you mean {close[0]!r}?" if close else "see `dereason recipe explain`"
-    if error["type"] == "missing":
-        return "missing", "add it; `dereason recipe explain` says what it is"
-    given = error.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{message[0].lower()}{message[1:]}{shown}", "see `dereason recipe explain` for what it takes"
-
-
-def _known_keys(model: type[BaseModel]) -> set[str]:
-    return {key.rsplit(".", 1)[-1] for key, *_ in explain(model)}
-
-
-def explain(model: type[BaseModel] = Recipe, prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """Every field of a settings model: (dotted path, type, default, description), depth first."""
-    rows: list[tuple[str, str, str, str]] = []
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
-        default = "required" if field.is_required() else _short(field.get_default(call_default_factory=True))
-        rows.append((path, _type_name(field.annotation), default, " ".join((field.description or "").split())))
-        if name not in _NESTED_POLICIES:
-            for label, inner in inner_models(field.annotation):
-                rows += explain(inner, f"{path}<{label}>." if label else f"{path}.")
-    return rows
-
-
-_NESTED_POLICIES = ("like", "of", "rule")  # hold any policy again: explaining them would never end
-
-
-def inner_models(annotation: Any) -> list[tuple[str, type[BaseModel]]]:
-    """Settings models inside an annotation, with the tag that selects each where there are several."""
-    found: list[type[BaseModel]] = []
-
-    def walk(a: Any) -> None:
-        if isinstance(a, type) and issubclass(a, BaseModel):
-            found.append(a)
-        for arg in getattr(a, "__args__", ()):
-            walk(arg)
-
-    walk(annotation)
-    tags = []
-    for f in found:
-        literal = next(
-            (f.model_fields[k].annotation for k in ("policy", "kind", "source", "name") if k in f.model_fields), None
-        )
-        tags.append(str(getattr(literal, "__args__", ("",))[0]) if len(found) > 1 else "")
-    return list(zip(tags, found, strict=True))
-
-
-def _type_name(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    args = getattr(annotation, "__args__", None)
-    if args and str(annotation).startswith("typing.Literal"):
-        return " | ".join(map(str, args))
-    for noise in ("typing.", "dereason.", "Annotated"):
-        text = text.replace(noise, "")
-    return text if len(text) < 60 else "mapping or list"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, BaseModel):
-        return ""
-    value = TypeAdapter(Any).dump_python(value, mode="json")
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) < 50 else text[:47] + "..."
 
 
 def resolved_yaml(recipe: Recipe, base: Path | None = None) -> str:

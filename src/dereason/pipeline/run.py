@@ -10,10 +10,11 @@ from dereason.errors import DereasonError
 from dereason.lm.load import check_model
 from dereason.memory import peak_bytes
 from dereason.pipeline.actions import Context
+from dereason.pipeline.build import build
 from dereason.pipeline.environment import environment
-from dereason.pipeline.graph import Graph, build
+from dereason.pipeline.graph import Graph
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.recipe import Recipe, RLPhase, resolved_yaml
+from dereason.pipeline.recipe import Recipe, RLPhase, resolved_yaml, set_names
 from dereason.pipeline.store import Info, Log, Step, digest, execute, locked, read_json, write_json
 from dereason.pipeline.summary import summarise
 from dereason.training.adapters import check_adapter
@@ -47,7 +48,8 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
         if isinstance(phase, RLPhase):
             phase.vllm.check(phase.rollouts, device)
     verifier = Verifier(recipe.verifier)
-    ctx = Context(prompt=recipe.prompt, screen=screen, verifier=verifier, launch=recipe.launch)
+    calls = run_dir / "calls"
+    ctx = Context(prompt=recipe.prompt, screen=screen, verifier=verifier, launch=recipe.launch, calls=calls)
     graph = build(recipe, base, ctx)
     with verifier, locked(run_dir):
         (run_dir / "steps").mkdir(exist_ok=True)
@@ -91,14 +93,16 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
 def _check_sets(recipe: Recipe, graph: Graph, step: Step, info: Info) -> None:
     """Once an arm is routed, refuse sets that one of its phases could not use: before anything is trained."""
     for arm in recipe.arms:
-        if graph.routes[arm.name].folder != step.folder:
-            continue
+        if graph.first_round(arm.name).route.folder != step.folder:
+            continue  # in later rounds a phase without problems is skipped: hours of work lie before it
         for phase in arm.phases:
-            size = info["sets"].get(phase.set, 0)
+            names = set_names(phase)
+            size = sum(info["sets"].get(name, 0) for name in names)
             if size == 0:
                 filled = ", ".join(f"{name} ({count})" for name, count in info["sets"].items())
+                wanted = " or ".join(map(repr, names))
                 raise DereasonError(
-                    f"arm {arm.name}: no problem was routed to the set {phase.set!r} (sets: {filled})",
+                    f"arm {arm.name}: no problem was routed to the set {wanted} (sets: {filled})",
                     "use the quantile policy, or another threshold",
                 )
             if isinstance(phase, RLPhase):

@@ -22,16 +22,17 @@ from dereason.lm.local.model import ModelSettings, model_identity, resolve_devic
 from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
-from dereason.pipeline.graph import phase_key
+from dereason.pipeline.build import entry_key, phase_key
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import judges
 from dereason.pipeline.store import Info, Log, Step, execute, finished, locked
+from dereason.pipeline.targets import do_targets
 from dereason.problems.hygiene import check_unique_ids, drop_unanswered
 from dereason.problems.schema import PROBLEM, read_table
 from dereason.problems.sources import FileSource, load_source
 from dereason.routing.policies import Policy
 from dereason.settings import Settings
-from dereason.supervision.targets import Targets
+from dereason.supervision.settings import CritiqueTargets, DataTargets, Targets, asked_models, needs_student
 from dereason.training.adapters import check_adapter
 from dereason.training.launch import Launch, check_launch
 from dereason.training.rl import RL
@@ -62,9 +63,11 @@ class RouteJob(Settings):
 class SuperviseJob(Settings):
     """Settings of ``dereason supervise``."""
 
+    model: ModelSettings = ModelSettings()
+    """The student that will imitate them; loaded only where it responds or scores."""
     prompt: Prompt = Prompt()
-    """How a teacher is asked."""
-    targets: Targets = Targets()
+    """How questions are put."""
+    targets: Targets = DataTargets()
     """What targets are built."""
     verifier: VerifierSettings = VerifierSettings()
     """Limits of the verifier."""
@@ -123,7 +126,8 @@ def _models(settings: Settings) -> list[ModelSettings]:
     if isinstance(settings, ProfileJob):
         named.append(settings.profile.judge.model)
     if isinstance(settings, SuperviseJob):
-        named.append(settings.targets.teacher)
+        named = [settings.model] if needs_student(settings.targets) else []
+        named += asked_models(settings.targets)
     if isinstance(settings, RLJob):
         named += judges(settings.phase)
     return [m for m in named if m is not None]
@@ -189,7 +193,12 @@ def run_single(
         config["verifier"] = limits.key()
     verifier = Verifier(limits)
     prompt = getattr(settings, "prompt", Prompt())
-    ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch)
+    if isinstance(settings, SuperviseJob):
+        config["targets"] = entry_key(settings.targets)
+        if not needs_student(settings.targets):
+            del config["model"]
+    calls = out.parent / f"{out.name}.calls"
+    ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch, calls=calls)
     rooms = ("problems", "lm", "verify", "difficulty", "routing", "supervision", "training", "evaluation")
     step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx))
     partial = out.with_name(out.name + ".partial")
@@ -277,15 +286,49 @@ def supervise(
     job: SuperviseJob,
     out: Path,
     *,
+    attempts: Path | None = None,
+    rollouts: Path | None = None,
     screen: Screen | None = None,
     overwrite: bool = False,
 ) -> Info:
-    """Build targets for one routed set (all problems where no routes are given): ``targets.parquet``."""
+    """Build targets for one routed set (all problems where no routes are given): ``targets.parquet``.
+
+    Args:
+        pool: problems.
+        routes: a ROUTE table, or None.
+        set_name: which set.
+        job: settings.
+        out: output folder.
+        attempts: the student's responses from its profile, a SAMPLE table: `self` and `bridge` read them.
+        rollouts: the rollouts of an RL phase, a SAMPLE table: `critique` needs them.
+        screen: where progress is shown; None shows none.
+        overwrite: replace an output that came from other settings.
+
+    Raises:
+        DereasonError: `critique` without rollouts, or no target came out.
+    """
+    if isinstance(job.targets, CritiqueTargets) and rollouts is None:
+        raise DereasonError(
+            "targets of style critique come from an RL phase's failures",
+            "give --rollouts samples.parquet of that phase",
+        )
 
     def action(work: Path, ctx: Context) -> Info:
-        return actions.do_targets(work, _chosen(pool, routes, set_name), job.targets, ctx)
+        known = None if routes is None else read_table("route", routes)
+        return do_targets(
+            work,
+            read_pool(pool),
+            known,
+            [set_name],
+            [job.targets],
+            student=(job.model, None),
+            attempts=attempts,
+            rollouts=rollouts,
+            ctx=ctx,
+        )
 
     files = {"problems": pool} | ({"routes": routes} if routes else {})
+    files |= ({"attempts": attempts} if attempts else {}) | ({"rollouts": rollouts} if rollouts else {})
     return run_single(f"targets-{set_name}", job, files, out, action, screen=screen, overwrite=overwrite)
 
 
@@ -356,7 +399,7 @@ def evaluate(pool: Path, job: EvalJob, out: Path, *, screen: Screen | None = Non
 
 def _chosen(pool: Path, routes: Path | None, set_name: str) -> pl.DataFrame:
     problems = read_pool(pool)
-    return problems if routes is None else actions.select_set(problems, read_table("route", routes), set_name)
+    return problems if routes is None else actions.select_set(problems, read_table("route", routes), [set_name])
 
 
 JOBS: dict[Literal["profile", "route", "supervise", "sft", "rl", "eval"], type[Settings]] = {

@@ -19,12 +19,12 @@ from dereason.lm.local.model import load_tokenizer, model_identity, model_path, 
 from dereason.lm.prompts import template_hash
 from dereason.pipeline.actions import domains
 from dereason.pipeline.environment import environment
-from dereason.pipeline.graph import Graph, Stage
-from dereason.pipeline.recipe import Arm, Recipe, SFTPhase
+from dereason.pipeline.graph import Graph, Round, Stage
+from dereason.pipeline.recipe import Arm, Recipe, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, bool], peak_memory: int) -> Info:
@@ -56,12 +56,18 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         for s in graph.stages
     ]
     profile = None if profiles is None else _profile(recipe, graph, profiles, facts)
-    warnings = [f"arm {name}: {w}" for name, step in graph.routes.items() for w in facts(step)["warnings"]]
-    trained = {stage.training.folder: stage for stage in graph.stages if stage.training is not None}
-    for stage in trained.values():
-        assert stage.training is not None
+    routed = {r.route.folder: r for r in reversed(graph.rounds)}
+    warnings = [
+        f"arm {r.arm}{f', seed {r.seed}, round {r.number}' if r.number > 1 else ''}: {w}"
+        for r in reversed(routed.values())
+        for w in facts(r.route)["warnings"]
+    ]
+    made = {s.folder: stage for stage in graph.stages for s in (stage.targets, stage.training) if s is not None}
+    for folder, stage in made.items():
         where = f"arm {stage.arm}, seed {stage.seed}, {stage.name}"
-        warnings += [f"{where}: {w}" for w in facts(stage.training).get("warnings", [])]
+        step = stage.targets if stage.targets is not None and stage.targets.folder == folder else stage.training
+        assert step is not None  # it stands under its folder
+        warnings += [f"{where}: {w}" for w in facts(step).get("warnings", [])]
     return {
         "schema_version": SCHEMA_VERSION,
         "name": recipe.name,
@@ -72,7 +78,7 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         "prompt": _prompt(recipe, pool),
         "problems": facts(graph.problems),
         "profile": profile,
-        "arms": [_arm(arm, graph, run_dir, pool, profiles, facts) for arm in recipe.arms],
+        "arms": [_arm(arm, graph, run_dir, pool, facts) for arm in recipe.arms],
         "results": results,
         "comparisons": _comparisons(recipe, graph, steps),
         "arm_comparisons": _arm_comparisons(recipe, graph, steps),
@@ -175,9 +181,28 @@ def judge_warnings(profiles: pl.DataFrame, agreement: Info | None) -> list[str]:
     return warnings
 
 
-def _arm(arm: Arm, graph: Graph, run_dir: Path, pool: pl.DataFrame, profiles: pl.DataFrame | None, facts: Any) -> Info:
-    step = graph.routes[arm.name]
-    routes = read_table("route", run_dir / "steps" / step.folder / "routes.parquet")
+def _arm(arm: Arm, graph: Graph, run_dir: Path, pool: pl.DataFrame, facts: Any) -> Info:
+    phases = []
+    for at, phase in enumerate(arm.unrolled(), 1):
+        stage = next(s for s in graph.stages if s.arm == arm.name and s.phase == at)
+        targets = None
+        if stage.targets is not None:
+            found = facts(stage.targets)
+            targets = {k: found[k] for k in ("n", "built", "accepted", "origins", "notes", "sources")}
+            targets["confusion"] = found.get("confusion")
+        entry = {"index": at, "kind": phase.kind, "round": stage.round, "sets": set_names(phase), "targets": targets}
+        phases.append(entry)
+    rounds = [_round(r, run_dir, pool, facts) for r in graph.rounds if r.arm == arm.name]
+    policy = facts(graph.first_round(arm.name).route)["policy"]
+    return {"name": arm.name, "policy": policy, "sets": rounds[0]["sets"], "phases": phases, "rounds": rounds}
+
+
+def _round(round_: Round, run_dir: Path, pool: pl.DataFrame, facts: Any) -> Info:
+    """The sets of one round, and the pass rate of the model that it was routed by."""
+    routes = read_table("route", run_dir / "steps" / round_.route.folder / "routes.parquet")
+    profiles = None
+    if round_.profile is not None:
+        profiles = read_table("profile", run_dir / "steps" / round_.profile.folder / "profiles.parquet")
     sets: Info = {}
     for name in sorted(set(routes["set"])):
         ids = routes.filter(pl.col("set") == name)["problem_id"].implode()
@@ -189,16 +214,8 @@ def _arm(arm: Arm, graph: Graph, run_dir: Path, pool: pl.DataFrame, profiles: pl
             "mean_pass_rate": known["pass_rate"].mean() if known is not None else None,
             "mean_judge": known["judge_expectation"].mean() if known is not None else None,
         }
-    phases = []
-    for number, phase in enumerate(arm.phases, 1):
-        targets = None
-        if isinstance(phase, SFTPhase):
-            made = next(s.targets for s in graph.stages if s.arm == arm.name and s.phase == number)
-            found = facts(made)
-            targets = {k: found[k] for k in ("n", "built", "accepted", "origins", "notes")}
-            targets["confusion"] = found.get("confusion")
-        phases.append({"index": number, "kind": phase.kind, "set": phase.set, "targets": targets})
-    return {"name": arm.name, "policy": facts(step)["policy"], "sets": sets, "phases": phases}
+    rate = None if profiles is None else profiles["pass_rate"].mean()
+    return {"seed": round_.seed, "round": round_.number, "sets": sets, "pass_rate": rate}
 
 
 def _line(graph: Graph, arm: str, seed: int) -> list[Stage]:
@@ -249,9 +266,16 @@ def _artifacts(graph: Graph) -> Info:
         "train_problems": at(graph.problems, "train.parquet"),
         "test_problems": at(graph.problems, "test.parquet"),
         "profiles": at(graph.profile, "profiles.parquet") if graph.profile else None,
-        "routes": {arm: at(step, "routes.parquet") for arm, step in graph.routes.items()},
+        "routes": {r.arm: at(r.route, "routes.parquet") for r in reversed(graph.rounds) if r.number == 1},
         "targets": [
-            {"arm": s.arm, "seed": s.seed, "phase": s.phase, "path": at(s.targets, "targets.parquet")}
+            {
+                "arm": s.arm,
+                "seed": s.seed,
+                "phase": s.phase,
+                "path": at(s.targets, "targets.parquet"),
+                "candidates": at(s.targets, "candidates.parquet"),
+                "coverage": at(s.targets, "coverage.parquet"),
+            }
             for s in trained
             if s.targets is not None
         ],
