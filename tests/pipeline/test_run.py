@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +12,7 @@ from safetensors.torch import load_file
 
 import browser
 from dereason.cli.main import main
+from pipeline_kill import killed_when
 
 pytestmark = pytest.mark.slow
 
@@ -70,26 +66,6 @@ def whole(recipe: Path) -> Path:
 
 def summary(folder: Path) -> dict[str, object]:
     return dict(json.loads((folder / "summary.json").read_text()))
-
-
-def killed_when(recipe: Path, folder: Path, pattern: str) -> None:
-    """Start the run and kill -9 it as soon as a file matches."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dereason", "run", str(recipe), "--run-dir", str(folder)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not list((folder / "steps").glob(pattern)):
-            assert process.poll() is None, (process.stderr.read().decode() if process.stderr else "") or "ended early"
-            assert time.monotonic() < deadline, f"nothing matched {pattern}"
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
 
 
 def test_killed_anywhere_a_run_ends_with_the_same_result_and_repeats_nothing(recipe: Path, whole: Path) -> None:

@@ -45,6 +45,30 @@ def page(made: Made) -> str:
 
 
 @pytest.fixture(scope="session")
+def looped(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """One arm of two rounds and two seeds with targets of every origin; read only."""
+    folder = tmp_path_factory.mktemp("looped")
+    styles = (("solution", "teacher", "bridge"), ("self", "bridge", "critique"))
+    summary = write_run(
+        folder, {"stage-specific": ["sft", "rl"] * 2}, n_train=150, n_test=40, steps=12, rounds=2, styles=styles
+    )
+    return Made(folder, summary)
+
+
+@pytest.fixture(scope="session")
+def looped_page(looped: Made) -> str:
+    """The page of ``looped``."""
+    return write_report(looped.folder).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def loop(looped: Made, tmp_path: Path) -> Made:
+    """A copy of ``looped`` that a test may change."""
+    shutil.copytree(looped.folder, tmp_path / "looped")
+    return Made(tmp_path / "looped", copy.deepcopy(looped.summary))
+
+
+@pytest.fixture(scope="session")
 def _small(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("small")
     arms = {"only": ["sft", "rl"]}

@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from synthetic_supervision import write_step
+
 from dereason.problems.schema import frame, write_table
 
 SCRIPT = "<script>alert(1)</script>"
@@ -32,8 +34,14 @@ def write_run(
     n_train: int = 400,
     n_test: int = 240,
     steps: int = 120,
+    rounds: int = 1,
+    styles: tuple[tuple[str, ...], ...] = (("solution",),),
 ) -> dict[str, Any]:
-    """Write the directory and return its summary. ``arms`` maps a name to the kinds of its phases."""
+    """Write the directory and return its summary.
+
+    ``arms`` maps a name to the kinds of its phases, all rounds in a row; ``styles`` holds the sources of each SFT
+    phase, the last for all that follow.
+    """
     arms = ARMS if arms is None else arms
     rng = random.Random(7)
     train = _problems(rng, "train", n_train)
@@ -58,19 +66,28 @@ def write_run(
     last: dict[int, list[dict[str, Any]]] = {seed: [] for seed in seeds}
     for number, (arm, kinds) in enumerate(arms.items()):
         sets = _route(folder, rng, number, arm, train, profiles, artifacts)
-        phases = []
+        phases, built = [], 0
         for index, kind in enumerate(kinds, start=1):
             targets = None
             if kind == "sft":
-                targets = {
-                    "n": sets["sft"]["n"], "accepted": sets["sft"]["n"] - 3,
-                    "origins": {"reference": sets["sft"]["n"]},
-                    "notes": {"steps derived": sets["sft"]["n"] - 20, f"bare {SCRIPT}": 20},
-                }  # fmt: skip
-            phases.append({"index": index, "kind": kind, "set": kind, "targets": targets})
+                wanted = set(sets["sft"]["ids"])
+                mine = [problem for problem in train if problem["id"] in wanted]
+                path = f"steps/targets-{number}-{index}"
+                sources = list(styles[min(built, len(styles) - 1)])
+                targets = write_step(folder, path, rng, mine, sources, HOSTILE, ["sft"])
+                built += 1
+                artifacts["targets"] += [
+                    {"arm": arm, "seed": seed, "phase": index, "path": f"{path}/targets.parquet",
+                     "candidates": f"{path}/candidates.parquet", "coverage": f"{path}/coverage.parquet"}
+                    for seed in seeds
+                ]  # fmt: skip
+            turn = 1 + (index - 1) * rounds // len(kinds)
+            phases.append({"index": index, "kind": kind, "round": turn, "sets": [kind], "targets": targets})
         for entry in sets.values():
             entry.pop("ids")
-        out_arms.append({"name": arm, "policy": f"rank by judge {MARKUP}", "sets": sets, "phases": phases})
+        moved = [_round(sets, seed, turn) for seed in seeds for turn in range(1, rounds + 1)]
+        policy = f"rank by judge {MARKUP}"
+        out_arms.append({"name": arm, "policy": policy, "sets": sets, "phases": phases, "rounds": moved})
         for seed in seeds:
             before: dict[str, Any] | None = None
             for index, kind in enumerate(["base", *kinds]):
@@ -88,7 +105,7 @@ def write_run(
                 before = result
             last[seed].append(result)
     summary = {
-        "schema_version": 2,
+        "schema_version": 3,
         "name": f"synthetic {SCRIPT}",
         "description": f"A made-up run with hostile text: {CLOSE} {MARKUP} {UNICODE} {LATEX}",
         "finished": "2026-11-21T12:00:00+00:00",
@@ -210,16 +227,22 @@ def _route(
     (folder / path).mkdir()
     write_table(frame("route", rows), folder / path / "routes.parquet")
     artifacts["routes"][arm] = f"{path}/routes.parquet"
-    targets: list[dict[str, object]] = [
-        {
-            "problem_id": i, "response": f"Work: {CLOSE} so {LATEX}", "origin": "reference", "accepted": True,
-            "note": "steps derived from the expression",
-        }
-        for i in parts["sft"]
-    ]  # fmt: skip
-    write_table(frame("target", targets), folder / path / "targets.parquet")
-    artifacts["targets"].append({"arm": arm, "seed": 0, "phase": 1, "path": f"{path}/targets.parquet"})
     return sets
+
+
+def _round(sets: dict[str, Any], seed: int, turn: int) -> dict[str, Any]:
+    """In each round after the first more problems have become easy: a tenth of rl goes to drop; seeds differ a bit."""
+    counts = {name: entry["n"] for name, entry in sets.items()}
+    moving = (turn - 1) * (counts["rl"] // 10 + seed)
+    counts["rl"], counts["drop"] = counts["rl"] - moving, counts["drop"] + moving
+    return {
+        "seed": seed, "round": turn, "pass_rate": 0.42 + 0.06 * (turn - 1) + 0.01 * seed * (turn > 1),
+        "sets": {
+            name: {"n": counts[name], "domains": entry["domains"], "mean_judge": entry["mean_judge"],
+                   "mean_pass_rate": min(1.0, entry["mean_pass_rate"] + 0.05 * (turn - 1))}
+            for name, entry in sets.items()
+        },
+    }  # fmt: skip
 
 
 def _curve(

@@ -34,7 +34,7 @@ def test_figures_are_drawn_and_nothing_is_refused(made: Any, tmp_path: Path) -> 
 
 def test_the_bare_page_has_no_errors_either(fresh: Any, tmp_path: Path) -> None:
     fresh.summary.update(profile=None, results=[], comparisons=[], warnings=[])
-    fresh.summary["artifacts"].update(profiles=None, samples=[], curves=[])
+    fresh.summary["artifacts"].update(profiles=None, samples=[], curves=[], targets=[])
     fresh.write()
     page = browser.load(fresh.folder / "report.html", tmp_path)
     assert page.errors == []

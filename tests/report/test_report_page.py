@@ -7,50 +7,15 @@ import hashlib
 import json
 import math
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 import polars as pl
 import pytest
 import synthetic
+from reading import Reader, strings
 
 from dereason.report import curves, data, difficulty, headline, results, text
 from dereason.report import page as page_module
-
-
-class Reader(HTMLParser):
-    """The page as a browser's parser sees it: elements with attributes, visible text, and script contents."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.words: list[str] = []
-        self.inside: list[str] = []
-        self.feed(page)
-        self.text = " ".join("".join(self.words).replace("\u00a0", " ").split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self.words += [" "] if tag in ("td", "th", "dd", "dt", "p", "li", "h3", "h4") else []
-        if tag in ("script", "style"):
-            self.inside.append(tag)
-            self.scripts += [""] if tag == "script" else []
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("script", "style"):
-            self.inside.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not self.inside:
-            self.words.append(data)
-        elif self.inside[-1] == "script":
-            self.scripts[-1] += data
-
-    def figures(self) -> list[dict[str, Any]]:
-        """The figures as the page's script will read them."""
-        tags = [attrs for tag, attrs in self.elements if tag == "script"]
-        return [json.loads(s) for s, a in zip(self.scripts, tags, strict=True) if "data-figure" in a]
 
 
 def test_every_number_of_the_results_is_on_the_page(made: Any, page: str) -> None:
@@ -103,7 +68,7 @@ def test_hostile_text_makes_no_element_and_no_script(page: str) -> None:
     tags = {tag for tag, _ in read.elements}
     assert not tags & {"img", "b", "iframe", "object", "embed", "link"}
     assert [a["href"] for tag, a in read.elements if tag == "a"] == [
-        "#results", "#what", "#difficulty", "#problems", "#training", "#responses", "#record",
+        "#results", "#what", "#difficulty", "#problems", "#supervision", "#training", "#responses", "#record",
     ]  # fmt: skip
     assert not [name for _, attrs in read.elements for name in attrs if name.startswith("on")]
     assert len([a for tag, a in read.elements if tag == "script" and "data-figure" not in a]) == 2
@@ -114,13 +79,14 @@ def test_hostile_text_makes_no_element_and_no_script(page: str) -> None:
 def test_plotly_gets_no_markup_from_data(page: str) -> None:
     # Our own headings are the only tags in any string of any figure: plotly reads HTML in all of them.
     figures = Reader(page).figures()
-    assert len(figures) == 9  # accuracy, differences, domains, histograms, agreement, 2 arms x 2 phases
-    tags = {tag for figure in figures for string in _strings(figure) for tag in re.findall(r"<[^>]*>", string)}
+    assert len(figures) == 10  # accuracy, differences, domains, histograms, agreement, likelihood, 2 arms x 2 phases
+    tags = {tag for figure in figures for string in strings(figure) for tag in re.findall(r"<[^>]*>", string)}
     assert tags == {"<b>", "</b>", "<extra>", "</extra>"}
     headings = [note["text"] for figure in figures for note in figure["layout"].get("annotations", [])]
     assert any("&lt;a href=" in heading for heading in headings)
     templates = [t["hovertemplate"] for figure in figures for t in figure["data"] if "hovertemplate" in t]
-    assert all(re.fullmatch(r"seed \d, step %\{x\}: %\{y:.4g\}<extra></extra>", t) for t in templates)
+    ours = r"(seed \d, step %\{x\}: %\{y:.4g\}|%\{x:.3f\} nats per token)<extra></extra>"
+    assert all(re.fullmatch(ours, template) for template in templates)
 
 
 def test_the_page_fetches_nothing_and_allows_only_its_two_scripts(page: str) -> None:
@@ -435,11 +401,3 @@ def test_lone_surrogates_and_odd_names_do_not_stop_the_page(fresh: Any) -> None:
 )
 def test_numbers_and_texts_read_as_they_should(call: str, wanted: str) -> None:
     assert call == wanted
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [s for item in value.values() for s in _strings(item)]
-    if isinstance(value, list):
-        return [s for item in value for s in _strings(item)]
-    return [value] if isinstance(value, str) else []

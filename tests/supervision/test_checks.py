@@ -15,6 +15,7 @@ from dereason.supervision.checks import false_calculation, words_before_answer
         ("We add 2 + 3 = 6, and so on", "2 + 3 = 6"),
         ("**2 × 3 = 7**", "2 × 3 = 7"),
         ("1 - -3 = 4 and 2 + 2 = 5", "2 + 2 = 5"),
+        ("Then 11 - 6 equals 7.", "11 - 6 equals 7"),
         ("2 + 3 = 5. Then 5 - 9 = -4", None),
         ("x + 2 + 3 = 7", None),
         ("x = 2 + 3 = 7", None),

@@ -170,7 +170,7 @@ def test_the_three_kinds(tmp_path: Path, student: LocalModel) -> None:
     room = Room(tmp_path, student, replies())
     table = room.build(entry())
     question = "What is 2 + 3 + 4? (p0)"
-    diagnose = f"DIAGNOSE {question} | 1. Add the first two.\n2. 2 + 3 = 5\n3. 5 + 4 = 8\n4. So it is \\boxed{{8}}"
+    diagnose = f"DIAGNOSE {question} | [1] Add the first two.\n[2] 2 + 3 = 5\n[3] 5 + 4 = 8\n[4] So it is \\boxed{{8}}"
     assert room.critic.asked == [diagnose, f"REPAIR {question} | {PREFIX.strip()} | ", f"SOLVE {question} | "]
     chosen = {row.pop("origin"): row for row in targets(table).to_dicts()}
     assert list(chosen) == ["diagnosis", "repair", "new_trace"]

@@ -97,6 +97,7 @@ def do_targets(
     ]
     if without * 2 > asked.height:
         warnings.append(f"{without} of {asked.height} problems got no target: coverage.parquet and the report say why")
+    answers = built.samples.filter(pl.col("purpose") != "diagnosis")  # a diagnosis answers no problem
     return {
         "n": targets.height,
         "built": built.candidates.filter(~pl.col("raw")).height,
@@ -107,4 +108,4 @@ def do_targets(
         "tokens_generated": int(built.samples["tokens"].sum()),
         "warnings": warnings,
         "words": words + (f" ({next(iter(notes))})" if len(notes) == 1 else ""),
-    } | ({"confusion": confusion(built.samples)} if built.samples.height else {})
+    } | ({"confusion": confusion(answers)} if answers.height else {})
