@@ -41,7 +41,7 @@ def test_the_first_answer_that_was_written_stays(tmp_path: Path) -> None:
     assert [stored(tmp_path).read("k", i)[0].text for i in (0, 1)] == ["first", "more"]
 
 
-@pytest.mark.parametrize("cut", [1, 20, 60])
+@pytest.mark.parametrize("cut", [2, 20, 60])
 def test_a_line_cut_short_anywhere_costs_itself_alone(tmp_path: Path, cut: int) -> None:
     store = stored(tmp_path)
     for i in range(3):
@@ -54,6 +54,14 @@ def test_a_line_cut_short_anywhere_costs_itself_alone(tmp_path: Path, cut: int) 
     for each in (again, stored(tmp_path)):
         assert [len(each.known(f"k{i}")) for i in range(4)] == [1, 1, 0, 1]
         assert each.read("k3", 0)[0].text == "text 3"
+
+
+def test_a_line_that_lacks_its_end_alone_is_whole(tmp_path: Path) -> None:
+    store = stored(tmp_path)
+    store.add(Call("k", 0, (Answer("x", 1),), 1))
+    store.path.write_bytes(store.path.read_bytes()[:-1])
+    stored(tmp_path).add(Call("l", 0, (Answer("y", 1),), 1))
+    assert [stored(tmp_path).read(key, 0)[0].text for key in "kl"] == ["x", "y"]
 
 
 WRITER = """
@@ -80,7 +88,7 @@ def test_a_disk_that_takes_half_a_line_says_so(tmp_path: Path, monkeypatch: pyte
     store = stored(tmp_path)
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[: len(data) // 2]))
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="No space left") as caught:
         store.add(Call("k", 0, (Answer("x" * 100, 1),), 1))
     assert disk_full(caught.value)
     monkeypatch.undo()

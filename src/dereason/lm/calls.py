@@ -79,6 +79,8 @@ class CallStore:
         self.calls = 0
         self.prompt_tokens = 0
         self.tokens = 0
+        self.served: set[str] = set()
+        """What the endpoint has called the model that answered."""
         self._places: dict[str, dict[int, tuple[int, int]]] = {}
         """Key -> choice -> (where its line begins, which answer of the line)."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,7 @@ class CallStore:
         start = 0
         with self.path.open("rb") as handle:
             for line in handle:
-                if line.endswith(b"\n") and (call := _call(line)) is not None:
+                if (call := _call(line)) is not None:
                     self._note(call, start)
                 start += len(line)
 
@@ -138,6 +140,7 @@ class CallStore:
         for which in range(len(call.answers)):
             places.setdefault(call.at + which, (start, which))  # the first that was written stays
         self.calls += 1
+        self.served |= {call.served} - {""}
         self.prompt_tokens += call.prompt_tokens
         self.tokens += sum(a.tokens for a in call.answers)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
@@ -37,6 +37,16 @@ from dereason.training.rewards.settings import Judge
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
 from dereason.verify.verifier import VerifierSettings
+
+
+def _trainable(model: ModelSettings) -> ModelSettings:
+    if model.backend == "api":
+        raise ValueError("the student is trained, so its weights have to be here: backend `api` is for teachers")
+    return model
+
+
+Student = Annotated[ModelSettings, AfterValidator(_trainable)]
+"""A model that is trained."""
 
 
 class Problems(Settings):
@@ -178,7 +188,7 @@ class Recipe(Settings):
     """Name of the run directory; letters, digits, dot, dash and underscore."""
     description: str = ""
     """One or two sentences for the report."""
-    model: ModelSettings = ModelSettings()
+    model: Student = ModelSettings()
     """The student: the model that is profiled, trained and evaluated."""
     prompt: Prompt = Prompt()
     """How questions are put, in every phase and in evaluation."""
@@ -233,13 +243,6 @@ class Recipe(Settings):
                         "profile.pass_rate.enabled is false"
                     )
         return self
-
-    @field_validator("model")
-    @classmethod
-    def _trainable(cls, model: ModelSettings) -> ModelSettings:
-        if model.backend == "api":
-            raise ValueError("the student is trained, so its weights have to be here: backend `api` is for teachers")
-        return model
 
     def models(self) -> list[ModelSettings]:
         """Every model that the recipe names: student, judge, teachers, judges of rewards."""

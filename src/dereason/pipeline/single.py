@@ -24,7 +24,7 @@ from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import entry_key, phase_key
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.recipe import judges
+from dereason.pipeline.recipe import Student, judges
 from dereason.pipeline.store import Info, Log, Step, execute, finished, locked
 from dereason.pipeline.targets import do_targets
 from dereason.problems.hygiene import check_unique_ids, drop_unanswered
@@ -76,7 +76,7 @@ class SuperviseJob(Settings):
 class SFTJob(Settings):
     """Settings of ``dereason train sft``."""
 
-    model: ModelSettings = ModelSettings()
+    model: Student = ModelSettings()
     """Where training starts."""
     prompt: Prompt = Prompt()
     """How questions are put."""
@@ -91,7 +91,7 @@ class SFTJob(Settings):
 class RLJob(Settings):
     """Settings of ``dereason train rl``."""
 
-    model: ModelSettings = ModelSettings()
+    model: Student = ModelSettings()
     """Where training starts."""
     prompt: Prompt = Prompt()
     """How questions are put."""

@@ -11,7 +11,7 @@ def write_report(run_dir: Path) -> Path:
     The page needs no network and no other file. It appears by atomic rename.
 
     Args:
-        run_dir: a run directory with a ``summary.json`` of schema version 1.
+        run_dir: a run directory with a ``summary.json`` of schema version 3.
 
     Returns:
         The path of the page.

@@ -14,7 +14,7 @@ import polars as pl
 
 from dereason.errors import DereasonError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERDICTS = ("correct", "wrong", "unparsable", "truncated", "error")
 
 _AGAIN = "finish the run with `dereason run` (finished steps are not repeated), then write the report again"
@@ -32,7 +32,7 @@ _INSIDE: dict[str, tuple[str, ...]] = {
     "profile": ("k", "sampling", "spearman", "verdicts", "confusion", "warnings"),
 }
 _EACH: dict[str, tuple[str, ...]] = {
-    "arms": ("name", "policy", "sets", "phases"),
+    "arms": ("name", "policy", "sets", "phases", "rounds"),
     "results": (
         "arm", "seed", "stage", "phase", "accuracy", "low", "high", "level", "n_problems", "n_samples",
         "verdicts", "confusion", "rollouts", "answered_accuracy", "mean_tokens", "by_domain",
@@ -43,6 +43,13 @@ _EACH: dict[str, tuple[str, ...]] = {
     ),
     "steps": ("name", "key", "seconds", "cached", "path"),
 }  # fmt: skip
+_PHASE = ("index", "kind", "round", "sets", "targets")
+_ROUND = ("seed", "round", "sets", "pass_rate")
+_TARGETS = ("n", "accepted", "notes", "confusion", "sources")
+_SOURCE = (
+    "style", "sets", "problems", "candidates", "accepted", "targets", "covered", "uncovered", "by_origin", "bridge",
+    "asked",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,16 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Built:
+    """What a phase's targets step left behind: paths of its tables, relative to the run directory."""
+
+    seed: int
+    targets: str
+    candidates: str
+    coverage: str
+
+
+@dataclass(frozen=True)
 class Run:
     """One run as the page needs it; table paths are relative to ``folder``."""
 
@@ -67,7 +84,8 @@ class Run:
     recipe: str | None
     profiles: pl.DataFrame | None
     routes: dict[str, pl.DataFrame]
-    targets: dict[tuple[str, int, int], str]
+    built: dict[tuple[str, int], list[Built]]
+    """By arm and phase, a seed each; the summary's facts are those of the first."""
     samples: dict[tuple[str, int, str], str]
     curves: list[Curve]
 
@@ -111,10 +129,13 @@ def load(folder: Path) -> Run:
     artifacts = summary["artifacts"]
     for name in ("train_problems", "test_problems"):
         _present(folder, artifacts[name], name)
-    targets = {(t["arm"], t["seed"], t["phase"]): t["path"] for t in artifacts["targets"]}
+    built: dict[tuple[str, int], list[Built]] = {}
+    for t in artifacts["targets"]:
+        paths = Built(t["seed"], t["path"], t["candidates"], t["coverage"])
+        built.setdefault((t["arm"], t["phase"]), []).append(paths)
+        for what in ("path", "candidates", "coverage"):
+            _present(folder, t[what], "targets")
     samples = {(s["arm"], s["seed"], s["stage"]): s["path"] for s in artifacts["samples"]}
-    for path in targets.values():
-        _present(folder, path, "targets")
     for path in samples.values():
         _present(folder, path, "samples")
     profiles = None
@@ -128,7 +149,7 @@ def load(folder: Path) -> Run:
     curves = [_read_curve(folder, entry) for entry in artifacts["curves"]]
     recipe = folder / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None
-    return Run(folder, summary, text, profiles, routes, targets, samples, curves)
+    return Run(folder, summary, text, profiles, routes, built, samples, curves)
 
 
 def columns(folder: Path, path: str, names: list[str]) -> pl.DataFrame:
@@ -198,7 +219,23 @@ def _read_summary(path: Path) -> dict[str, Any]:
     for name, keys in _EACH.items():
         for index, row in enumerate(summary[name]):
             _need(path, f"{name}[{index}]", row, keys)
+    for at, arm in enumerate(summary["arms"]):
+        _need_arm(path, f"arms[{at}]", arm)
+    for at, row in enumerate(summary["artifacts"]["targets"]):
+        _need(path, f"artifacts.targets[{at}]", row, ("arm", "seed", "phase", "path", "candidates", "coverage"))
     return dict(summary)
+
+
+def _need_arm(path: Path, where: str, arm: dict[str, Any]) -> None:
+    for index, row in enumerate(arm["rounds"]):
+        _need(path, f"{where}.rounds[{index}]", row, _ROUND)
+    for index, phase in enumerate(arm["phases"]):
+        inside = f"{where}.phases[{index}]"
+        _need(path, inside, phase, _PHASE)
+        if phase["targets"] is not None:
+            _need(path, f"{inside}.targets", phase["targets"], _TARGETS)
+            for at, source in enumerate(phase["targets"]["sources"]):
+                _need(path, f"{inside}.targets.sources[{at}]", source, _SOURCE)
 
 
 def _need(path: Path, where: str, value: Any, keys: tuple[str, ...]) -> None:

@@ -21,10 +21,10 @@ _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5)
 
 
 def set_names(run: Run) -> list[str]:
-    """The sets of all arms: sft, rl, joint, other sets in order of appearance, drop."""
-    seen = [name for arm in run.arms for name in arm["sets"]]
+    """The sets of all arms and rounds: sft, rl, joint, the three tiers, other sets in order of appearance, drop."""
+    seen = [name for arm in run.arms for sets in (arm, *arm["rounds"]) for name in sets["sets"]]
     seen += [name for table in run.routes.values() for name in table["set"].unique(maintain_order=True).to_list()]
-    known = ["sft", "rl", "joint"]
+    known = ["sft", "rl", "joint", "simple", "medium", "hard"]
     others = [name for name in dict.fromkeys(seen) if name not in (*known, "drop")]
     return [name for name in (*known, *others, "drop") if name in seen]
 

@@ -69,13 +69,29 @@ def problems(run: Run) -> list[dict[str, Any]]:
 
 
 def _targets(run: Run, arm: str, name: str, wanted: list[str]) -> dict[str, dict[str, Any]]:
-    """Targets of the first phase that imitates this set, at the lowest seed."""
-    phases = [p for a in run.arms if a["name"] == arm for p in a["phases"] if p["set"] == name and p["targets"]]
+    """One target a problem, of the first phase that imitates this set, at the first seed.
+
+    Of several targets of a problem the one that replies to the problem itself is taken before a diagnosis or a
+    repair; ``others`` counts those not shown.
+    """
+    phases = [p for a in run.arms if a["name"] == arm for p in a["phases"] if name in p["sets"] and p["targets"]]
     for phase in phases:
-        for key in sorted(key for key in run.targets if (key[0], key[2]) == (arm, phase["index"])):
-            path = run.targets[key]
-            rows = matching(run.folder, path, "problem_id", wanted)
-            return {row["problem_id"]: {**row, "shown": clip(row["response"]), "path": path} for row in rows}
+        for paths in run.built.get((arm, phase["index"]), [])[:1]:
+            rows = matching(run.folder, paths.targets, "problem_id", wanted)
+            rows.sort(key=lambda row: (row["prompt"] is not None, row["prefix"] is not None))
+            found: dict[str, list[dict[str, Any]]] = {}
+            for row in rows:
+                found.setdefault(row["problem_id"], []).append(row)
+            return {
+                problem: {
+                    **first,
+                    "shown": clip(first["response"]),
+                    "begun": clip(first["prefix"]) if first["prefix"] else None,
+                    "others": len(rest),
+                    "path": paths.targets,
+                }
+                for problem, (first, *rest) in found.items()
+            }
     return {}
 
 

@@ -15,15 +15,32 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dereason.report import curves, data, difficulty, examples, headline, results, style, text
+from dereason.report import (
+    curves,
+    data,
+    difficulty,
+    examples,
+    headline,
+    likelihood,
+    results,
+    rounds,
+    style,
+    supervision,
+    text,
+    traces,
+)
 from dereason.report import verdicts as verdict_tables
 from dereason.report.data import VERDICTS, Run
 
 _DRAW = """\
 document.querySelectorAll("script[data-figure]").forEach(function (source) {
   var figure = JSON.parse(source.textContent);
+  var target = document.getElementById(source.getAttribute("data-figure"));
+  // A window too narrow for the figure gets a narrower one, down to where its texts would run into each other.
+  figure.layout.width = Math.min(figure.layout.width, Math.max(target.parentNode.clientWidth, 900));
+  target.style.setProperty("--drawn", figure.layout.width);
   var options = {displayModeBar: false, responsive: false, showTips: false, doubleClick: false};
-  Plotly.newPlot(source.getAttribute("data-figure"), figure.data, figure.layout, options);
+  Plotly.newPlot(target, figure.data, figure.layout, options);
 });
 """
 
@@ -64,6 +81,8 @@ def render(run: Run) -> str:
         text.points_interval,
         text.number,
         text.count,
+        text.money,
+        text.signed,
         text.duration,
         text.size,
         text.big,
@@ -72,10 +91,13 @@ def render(run: Run) -> str:
         headline.answered,
     ):
         environment.globals[function.__name__] = function
+    environment.globals["perplexity"] = supervision.perplexity
     environment.globals["percent_level"] = text.level
     environment.globals["reading"] = lambda row: headline.verdict([row])
     summary = run.summary
     spread = difficulty.agreement(run)
+    built = supervision.builds(run)
+    compared = likelihood.before_after(run, built)
     rows = _result_rows(run)
     return environment.get_template("template.html.j2").render(
         run=run,
@@ -99,6 +121,11 @@ def render(run: Run) -> str:
         comparisons=results.comparisons(run),
         arm_comparisons=results.arm_comparisons(run),
         domain_rows=_domain_rows(run),
+        figures_rounds=[_json(figure) for figure in rounds.figures(run)],
+        round_rows=rounds.rows(run) if rounds.moved(run) else [],
+        builds=[_build(run, build) for build in built],
+        figures_likelihood=[_json(figure) for figure in likelihood.strips(run, built)],
+        figure_bridge=_json(compared) if compared else None,
         phases=[(phase, _json(phase.figure)) for phase in curves.phases(run)],
         problems=examples.problems(run),
         responses=examples.responses(run),
@@ -107,6 +134,26 @@ def render(run: Run) -> str:
         draw=Markup(_DRAW),
         hashes=[_hash(library), _hash(_DRAW)],
     )
+
+
+def _build(run: Run, build: supervision.Build) -> dict[str, Any]:
+    """What the section on supervision shows of one targets step."""
+    asked = supervision.asked(build)
+    return {
+        "title": build.title,
+        "facts": build.facts,
+        "paths": build.paths,
+        "sources": supervision.imitated(build),
+        "covered": supervision.covered(run, build),
+        "uncovered": supervision.uncovered(run, build),
+        "notes": supervision.top(build.facts["notes"]),
+        "refused": supervision.refused(run, build),
+        "bridges": supervision.bridges(build),
+        "rewrites": traces.rewrites(run, build),
+        "critiques": traces.critiques(run, build),
+        "asked": asked,
+        "spent": supervision.spent(asked),
+    }
 
 
 def _template(name: str) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 
 from dereason.report import style
 from dereason.report.data import VERDICTS, Run
+from dereason.report.rows import ROW, categories, headings, split, stack
 from dereason.report.style import Figure
 from dereason.report.text import NONE, count, interval, percent, plain, points, points_interval, stage
 
-_ROW = 25
-_PAGE_ROWS = 44
 _MAX_DOMAINS = 40
 _COLS = 3
 
@@ -34,11 +33,11 @@ def accuracy(run: Run) -> list[Figure]:
         (max(row["high"] or 0, row["accuracy"] or 0, row["answered_accuracy"] or 0) for row in results),
         default=0,
     )
-    return [_accuracy(part, top) for part in _split(blocks)]
+    return [_accuracy(part, top) for part in split(blocks)]
 
 
 def _accuracy(blocks: list[tuple[str, list[Any]]], top: float) -> Figure:
-    rows, labels, heads, position = _stack(blocks)
+    rows, labels, heads, position = stack(blocks)
     hover = [plain(_hover(row)) for _, row, _ in rows]
     data: list[dict[str, Any]] = [
         {
@@ -54,7 +53,7 @@ def _accuracy(blocks: list[tuple[str, list[Any]]], top: float) -> Figure:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": "accuracy with its interval",
+            "name": "accuracy",
             "x": [row["accuracy"] for _, row, _ in rows],
             "y": [at for at, _, _ in rows],
             "marker": {"size": 10, "color": [colour for _, _, colour in rows]},
@@ -90,7 +89,7 @@ def _accuracy(blocks: list[tuple[str, list[Any]]], top: float) -> Figure:
                 "legend": "legend2",
             }
         )
-    notes = _heads(heads)
+    notes = headings(heads)
     notes += [
         style.note(
             f"{percent(row['accuracy'])} {interval(row['low'], row['high'])}",
@@ -105,7 +104,7 @@ def _accuracy(blocks: list[tuple[str, list[Any]]], top: float) -> Figure:
     ]
     legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "itemclick": False}
     bottom, above = 52, 40
-    height = position * _ROW + bottom + above
+    height = position * ROW + bottom + above
     legends = {
         "legend": {**legend, "x": 0, "xanchor": "left", "traceorder": "reversed"},
         "legend2": {**legend, "x": 1, "xanchor": "right", "traceorder": "normal"},
@@ -132,7 +131,7 @@ def _accuracy(blocks: list[tuple[str, list[Any]]], top: float) -> Figure:
                 tickformat=".0%",
                 showgrid=False,
             ),
-            yaxis=_categories(labels, position),
+            yaxis=categories(labels, position),
             **legends,
         ),
     }
@@ -184,11 +183,11 @@ def differences(run: Run) -> list[Figure]:
         blocks.setdefault(row["arm"], []).append((plain(label, 34), row, style.ACCENT))
     low = min([0.0, *(row["low"] for row in found)])
     high = max([0.0, *(row["high"] for row in found)])
-    return [_differences(part, low, high) for part in _split(list(blocks.items()))]
+    return [_differences(part, low, high) for part in split(list(blocks.items()))]
 
 
 def _differences(blocks: list[tuple[str, list[Any]]], low: float, high: float) -> Figure:
-    rows, labels, heads, position = _stack(blocks)
+    rows, labels, heads, position = stack(blocks)
     values = [f"{points(row['difference'])} {points_interval(row['low'], row['high'])}" for _, row, _ in rows]
     data = {
         "type": "scatter",
@@ -207,7 +206,7 @@ def _differences(blocks: list[tuple[str, list[Any]]], low: float, high: float) -
         "hoverinfo": "text",
     }
     pad = 0.06 * max(high - low, 0.02)
-    notes = _heads(heads)
+    notes = headings(heads)
     notes += [
         style.note(value, 1, at, xref="paper", yref="y", xanchor="right", font={"size": 12, "color": style.INK})
         for value, (at, _, _) in zip(values, rows, strict=True)
@@ -216,7 +215,7 @@ def _differences(blocks: list[tuple[str, list[Any]]], low: float, high: float) -
     return {
         "data": [data],
         "layout": style.layout(
-            position * _ROW + 66,
+            position * ROW + 66,
             margin={"l": 170, "r": 14, "t": 10, "b": 56},
             annotations=notes,
             xaxis={
@@ -231,7 +230,7 @@ def _differences(blocks: list[tuple[str, list[Any]]], low: float, high: float) -
                 "zerolinecolor": style.MUTED,
                 "zerolinewidth": 1.5,
             },
-            yaxis=_categories(labels, position),
+            yaxis=categories(labels, position),
         ),
     }
 
@@ -309,7 +308,7 @@ def _domains(run: Run, arms: list[str], sizes: dict[str, int], top: float) -> Fi
             range=[-0.012 * top, min(1.02, top * 1.04)],
         )
         axes[f"yaxis{tag}"] = {
-            **_categories(labels if index == 0 else [(at, "") for at, _ in labels], len(names)),
+            **categories(labels if index == 0 else [(at, "") for at, _ in labels], len(names)),
             "anchor": f"x{tag}",
         }
         notes.append(
@@ -358,52 +357,6 @@ def excludes_zero(row: dict[str, Any]) -> bool:
     return bool(row["low"] > 0 or row["high"] < 0)
 
 
-def _split(blocks: list[tuple[str, list[Any]]]) -> list[list[tuple[str, list[Any]]]]:
-    """Blocks of rows in groups that each fit on a printed page, a block never split."""
-    parts: list[list[tuple[str, list[Any]]]] = []
-    room = 0
-    for block in blocks:
-        need = len(block[1]) + 1
-        if not parts or need > room:
-            parts.append([])
-            room = _PAGE_ROWS
-        parts[-1].append(block)
-        room -= need
-    return parts
-
-
-def _stack(
-    blocks: list[tuple[str, list[Any]]],
-) -> tuple[list[tuple[int, dict[str, Any], str]], list[tuple[int, str]], list[tuple[int, str]], int]:
-    """Rows under each other with a heading above each block: rows, labels, headings with their positions."""
-    rows, labels, heads = [], [], []
-    position = 0
-    for name, block in blocks:
-        heads.append((position, name))
-        for at, (label, row, colour) in enumerate(block, start=position + 1):
-            rows.append((at, row, colour))
-            labels.append((at, label))
-        position += len(block) + 1
-    return rows, labels, heads, position
-
-
-def _heads(heads: list[tuple[int, str]]) -> list[dict[str, Any]]:
-    return [
-        style.note(
-            f"<b>{plain(name, 60)}</b>",
-            0,
-            at,
-            xref="x domain",
-            yref="y",
-            xanchor="left",
-            xshift=-4,
-            bgcolor="#ffffff",
-            borderpad=1,
-        )
-        for at, name in heads
-    ]
-
-
 def _order(run: Run, row: dict[str, Any], key: str) -> int:
     stages = run.stages(row["arm"])
     return stages.index(row[key]) if row[key] in stages else len(stages)
@@ -434,16 +387,6 @@ def _bars(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
 
 def _gap(upper: float | None, lower: float | None) -> float:
     return 0.0 if upper is None or lower is None else upper - lower
-
-
-def _categories(labels: list[tuple[int, str]], length: int) -> dict[str, Any]:
-    return style.axis(
-        tickvals=[at for at, _ in labels],
-        ticktext=[label for _, label in labels],
-        range=[length - 0.4, -0.6],
-        showgrid=False,
-        ticks="",
-    )
 
 
 def _point_ticks(low: float, high: float) -> list[float]:

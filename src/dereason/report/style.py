@@ -34,8 +34,17 @@ VERDICT_INK = {
     "error": "#ffffff",
 }
 
-_SETS = {"sft": "#0072b2", "rl": "#b4569b", "joint": "#4d7c2b", "drop": "#c3cad3"}
-_OTHER_SETS = ["#56b4e9", "#8c6d31", "#e69f00", "#6b4fa1", "#2f8f9d"]
+_SETS = {
+    "sft": "#0072b2",
+    "rl": "#b4569b",
+    "joint": "#4d7c2b",
+    "simple": "#56b4e9",
+    "medium": "#e69f00",
+    "hard": "#8c3b2e",
+    "drop": "#c3cad3",
+}
+_OTHER_SETS = ["#8c6d31", "#6b4fa1", "#2f8f9d", "#b8860b", "#5b7f95"]
+_PALE_SETS = {"simple", "medium", "drop"}
 _PHASES = {"base": "#7b8794", "sft": "#0072b2", "rl": "#b4569b", "joint": "#4d7c2b"}
 SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "x"]
 SEED_LINES = [
@@ -54,6 +63,11 @@ def set_colours(names: list[str]) -> dict[str, str]:
     others = [name for name in names if name not in _SETS]
     extra = {name: _OTHER_SETS[i % len(_OTHER_SETS)] for i, name in enumerate(others)}
     return {name: _SETS.get(name) or extra[name] for name in names}
+
+
+def set_ink(name: str) -> str:
+    """The colour of text on a set's colour."""
+    return INK if name in _PALE_SETS else "#ffffff"
 
 
 def phase_colour(kind: str) -> str:

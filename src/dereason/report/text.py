@@ -62,6 +62,13 @@ def count(value: Any) -> str:
     return f"{round(value):,}" if _finite(value) else NONE
 
 
+def money(value: Any) -> str:
+    """An amount in dollars, ``$1.25``; less than a cent with its first two figures, ``$0.0013``."""
+    if not _finite(value):
+        return NONE
+    return f"${value:,.2f}" if value == 0 or value >= 0.01 else f"${value:.2g}"
+
+
 def duration(seconds: Any) -> str:
     """Seconds as ``0.4 s``, ``45 s``, ``8 min 32 s`` or ``2 h 05 min``."""
     if not _finite(seconds):

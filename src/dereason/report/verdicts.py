@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dereason.report.data import Run
+from dereason.report.supervision import builds
 from dereason.report.text import stage
 
 
@@ -20,7 +21,7 @@ class Block:
 
 
 def blocks(run: Run, rows: list[dict[str, Any]]) -> list[Block]:
-    """Evaluations in the order of the results' table, then rollouts, profile and teachers' responses.
+    """Evaluations in the order of the results' table, then rollouts, profile and what was drawn for targets.
 
     Args:
         run: the run.
@@ -31,11 +32,9 @@ def blocks(run: Run, rows: list[dict[str, Any]]) -> list[Block]:
     profile = run.summary["profile"]
     if profile and profile["confusion"]:
         out.append(_block("profile: responses of the untrained model", profile["confusion"]))
-    for arm in run.arms:
-        for phase in arm["phases"]:
-            if phase["targets"] and phase["targets"].get("confusion"):
-                title = f"teacher's responses for {arm['name']}, {phase['index']}-{phase['kind']}"
-                out.append(_block(title, phase["targets"]["confusion"]))
+    for build in builds(run):
+        if build.facts["confusion"]:
+            out.append(_block(f"responses drawn for the targets of {build.title}", build.facts["confusion"]))
     return [block for block in out if block.kinds]
 
 

@@ -29,7 +29,7 @@ _LEAD_IN = re.compile(r"(?:^|(?<=[\n.,;:!]))[^\n.,;:!\d]*\b(?:answer|result)\b[^
 
 # Whole numbers only, and nothing around them that could mean more: a variable, a unit, "mod 12", "remainder 2".
 _CALCULATION = re.compile(
-    r"(?<![\w.,$€£^\\])(?P<left>-?\d+(?:[ \t]*[-+*×][ \t]*-?\d+)+)[ \t]*=[ \t]*(?P<right>-?\d+)"
+    r"(?<![\w.,$€£^\\])(?P<left>-?\d+(?:[ \t]*[-+*×][ \t]*-?\d+)+)[ \t]*(?:=|equals)[ \t]*(?P<right>-?\d+)"
     r"(?![.,]?\d|[ \t]*(?:[-+/×^%=(\w\\]|\*(?!\*)))"
 )
 _BEFORE = re.compile(r"(?:^|[\n:;,.!?*_`$(]|(?<![\\\w])[A-Za-z]{2,})[ \t]*\Z")

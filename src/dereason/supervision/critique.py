@@ -42,9 +42,10 @@ from dereason.verify.verifier import Item
 CONFIRMED = "diagnosis confirmed by a repair"
 
 _LINE = re.compile(r"^.*\S.*$", re.MULTILINE)
-_DRESS = r"[\s*_`#>:=.\-]*"
+_DRESS = r"[\s*_`#>:=.\[(\-]*"
 _NAMED = re.compile(
-    rf"first{_DRESS}wrong{_DRESS}line{_DRESS}(?:is{_DRESS})?(?:(?:line|number){_DRESS})*(\d{{1,6}}|none)\b(?!\s*or\b)",
+    rf"first{_DRESS}wrong{_DRESS}line{_DRESS}(?:is{_DRESS})?(?:(?:line|number){_DRESS})*(\d{{1,6}}|none)\b"
+    r"(?!\s*(?:or\b|[+*/=×]|-\s*\d))",  # "2 or 3"; the line itself in place of its number
     re.IGNORECASE,
 )
 _CONCLUDED = re.compile(
@@ -71,18 +72,20 @@ def critique_candidates(
         DereasonError: what asking or scoring raises.
     """
     failed, attempts = failed_problems(problems, entry, rollouts)
-    parts = [frame("candidate", [])]
+    diagnoses = repairs = new_traces = frame("candidate", [])
     if {"diagnosis", "repair"} & set(entry.kinds):
-        diagnoses = _diagnoses(desk, failed, attempts, entry)
-        best = _best(diagnoses)
+        found = _diagnoses(desk, failed, attempts, entry)
         if "repair" in entry.kinds:
+            best = _best(found)
             repairs = _repairs(desk, failed, attempts, best, entry)
-            diagnoses = _confirm(diagnoses, best, repairs)
-            parts.append(repairs)
-        parts.insert(0, _choose_diagnoses(diagnoses, "diagnosis" in entry.kinds))
+            found = _confirm(found, best, repairs)
+        diagnoses = _choose_diagnoses(found, "diagnosis" in entry.kinds)
     if "new_trace" in entry.kinds:
-        parts.append(_new_traces(desk, failed, entry))
-    return pl.concat(parts)
+        new_traces = _new_traces(desk, failed, entry)
+    # The critic has said all: the student, which scores, need not share the memory with it.
+    scored = score_accepted(desk, pl.concat([repairs, new_traces]), problems, "likelihood")
+    by_kind = [scored.filter(pl.col("origin") == str(kind)) for kind in (Origin.REPAIR, Origin.NEW_TRACE)]
+    return pl.concat([diagnoses, *(choose(table, "likelihood", 1) for table in by_kind)])
 
 
 def failed_problems(
@@ -168,7 +171,7 @@ def _diagnoses(desk: Desk, problems: pl.DataFrame, attempts: dict[str, str], ent
         row["id"]: fill(
             entry.diagnosis,
             problem=question(row),
-            attempt="\n".join(f"{k}. {text.strip()}" for k, (_, text) in enumerate(lines[row["id"]], 1)),
+            attempt="\n".join(f"[{k}] {text.strip()}" for k, (_, text) in enumerate(lines[row["id"]], 1)),
         )
         for row in tried.iter_rows(named=True)
     }
@@ -270,27 +273,24 @@ def _repairs(
         prefixes=[begun[row["id"]] for row in rows],
     )
     prefixes = [begun[id] for id in samples["problem_id"]]
-    samples, repeated = _continuations(desk, spoken(samples), problems, prefixes)
-    return _likeliest(desk, samples, problems, entry, Origin.REPAIR, prefix=prefixes, note=repeated)
+    samples = _continuations(desk, spoken(samples), problems, prefixes)
+    return _solutions(samples, problems, entry, Origin.REPAIR, prefixes)
 
 
-def _continuations(
-    desk: Desk, samples: pl.DataFrame, problems: pl.DataFrame, prefixes: Sequence[str]
-) -> tuple[pl.DataFrame, list[str]]:
-    """The samples, a copy of the prefix at their head left out, judged again; and words about it, or none."""
-    texts = [without_beginning(text, prefix) for text, prefix in zip(samples["response"], prefixes, strict=True)]
-    repeated = [new != old for new, old in zip(texts, samples["response"], strict=True)]
+def _continuations(desk: Desk, samples: pl.DataFrame, problems: pl.DataFrame, prefixes: Sequence[str]) -> pl.DataFrame:
+    """The samples; those that begin with a copy of what they were given lose it, and are judged again."""
     by_id = {row["id"]: row for row in problems.iter_rows(named=True)}
     rows = list(samples.iter_rows(named=True))
-    changed = [i for i, yes in enumerate(repeated) if yes]
-    items = [
-        Item(prefixes[i] + texts[i], rows[i]["hit_limit"], problem["answer"], problem["options"])
-        for i in changed
-        for problem in [by_id[rows[i]["problem_id"]]]
-    ]
-    for i, judged in zip(changed, desk.verifier.judge_many(items), strict=True):
-        rows[i] |= judged.columns() | {"response": texts[i]}
-    return frame("sample", rows), ["its copy of the beginning left out; " if yes else "" for yes in repeated]
+    copies = []
+    for row, prefix in zip(rows, prefixes, strict=True):
+        text = without_beginning(row["response"], prefix)
+        if text != row["response"]:
+            row["response"] = text
+            problem = by_id[row["problem_id"]]
+            copies.append((row, Item(prefix + text, row["hit_limit"], problem["answer"], problem["options"])))
+    for (row, _), judged in zip(copies, desk.verifier.judge_many([item for _, item in copies]), strict=True):
+        row |= judged.columns() | {"reason": f"its copy of the beginning left out; {judged.reason}"}
+    return frame("sample", rows)
 
 
 def without_beginning(text: str, beginning: str) -> str:
@@ -318,7 +318,7 @@ def _new_traces(desk: Desk, problems: pl.DataFrame, entry: CritiqueTargets) -> p
             for row in problems.iter_rows(named=True)
         ],
     )
-    return _likeliest(desk, spoken(samples), problems, entry, Origin.NEW_TRACE)
+    return _solutions(spoken(samples), problems, entry, Origin.NEW_TRACE)
 
 
 def _shown(problem: dict[str, Any], entry: CritiqueTargets) -> str:
@@ -330,18 +330,13 @@ def _shown(problem: dict[str, Any], entry: CritiqueTargets) -> str:
     return fill(SHOWN_ANSWER, answer=problem["answer"])
 
 
-def _likeliest(
-    desk: Desk,
+def _solutions(
     samples: pl.DataFrame,
     problems: pl.DataFrame,
     entry: CritiqueTargets,
     origin: Origin,
-    *,
     prefix: Sequence[str] | None = None,
-    note: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """CANDIDATE table, of each problem the accepted one chosen that the student finds likeliest."""
-    words = pl.Series("_note", [""] * samples.height if note is None else list(note), dtype=pl.String)
-    table = candidates(samples.with_columns(reason=words + samples["reason"].fill_null("")), origin, prefix=prefix)
-    table = refuse(table, refusals(samples, problems, entry.min_words, STRAY), f"{origin.replace('_', ' ')} by")
-    return choose(score_accepted(desk, table, problems, f"likelihood-{origin}"), "likelihood", 1)
+    """Repairs or new traces as CANDIDATE table, those that are not worth imitating refused."""
+    why = refusals(samples, problems, entry.min_words, STRAY)
+    return refuse(candidates(samples, origin, prefix=prefix), why, f"{origin.replace('_', ' ')} by")

@@ -11,34 +11,30 @@ Wrong attempt: {attempt}
 Right solution:
 {trace}
 
-Copy the right solution line by line. Put a few plain words before each line, and add a line wherever a step was \
-skipped. Say nothing of the wrong attempt. End with the final answer within \\boxed{}."""
+Write the right solution anew for whoever made the wrong attempt, in the way in which the attempt is written: short \
+steps, one calculation a line, plain words, nothing skipped. Lead past the point where the attempt goes wrong, and do \
+not speak of it. Write the solution alone, and end with the final answer within \\boxed{}."""
 
-DIAGNOSIS = """Check an attempt at a problem, line by line.
+DIAGNOSIS = """Problem: {problem}
 
-Problem: {problem}
-
-Attempt:
+Attempt, its lines numbered:
 {attempt}
 
-Say what the first wrong line gets wrong and what would be right. Then write two lines:
+Check the attempt line by line. Say what its first wrong line gets wrong and what would be right. Then write two lines:
 First wrong line: its number, or none
 Conclusion: right, or wrong"""
 
-REPAIR = """Finish a solution that has been begun. What stands there is right.
-
-Problem: {problem}
+REPAIR = """Problem: {problem}
 {shown}
-Begun:
+A solution begins like this, and all of it is right so far:
 {prefix}
 
-Write only what comes next, in short steps, and end with the final answer within \\boxed{}."""
+Go on from there in short steps, one calculation a line, without repeating what stands there. End with the final \
+answer within \\boxed{}."""
 
-NEW_TRACE = """Solve the problem in short steps, one calculation a line.
-
-Problem: {problem}
+NEW_TRACE = """Problem: {problem}
 {shown}
-End with the final answer within \\boxed{}."""
+Solve it in short steps, one calculation a line. End with the final answer within \\boxed{}."""
 
 SHOWN_ANSWER = "The right answer is {answer}."
 SHOWN_SOLUTION = """A worked solution, which must not be mentioned:

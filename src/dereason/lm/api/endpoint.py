@@ -25,6 +25,9 @@ from dereason.lm.calls import Answer
 LONGEST_WAIT = 600.0
 """Seconds; an endpoint that asks to wait longer ends the run, which goes on when it is started again."""
 
+TROUBLE = 4
+"""Failed tries of one call after which it is said on the screen that there is trouble."""
+
 _BACKOFF = 60.0  # longest wait between two tries that nobody asked for, in seconds
 _TRIED_AGAIN = (408, 409, 425, 429)
 _ABOUT_THE_PROMPT = (400, 413, 422)
@@ -115,10 +118,13 @@ class Endpoint:
             asked = error.wait if isinstance(error, Transient) else None
             return backoff(state) if asked is None else asked + random.uniform(0, 1)
 
+        tries = self._api.retries + 1
+
         def count(state: RetryCallState) -> None:
             self._usage.retries += 1
+            if state.attempt_number == TROUBLE and state.outcome:
+                _log.warning("%d tries of one call failed: %s", TROUBLE, state.outcome.exception())
 
-        tries = self._api.retries + 1
         retrying = AsyncRetrying(
             sleep=self._sleep,
             stop=stop_after_attempt(tries),
@@ -271,15 +277,15 @@ def _first(choice: dict[str, Any]) -> dict[str, float] | None:
 
 def _shared_out(answers: list[Answer], total: int, length: int) -> list[Answer]:
     """The reply's tokens over its answers, sum exact: those that hit the limit have it, the others share by text."""
-    fixed = sum(length for a in answers if a.hit_limit)
-    free = [not a.hit_limit for a in answers]
-    if fixed > total or not any(free):  # a limit of the endpoint's own was hit, or there is nothing to guess
-        fixed, free = 0, [True] * len(answers)
-    weights = [max(1, len(a.text)) if shares else 0 for a, shares in zip(answers, free, strict=True)]
+    at_limit = [a.hit_limit for a in answers]
+    fixed = length * sum(at_limit)
+    if fixed > total or (all(at_limit) and fixed < total):  # the endpoint's own limit was hit, not ours
+        at_limit, fixed = [False] * len(answers), 0
+    weights = [0 if hit else max(1, len(a.text)) for a, hit in zip(answers, at_limit, strict=True)]
     found, given, seen = [], 0, 0
     for answer, weight in zip(answers, weights, strict=True):
         seen += weight
-        share = (total - fixed) * seen // sum(weights) - given
+        share = (total - fixed) * seen // sum(weights) - given if weight else 0
         given += share
         found.append(replace(answer, tokens=share if weight else length))
     return found

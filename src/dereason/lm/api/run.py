@@ -148,7 +148,7 @@ class Run:
 
     def _with_rest(self, error: Exception) -> Exception:
         store = self._known.store
-        if not isinstance(error, DereasonError) or store is None:
+        if not isinstance(error, DereasonError) or store is None or not store.calls:
             return error
         return DereasonError(
             f"{error.cause}; {store.calls:,} finished calls are stored in {store.path}",
@@ -289,8 +289,16 @@ class Run:
         self._held.clear()
 
     def _keep(self, question: Question, call: Call) -> None:
-        if self._known.store is not None:
-            self._known.store.add(call)
+        store = self._known.store
+        if store is not None:
+            if call.served and store.served and call.served not in store.served:
+                _log.warning(
+                    "%s: %s answers now, and %s answered the stored calls; set revision to keep them apart",
+                    self._known.api.base_url,
+                    call.served,
+                    ", ".join(sorted(store.served)),
+                )
+            store.add(call)
         for i, answer in enumerate(call.answers):
             question.got[call.at + i] = answer, call.prompt_tokens
         if len(question.got) == question.n:
