@@ -99,6 +99,23 @@ def test_correct_candidates_that_were_refused_say_why(looped: Any) -> None:
     assert all(re.match(r"(?s)bridge: it says '.*'$|\d+ other reasons$", why) for why, _ in found)
 
 
+def test_causes_of_refusal_are_counted_whoever_was_refused() -> None:
+    reasons = [
+        "rewrite by a (x), refused (it says 'so (b)')", "rewrite by b, refused (it says 'so (b)')",
+        "response of a, not verified (cut): the box (5) equals 5", "agrees: by hand", None,
+    ]  # fmt: skip
+    rows: list[dict[str, object]] = [
+        {"origin": "bridge", "raw": False, "accepted": False, "verdict": "correct", "reason": why} for why in reasons
+    ]
+    rows += [rows[0] | {"verdict": "wrong"}, rows[0] | {"raw": True}, rows[0] | {"accepted": True}]
+    assert supervision.refusals(frame("candidate", rows)) == {
+        ("bridge", "it says 'so (b)'"): 2,
+        ("bridge", "cut"): 1,
+        ("bridge", "agrees"): 1,
+        ("bridge", "no reason given"): 1,
+    }
+
+
 def test_the_likelihood_figure_shows_every_origin_and_the_raw_traces(looped: Any) -> None:
     run, built = _built(looped)
     (figure,) = likelihood.strips(run, built)
@@ -198,7 +215,7 @@ def test_examples_of_rewriting_are_the_extremes_and_the_middle(looped: Any, loop
     shown = traces.rewrites(run, built[0])
     assert [one["gap"] for one in shown] == [gaps[0], gaps[(len(gaps) - 1) // 2], gaps[-1]]
     page = Reader(looped_page).text
-    assert f"brought nearest to the student: {text.signed(gaps[0], 2)} nats per token" in page
+    assert f"most in favour of the rewrite: {text.signed(gaps[0], 2)} nats per token" in page
 
 
 def test_one_rewrite_makes_one_example(loop: Any) -> None:
@@ -230,7 +247,7 @@ def test_what_is_given_is_told_from_what_is_imitated(looped: Any, looped_page: s
     run, built = _built(looped)
     by_kind = {one["kind"]: one["example"] for one in traces.critiques(run, built[1])}
     assert "Attempt:" in by_kind["diagnosis"]["asked"]["head"]
-    assert "asked (what the student will be asked)" in page
+    assert "asked of the critic, and of the student in training" in page
     assert by_kind["new_trace"]["asked"] is None
     assert page.count('<pre class="data begun"') == page.count("given above, imitated below") == 1
     assert by_kind["repair"]["begun"]["head"].startswith("First,")

@@ -149,7 +149,8 @@ def refusals(candidates: pl.DataFrame) -> dict[tuple[str, str], int]:
     """By origin and cause: how many candidates, raw traces aside, are correct and were not accepted."""
     # "rewrite by M, refused (CAUSE)": the cause is what can be counted; any other reason up to its first colon.
     cause = pl.coalesce(
-        pl.col("reason").str.extract(r"(?s)refused \((.*)\)"),
+        pl.col("reason").str.extract(r"(?s), refused \((.*)\)"),
+        pl.col("reason").str.extract(r", not verified \((\w+)\)"),
         pl.col("reason").str.extract(r"(?s)^(.*?)(?:[:;] |$)"),
         pl.lit("no reason given"),
     )

@@ -20,14 +20,14 @@ KINDS = ("diagnosis", "repair", "new_trace")
 def rewrites(run: Run, build: Build) -> list[dict[str, Any]]:
     """Up to three problems with their raw trace and its chosen rewrite.
 
-    Those whose likelihood the rewriting raised most, in the middle, and least; where it was not measured, the
-    first, the middle and the last problem in order of id.
+    Those with the lowest, the middle and the highest difference of negative log-likelihoods, rewrite minus raw trace;
+    where it was not measured, the first, the middle and the last problem in order of id.
     """
     table = pairs(run, build).with_columns(gap=pl.col("nll_new") - pl.col("nll_raw"))
     measured = table.drop_nulls("gap")
     if not measured.is_empty():
         table = measured.sort("gap", "problem_id")
-        names = ("brought nearest to the student", "middle", "brought least near")
+        names = ("most in favour of the rewrite", "middle", "least in favour of the rewrite")
     else:
         names = ("first", "middle", "last")
     if table.is_empty():
