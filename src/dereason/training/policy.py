@@ -30,6 +30,7 @@ class Group:
     """The rollouts of one problem.
 
     Attributes:
+        problem: its id.
         prompt: token ids.
         responses: token ids of what is trained on.
         tails: reference tokens at the end of each response (VeriFree), else 0.
@@ -39,6 +40,7 @@ class Group:
         mixed: whether the rollouts differ in verdict (or, without a verifier, in reward).
     """
 
+    problem: str
     prompt: list[int]
     responses: list[list[int]]
     tails: list[int]
@@ -116,24 +118,37 @@ def make_update(
     return update
 
 
-def policy_loss(
-    update: Update, batch: Batch, scores: TokenScores, phase: RL, *, router_weight: float = 0.0
-) -> tuple[Any, dict[str, tuple[Any, Any]]]:
-    r"""One micro-batch's part of an RL step's loss.
+def of_tokens(values: Sequence[float], batch: Batch, like: Any) -> Any:
+    """A number of each row of the update, for each token (N,) of a micro-batch."""
+    import torch
 
-    ``Σ_t w_t (loss_t + kl · k3_t) - entropy_bonus · mean entropy``, ``loss`` the clipped surrogate
-    (:func:`~dereason.training.losses.clipped_policy_loss`), ``w`` of :func:`~dereason.training.losses.token_weights`.
-    On the tokens of VeriFree's reference it is ``-r log π``.
+    return torch.tensor([values[i] for i in batch.rows], device=like.device, dtype=like.dtype)[batch.row]
+
+
+def token_losses(
+    update: Update, batch: Batch, scores: TokenScores, phase: RL, *, drawn: Any = None
+) -> tuple[Any, Any, dict[str, tuple[Any, Any]]]:
+    r"""The loss of each token, before it is averaged: ``loss_t + kl · k3_t``.
+
+    ``loss`` is the clipped surrogate (:func:`~dereason.training.losses.clipped_policy_loss`); on the tokens of
+    VeriFree's reference it is ``-r log π``.
+
+    Args:
+        update: the step's rows.
+        batch: the micro-batch.
+        scores: its forward pass.
+        phase: the settings.
+        drawn: (N,) 0-1, the tokens that the policy drew; None: all, but for VeriFree's references.
 
     Returns:
-        the loss, a scalar; values (N,) and the 0-1 mask (N,) of the tokens that each logged mean is over.
+        (N,) loss; (N,) 0-1, the tokens that the policy drew; values (N,) and the mask (N,) of each logged mean.
     """
     import torch
 
     device, dtype = batch.row.device, scores.logp.dtype
 
     def of_token(values: Sequence[float]) -> Any:
-        return torch.tensor([values[i] for i in batch.rows], device=device, dtype=dtype)[batch.row]
+        return of_tokens(values, batch, scores.logp)
 
     lengths = torch.tensor(batch.lengths, device=device, dtype=dtype)
     # Without stored ones the rollouts are this policy's own, and the ratio is 1.
@@ -142,15 +157,15 @@ def policy_loss(
     loss, clipped = clipped_policy_loss(
         ratio, of_token(update.advantages), clip_low=phase.clip_low, clip_high=phase.clip_high
     )
-    every = torch.ones_like(loss)
-    sampled = every  # the tokens that the policy drew; clip and KL estimate are about these
+    every = torch.ones_like(loss) if drawn is None else drawn
+    sampled = every  # clip and KL estimate are about these
     seen: dict[str, tuple[Any, Any]] = {}
     if update.sampler:
-        drawn = torch.tensor([v for i in batch.rows for v in update.sampler[i]], device=device, dtype=dtype)
-        known = (~drawn.isnan()).to(dtype)
-        seen["sampler_gap"] = ((old - drawn).abs().nan_to_num(), known)
+        said = torch.tensor([v for i in batch.rows for v in update.sampler[i]], device=device, dtype=dtype)
+        known = (~said.isnan()).to(dtype)
+        seen["sampler_gap"] = ((old - said).abs().nan_to_num(), known)
         if phase.samples_elsewhere:
-            loss = loss * sampler_weights(old, drawn, cap=phase.sampler_cap)
+            loss = loss * sampler_weights(old, said, cap=phase.sampler_cap)
     if any(update.tails):
         on_answer = _tokens_left(batch.row, batch.lengths) <= of_token(update.tails)
         loss = torch.where(on_answer, -of_token(update.rewards) * scores.logp, loss)
@@ -161,6 +176,24 @@ def policy_loss(
         seen["kl"] = (kl, sampled)
     seen["entropy"] = (scores.entropy, every)
     seen["clip_share"] = (clipped.to(dtype), sampled)
+    return loss, sampled, seen
+
+
+def policy_loss(
+    update: Update, batch: Batch, scores: TokenScores, phase: RL, *, router_weight: float = 0.0
+) -> tuple[Any, dict[str, tuple[Any, Any]]]:
+    r"""One micro-batch's part of an RL step's loss.
+
+    ``Σ_t w_t loss_t - entropy_bonus · mean entropy``, ``loss`` of :func:`token_losses`, ``w`` of
+    :func:`~dereason.training.losses.token_weights`.
+
+    Returns:
+        the loss, a scalar; values (N,) and the 0-1 mask (N,) of the tokens that each logged mean is over.
+    """
+    import torch
+
+    loss, sampled, seen = token_losses(update, batch, scores, phase)
+    lengths = torch.tensor(batch.lengths, device=loss.device, dtype=loss.dtype)
     weights = token_weights(lengths[batch.row], phase.loss, update.counts, max_new_tokens=phase.max_new_tokens)
     total = (loss * weights).sum()
     if phase.entropy_bonus:

@@ -36,7 +36,7 @@ from dereason.training.rewards.settings import RLPR, Correctness, Overlong, Rewa
 from dereason.training.rewards.verifier_free import Bound, RLPRReward
 from dereason.training.rollouts import Rollouts
 from dereason.training.selection import Bands, DynamicSampling, Selection
-from dereason.training.trainer import SELECTION_FILE, make_trainer_class
+from dereason.training.trainer import BUFFER_FILE, SELECTION_FILE, make_trainer_class
 from dereason.training.vllm_rollouts import VllmRollouts
 from dereason.training.watch import guarded, last_checkpoint, make_callback
 from dereason.verify.verifier import Verifier, default_verifier
@@ -211,6 +211,7 @@ def run_rl(
     expected_hash: str | None = None,
     verifier: Verifier | None = None,
     progress: Progress = lambda done, total, words: None,
+    demonstrations: pl.DataFrame | None = None,
 ) -> PhaseResult:
     """Train a model on its own rollouts and save it to ``out``.
 
@@ -228,6 +229,8 @@ def run_rl(
         expected_hash: template hash of the run; None skips the check.
         verifier: judges the rollouts; None takes the process-wide one.
         progress: told of each optimiser step.
+        demonstrations: TARGET table, for the settings of a joint phase
+            (:class:`~dereason.training.joint.settings.Joint`); None for RL alone.
 
     Raises:
         DereasonError: a set too small for one generation, a template that differs, out of memory.
@@ -271,7 +274,14 @@ def run_rl(
         )
         arguments = trainer_arguments(rounded, model, work, seed=seed)
         arguments["per_device_train_batch_size"] = settings.prompts_per_generation * settings.group_size
-        trainer = make_trainer_class()(
+        make_class, shown = make_trainer_class, None
+        if demonstrations is not None:
+            from dereason.training.joint.demonstrations import encode_demonstrations
+            from dereason.training.joint.trainer import make_trainer_class as make_joint_class
+
+            make_class = make_joint_class
+            shown = encode_demonstrations(tokenizer, problems, demonstrations, prompt, settings)
+        trainer = make_class()(
             model=student,
             reward_funcs=rollouts,
             args=GRPOConfig(
@@ -294,6 +304,9 @@ def run_rl(
         if settings.kl and settings.adapter is None:  # with an adapter the reference is the model without it
             trainer.ref_model = prepare_reference(trainer, load_weights(model))
         trainer.phase, trainer.rollouts = settings, rollouts
+        if shown is not None:
+            trainer.demonstrations = shown
+            trainer.buffer = json.loads((resume / BUFFER_FILE).read_text()) if resume else []
         trainer.problems = {row["problem_id"]: row for row in rows}
         trainer.selection = Selection(list(trainer.problems), seed=seed, bands=settings.bands)
         if resume:

@@ -28,6 +28,7 @@ from dereason.training.update import EpochBatches, MicroBatch, make_loader, micr
 from dereason.training.watch import Watched
 
 SELECTION_FILE = "selection.json"
+BUFFER_FILE = "buffer.json"
 _logger = logging.getLogger(__name__)
 
 
@@ -135,6 +136,7 @@ def make_trainer_class() -> Any:
             mixed = getattr(self.rollouts, "mixed", [True] * len(problems))
             return [
                 Group(
+                    problems[k]["problem_id"],
                     prompts[k],
                     responses[at],
                     tails[at],
@@ -221,20 +223,21 @@ def make_trainer_class() -> Any:
                 # by place in the generation, so that the number of processes does not change what an update holds
                 mine = [k for k in range(len(groups)) if (first + k) % phase.updates_per_generation == number]
                 places = [first + k for k in mine]
-                update = make_update(
-                    [groups[k] for k in mine],
-                    places,
-                    [advantages[place] for place in places],
-                    phase,
-                    router=self.aux_loss_enabled,
+                updates.append(
+                    self._make_update([groups[k] for k in mine], places, [advantages[place] for place in places])
                 )
-                update.counts = BatchCounts(*map(sum, zip(*gather_object([update.totals()]), strict=True)))
-                updates.append(update)
             if phase.updates_per_generation * phase.iterations > 1 or phase.samples_elsewhere:
                 self._fill(updates, "old")
             if phase.kl:
                 self._fill(updates, "reference")
             return updates
+
+        def _make_update(
+            self, groups: Sequence[Group], places: Sequence[int], advantages: Sequence[Sequence[float]]
+        ) -> Update:
+            update = make_update(groups, places, advantages, self.phase, router=self.aux_loss_enabled)
+            update.counts = BatchCounts(*map(sum, zip(*gather_object([update.totals()]), strict=True)))
+            return update
 
         # -- update ----------------------------------------------------------------------------------------------
 
@@ -305,14 +308,19 @@ def make_trainer_class() -> Any:
                             getattr(update, which).update(zip(batch.rows, parts, strict=True))
 
         def _loss(self, update: Update, batch: Batch, scores: TokenScores) -> Any:
-            weight = self.router_aux_loss_coef if self.aux_loss_enabled else 0.0
-            loss, seen = policy_loss(update, batch, scores, self.phase, router_weight=weight)
+            loss, seen = self._losses(
+                update, batch, scores, self.router_aux_loss_coef if self.aux_loss_enabled else 0.0
+            )
             for name, (value, mask) in seen.items():
                 part = torch.stack([(value * mask).sum(), mask.sum()]).detach().double().cpu()
                 self._sums[name] = self._sums.get(name, 0.0) + part
                 if name == "sampler_gap":
                     self._widest = max(self._widest, float((value * mask).max()))
             return loss
+
+        def _losses(self, update: Update, batch: Batch, scores: TokenScores, router: float) -> Any:
+            """The loss of a micro-batch, and what is logged of it."""
+            return policy_loss(update, batch, scores, self.phase, router_weight=router)
 
         # -- log -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,57 @@
+"""From targets to demonstrations: which target of a problem a joint method is shown, as token ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from dereason.errors import DereasonError
+from dereason.lm.prompts import Prompt, encode_reply
+
+if TYPE_CHECKING:
+    from dereason.training.rl import RL
+
+
+def encode_demonstrations(
+    tokenizer: Any, problems: pl.DataFrame, targets: pl.DataFrame, prompt: Prompt, settings: RL
+) -> dict[str, list[int]]:
+    """Each problem's demonstration: its first target (ours: no paper says which of several).
+
+    Args:
+        tokenizer: of the student.
+        problems: PROBLEM table: the set.
+        targets: TARGET table; problems outside the set are passed over.
+        prompt: how questions are put.
+        settings: of the phase; its ``max_length`` bounds prompt and demonstration.
+
+    Returns:
+        token ids of the reply (its end token included) by problem id.
+
+    Raises:
+        DereasonError: a target with a message or a beginning of its own, which is no reply to the problem; one that
+            is too long; none at all.
+    """
+    own = targets.filter(pl.col("prompt").is_not_null() | pl.col("prefix").is_not_null())
+    if not own.is_empty():
+        raise DereasonError(
+            f"the target of problem {own['problem_id'][0]!r} is a {own['origin'][0]}, no reply to the problem itself",
+            "give joint phases targets of other styles (critique: kinds: [new_trace])",
+        )
+    first = targets.unique("problem_id", keep="first", maintain_order=True)
+    rows = problems.join(first, left_on="id", right_on="problem_id", maintain_order="left")
+    if rows.is_empty():
+        raise DereasonError("no problem of the set has a demonstration", "build targets for the sets of the phase")
+    limit = int(getattr(settings, "max_length", 0)) or None
+    out = {}
+    for row in rows.iter_rows(named=True):
+        chat = prompt.messages(row["question"], row["options"])
+        head, tail = encode_reply(tokenizer, chat, row["response"], prompt.chat_template_kwargs)
+        if limit is not None and len(head) + len(tail) > limit:
+            raise DereasonError(
+                f"the demonstration of problem {row['id']!r} is {len(head) + len(tail)} tokens long with its prompt, "
+                f"over max_length {limit}",
+                "raise max_length or drop the target",
+            )
+        out[row["id"]] = tail
+    return out

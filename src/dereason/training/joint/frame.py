@@ -1,0 +1,201 @@
+r"""The frame of every joint method: which rows enter an optimiser step, and the terms of its loss.
+
+For each problem a method gets the group of rollouts and maybe a demonstration, and says which rows enter and which
+*terms* of the loss each row's tokens belong to. For a micro-batch it then gives each term's loss per token, as a
+function of what stands in :class:`View`. The reducer (:func:`reduce`) sums
+
+    Σ_k Σ_t  loss_kt / n_k ,
+
+each term k over its own tokens and with its own normaliser n_k, counted over the whole optimiser step: all
+micro-batches, all processes. So neither the length of demonstrations nor their number changes the weight of the
+rollouts, and the split into micro-batches changes nothing.
+
+A problem without a demonstration is plain GRPO in every method: :meth:`Method.rows` is not asked.
+
+Shape legend: N response tokens of a micro-batch, R its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dereason.settings import Settings
+from dereason.training.losses import BatchCounts, LossName, token_weights
+from dereason.training.policy import Group, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+POLICY, SFT = "policy", "sft"
+"""The two terms that most methods have: the phase's own RL loss on rollouts, and likelihood of demonstrations."""
+
+
+@dataclass(frozen=True)
+class JointRow:
+    """A row that enters the step.
+
+    Attributes:
+        response: token ids.
+        terms: the terms of the loss that its tokens belong to; none: the row is left out.
+        advantage: of its tokens.
+        rollout: number of the rollout in its group; None for a demonstration.
+    """
+
+    response: Sequence[int]
+    terms: tuple[str, ...]
+    advantage: float = 0.0
+    rollout: int | None = None
+
+
+@dataclass
+class JointUpdate(Update):
+    """This process's rows of one optimiser step, with the terms of each.
+
+    Attributes:
+        terms: names of the terms that each row belongs to.
+        demonstration: whether each row is one.
+        supervised: whether each row's problem has one.
+        counts_of: loss tokens and rows of each term, over all processes.
+    """
+
+    terms: list[tuple[str, ...]] = field(default_factory=list)
+    demonstration: list[bool] = field(default_factory=list)
+    supervised: list[bool] = field(default_factory=list)
+    counts_of: dict[str, BatchCounts] = field(default_factory=dict)
+
+    def totals_of(self) -> dict[str, tuple[float, float]]:
+        """This process's share of ``counts_of``: loss tokens and rows by term."""
+        found: dict[str, tuple[float, float]] = {}
+        for row, names, keep in zip(self.rows, self.terms, self.kept, strict=True):
+            for name in names if keep else ():
+                tokens, rows = found.get(name, (0.0, 0.0))
+                found[name] = (tokens + len(row.response), rows + 1)
+        return found
+
+
+@dataclass(frozen=True)
+class View:
+    """What a method's loss may be a function of.
+
+    Attributes:
+        logp: (N,) log-probabilities under the policy, differentiable.
+        policy_loss: (N,) the phase's own loss per token (clipped surrogate, with its KL term), differentiable.
+        entropy: (N,) in nats, without gradient unless the phase has an entropy bonus.
+        advantage: (N,) of each token's row.
+        demonstration: (N,) bool, whether the token is a demonstration's.
+        supervised: (N,) bool, whether its problem has a demonstration; where it has none, the loss is plain GRPO's.
+        row: (N,) each token's row in the micro-batch, 0..R-1.
+        lengths: (R,) tokens of each row.
+        progress: share of the phase's steps that are done, 0..1.
+    """
+
+    logp: Tensor
+    policy_loss: Tensor
+    entropy: Tensor
+    advantage: Tensor
+    demonstration: Tensor
+    supervised: Tensor
+    row: Tensor
+    lengths: Tensor
+    progress: float
+
+    def row_mean(self, values_N: Tensor) -> Tensor:
+        """The mean of values (N,) over each token's row, for each token (N,)."""
+        sums = values_N.new_zeros(len(self.lengths)).index_add(0, self.row, values_N)
+        return (sums / self.lengths)[self.row]
+
+
+class Method(Settings):
+    """A joint method: its settings, and the two functions that make it. Subclasses are pure: state is the trainer's.
+
+    Attributes:
+        paper: arXiv number; empty for a baseline.
+        rule: what it does, in a few words.
+    """
+
+    paper: ClassVar[str] = ""
+    rule: ClassVar[str] = ""
+
+    def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
+        """The rows of a problem that has a demonstration.
+
+        Args:
+            group: its rollouts and their rewards.
+            advantages: of the rollouts, by the phase's own rule.
+            demonstration: token ids of the reply.
+        """
+        raise NotImplementedError
+
+    def terms(self, view: View) -> dict[str, Tensor]:
+        """The loss per token (N,) of each term, its weight in it; tokens of rows outside a term are not looked at."""
+        return {POLICY: view.policy_loss, SFT: -view.logp}
+
+    def supervises(self, step: int, buffered: int) -> bool:
+        """Whether an optimiser step trains on demonstrations alone (term ``sft``), without drawing rollouts.
+
+        Args:
+            step: number of the step, from 0.
+            buffered: demonstrations in the buffer. Where there are any, they are what is trained on, else those of the
+                step's own problems.
+        """
+        return False
+
+    def buffers(self, group: Group) -> bool:
+        """Whether the demonstration of this group's problem goes to the buffer."""
+        return False
+
+
+def rollout_rows(group: Group, advantages: Sequence[float], term: str = POLICY) -> list[JointRow]:
+    """All rollouts of a group, in one term."""
+    return [
+        JointRow(response, (term,), advantage, number)
+        for number, (response, advantage) in enumerate(zip(group.responses, advantages, strict=True))
+    ]
+
+
+def demonstration_row(demonstration: Sequence[int], term: str = SFT, advantage: float = 0.0) -> JointRow:
+    """A demonstration, in one term."""
+    return JointRow(demonstration, (term,), advantage)
+
+
+def successes(group: Group) -> int:
+    """How many rollouts of a group were rewarded as correct (a reward above one half; undecided ones are none)."""
+    return sum(reward > 0.5 for reward in group.rewards)
+
+
+def reduce(
+    losses: Mapping[str, Tensor],
+    membership: Mapping[str, Tensor],
+    counts: Mapping[str, BatchCounts],
+    length_N: Tensor,
+    *,
+    loss: LossName,
+    max_new_tokens: int,
+) -> Any:
+    """One micro-batch's part of the step's loss: every term over its own tokens, by its own normaliser.
+
+    The term ``policy`` is normalised as the phase's ``loss`` says; every other one is a mean over its tokens.
+
+    Args:
+        losses: (N,) per token, by term.
+        membership: (N,) bool, the tokens of each term.
+        counts: of each term over the whole step; a term that is not there has no token anywhere.
+        length_N: tokens of each token's row.
+        loss: how the policy term is normalised.
+        max_new_tokens: for ``dr_grpo``.
+
+    Returns:
+        the loss, a scalar.
+    """
+    import torch
+
+    total = next(iter(losses.values())).sum() * 0.0
+    for name, values in losses.items():
+        if name in counts:
+            kind: LossName = loss if name == POLICY else "dapo"
+            weights = token_weights(length_N, kind, counts[name], max_new_tokens=max_new_tokens)
+            # where, not a product: what stands outside a term may be infinite
+            total = total + (torch.where(membership[name], values, 0.0) * weights).sum()
+    return total

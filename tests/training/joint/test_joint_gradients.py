@@ -1,0 +1,250 @@
+"""Every joint method's gradient against its formula, written out anew in float64 over single sequences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+from trl import GRPOConfig
+
+from dereason.lm.local.model import ModelSettings, load_tokenizer
+from dereason.lm.prompts import Prompt, encode_reply
+from dereason.training.joint.alternating import Alternating
+from dereason.training.joint.chord import CHORD
+from dereason.training.joint.frame import Method
+from dereason.training.joint.hpt import HPT
+from dereason.training.joint.luffy import LUFFY
+from dereason.training.joint.relift import ReLIFT
+from dereason.training.joint.settings import Joint
+from dereason.training.joint.srft import SRFT
+from dereason.training.joint.superrl import SuperRL
+from dereason.training.joint.trainer import make_trainer_class
+from dereason.training.joint.weighted import Weighted
+from dereason.training.rl import RLOptimiser
+
+PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
+LIMIT = 20
+# Three problems, four rollouts each: some right, none right, and (the last) one without a demonstration.
+TEXTS = {
+    "a": [r"It is \boxed{7}", r"\boxed{8} I say", "no answer here", r"so 3 + 4 = \boxed{7} and more"],
+    "b": [r"\boxed{9}", r"we add: \boxed{90}", "what?", r"one two three four five"],
+    "c": [r"\boxed{2}", "hm", r"two, I think: \boxed{2}", r"\boxed{3} or so, no more"],
+}
+REWARDS = {"a": [1.0, 0.0, 0.0, 1.0], "b": [0.0, 0.0, 0.0, 0.0], "c": [1.0, 0.0, 1.0, 0.0]}
+SHOWN = {"a": r"3 + 4 = 7, that is \boxed{7}", "b": r"4 + 6 = 10 \boxed{10}"}
+
+
+def tokens(tokenizer: Any) -> tuple[dict[str, list[int]], dict[str, list[list[int]]], dict[str, list[int]]]:
+    """Prompts, rollouts and demonstrations as token ids, by problem."""
+    prompts, rollouts, shown = {}, {}, {}
+    for id, texts in TEXTS.items():
+        prompts[id], shown[id] = encode_reply(tokenizer, PROMPT.messages(f"Problem {id}?"), SHOWN.get(id, "x"), {})
+        rollouts[id] = [[*tokenizer.encode(t, add_special_tokens=False), tokenizer.eos_token_id][:LIMIT] for t in texts]
+    return prompts, rollouts, {id: shown[id] for id in SHOWN}
+
+
+def trained(folder: Path, work: Path, method: Method, shown: bool = True, **settings: Any) -> dict[str, torch.Tensor]:
+    """The gradient of one optimiser step of our trainer on the recorded rollouts."""
+    tokenizer = load_tokenizer(ModelSettings(name=str(folder)))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    prompts, rollouts, demonstrations = tokens(tokenizer)
+    rows = [
+        {"prompt": PROMPT.messages(f"Problem {id}?"), "problem_id": id, "answer": "0", "options": []} for id in TEXTS
+    ]
+    by_prompt = {tuple(ids): id for id, ids in prompts.items()}
+    grads: dict[str, torch.Tensor] = {}
+
+    class Recorded(make_trainer_class()):  # type: ignore[misc]
+        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kw: Any) -> Any:
+            return [rollouts[by_prompt[tuple(ids)]][i % 4] for i, ids in enumerate(prompt_ids)], None
+
+        def training_step(self, *args: Any, **kw: Any) -> Any:
+            value = super().training_step(*args, **kw)
+            grads.update({n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None})
+            return value
+
+    def reward(problem_id: list[str], **_: Any) -> list[float]:
+        return [REWARDS[id][i % 4] for i, id in enumerate(problem_id)]
+
+    micro = settings.pop("micro_batch", 4)
+    phase = Joint(
+        steps=1,
+        prompts_per_generation=3,
+        group_size=4,
+        max_new_tokens=LIMIT,
+        method=method,
+        optimiser=RLOptimiser(micro_batch=micro),
+        **settings,
+    )
+    trainer = Recorded(
+        model=model,
+        reward_funcs=reward,
+        args=GRPOConfig(
+            output_dir=str(work),
+            per_device_train_batch_size=12,
+            steps_per_generation=1,
+            num_generations=4,
+            max_steps=1,
+            optim="sgd",
+            max_completion_length=LIMIT,
+            beta=0.0,
+            learning_rate=1e-9,
+            max_grad_norm=1e9,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            disable_tqdm=True,
+            save_strategy="no",
+            disable_dropout=True,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    trainer.phase, trainer.rollouts, trainer.selection = phase, reward, None
+    trainer.problems = {row["problem_id"]: row for row in rows}
+    trainer.demonstrations = demonstrations if shown else {}
+    trainer.buffer = ["b"] if isinstance(method, ReLIFT) and method.buffer == 1 else []
+    trainer.train()
+    return grads
+
+
+Scored = dict[str, Any]
+"""By problem: logps of each rollout, and of the demonstration; entropies likewise."""
+
+
+def scored(model: Any, tokenizer: Any) -> Scored:
+    """Log-probabilities and entropies, each sequence run by itself."""
+    prompts, rollouts, shown = tokens(tokenizer)
+
+    def of(prompt: list[int], reply: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
+        logs = torch.log_softmax(logits, -1)
+        return logs[range(len(reply)), reply], -(logs.exp() * logs).sum(-1)
+
+    return {
+        id: {
+            "rollouts": [of(prompts[id], reply) for reply in rollouts[id]],
+            "shown": of(prompts[id], shown[id]) if id in shown else None,
+        }
+        for id in TEXTS
+    }
+
+
+def mean(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The mean over all tokens of several sequences."""
+    return torch.cat(parts).mean()
+
+
+def advantages(rewards: list[float]) -> list[float]:
+    centre = sum(rewards) / 4
+    std = (sum((r - centre) ** 2 for r in rewards) / 3) ** 0.5
+    return [(r - centre) / (std + 1e-4) for r in rewards]
+
+
+def surrogate(logp: torch.Tensor, advantage: float) -> torch.Tensor:
+    """On-policy: the ratio is 1, its gradient that of the log-probability."""
+    return -torch.exp(logp - logp.detach()) * advantage
+
+
+def on_policy(s: Scored, ids: str = "abc") -> list[torch.Tensor]:
+    return [
+        surrogate(logp, a)
+        for id in ids
+        for (logp, _), a in zip(s[id]["rollouts"], advantages(REWARDS[id]), strict=True)
+    ]
+
+
+def nll(s: Scored, ids: str = "ab") -> list[torch.Tensor]:
+    return [-s[id]["shown"][0] for id in ids]
+
+
+def luffy(s: Scored, pooled: bool) -> torch.Tensor:
+    given = {"a": (1 - 0.5) / ((4 * 0.25 / 3) ** 0.5 + 1e-4), "b": 1.0}
+    shaped = [-a * s[id]["shown"][0].exp() / (s[id]["shown"][0].exp() + 0.1) for id, a in given.items()]
+    return mean(on_policy(s) + shaped) if pooled else mean(on_policy(s)) + mean(shaped)
+
+
+def srft(s: Scored, sft: float) -> torch.Tensor:
+    own, likelihood, off = [], [], []
+    for id in "ab":
+        for (logp, entropy), reward in zip(s[id]["rollouts"], REWARDS[id], strict=True):
+            own.append(-0.1 * math.exp(float(entropy.detach().mean())) * logp if reward else logp)
+        logp, entropy = s[id]["shown"]
+        likelihood.append(-sft * math.exp(-float(entropy.detach().mean())) * logp)
+        signs = [*(1.0 if r else -1.0 for r in REWARDS[id]), 1.0]
+        centre = sum(signs) / 5
+        off.append(-(1 - centre) / ((sum((x - centre) ** 2 for x in signs) / 4) ** 0.5 + 1e-4) * logp.exp())
+    return mean(own + on_policy(s, "c")) + mean(likelihood) + mean(off)
+
+
+def chord(s: Scored, mu: float, phi: bool) -> torch.Tensor:
+    rollouts = [(1 - mu) * x for x in on_policy(s, "ab")] + on_policy(s, "c")
+    weights = [-x.detach().neg().exp() for x in nll(s)]  # -p
+    likelihood = [x * (-w * (1 + w)) for x, w in zip(nll(s), weights, strict=True)] if phi else nll(s)
+    return mean(rollouts) + mu * mean(likelihood)
+
+
+CASES: list[tuple[str, Method, Callable[[Scored], torch.Tensor]]] = [
+    ("weighted", Weighted(mu=0.3), lambda s: mean(on_policy(s)) + 0.3 * mean(nll(s))),
+    ("alternating", Alternating(), lambda s: mean(nll(s))),
+    ("relift, nothing buffered", ReLIFT(), lambda s: mean(on_policy(s))),
+    ("relift, a full buffer", ReLIFT(buffer=1), lambda s: mean(nll(s, "b"))),
+    ("hpt", HPT(gate=0, sft_weight=0.7), lambda s: mean(on_policy(s, "ac")) + 0.7 * mean(nll(s, "b"))),
+    ("hpt, gate -1", HPT(gate=-1), lambda s: mean(on_policy(s))),
+    ("hpt, gate G", HPT(gate=4), lambda s: mean(on_policy(s, "c")) + mean(nll(s))),
+    ("superrl", SuperRL(), lambda s: mean(on_policy(s, "ac")) + mean(nll(s, "b"))),
+    ("luffy", LUFFY(), lambda s: luffy(s, pooled=True)),
+    ("luffy, two normalisers", LUFFY(pooled=False), lambda s: luffy(s, pooled=False)),
+    ("srft", SRFT(), lambda s: srft(s, 0.5)),
+    ("srft without sft", SRFT(sft_weight=0), lambda s: srft(s, 0.0)),
+    ("chord", CHORD(peak=0.4, floor=0.4, warmup=0), lambda s: chord(s, 0.4, False)),
+    ("chord phi", CHORD(peak=0.4, floor=0.4, warmup=0, phi=True), lambda s: chord(s, 0.4, True)),
+    ("chord, mu 0", CHORD(peak=0, floor=0, warmup=0), lambda s: mean(on_policy(s))),
+    ("chord, mu 1", CHORD(peak=1, floor=1, warmup=0), lambda s: mean_of_plain(s) + mean(nll(s))),
+]
+
+
+def mean_of_plain(s: Scored) -> torch.Tensor:
+    """What is left of RL at μ = 1: the problem without a demonstration, under the normaliser of all rollouts."""
+    return mean([0 * x for x in on_policy(s, "ab")] + on_policy(s, "c"))
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_model: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """The gradient of each case's formula."""
+    tokenizer = load_tokenizer(ModelSettings(name=str(tiny_model)))
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
+    found = {}
+    for name, _, formula in CASES:
+        model.zero_grad()
+        formula(scored(model, tokenizer)).backward()
+        found[name] = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return found
+
+
+def same(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-5, atol=1e-6)  # advantages are float32
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in CASES])
+def test_the_gradient_is_that_of_the_formula(
+    name: str, tiny_model: Path, tmp_path: Path, expected: dict[str, dict[str, torch.Tensor]]
+) -> None:
+    method = next(method for n, method, _ in CASES if n == name)
+    for micro in (1, 8):
+        same(trained(tiny_model, tmp_path / str(micro), method, micro_batch=micro), expected[name])
+
+
+@pytest.mark.parametrize("method", [Weighted(mu=3), LUFFY(), SRFT(), CHORD(peak=0.5, floor=0.5, warmup=0), HPT(gate=4)])
+def test_without_demonstrations_every_method_is_grpo(
+    method: Method, tiny_model: Path, tmp_path: Path, expected: dict[str, dict[str, torch.Tensor]]
+) -> None:
+    same(trained(tiny_model, tmp_path, method, shown=False), expected["hpt, gate -1"])
