@@ -138,6 +138,12 @@ def write_run(
         "arm_comparisons": [
             _compare_arms(rows[0], row) for rows in last.values() for row in rows[1:]
         ],
+        "budgets": [
+            {"arm": arm, "seed": seed, "problems": 40, "tokens_trained": 12_000, "tokens_generated": 3_000}
+            | {"tokens_of_targets": 500, "flops": 10**13}
+            for arm in arms
+            for seed in seeds
+        ],
         "steps": [
             {"name": name, "key": key, "seconds": seconds, "cached": cached, "path": f"steps/{name}-{key}"}
             | ({"peak_memory_bytes": 2.5 * 2**30, "tokens_per_second": 131.4} if name.startswith("train") else {})

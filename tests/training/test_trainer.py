@@ -440,6 +440,7 @@ def test_an_error_row_is_kept_as_a_sample(tiny_model: Path, tmp_path: Path, monk
 def test_an_update_counts_what_it_keeps_and_runs_what_has_a_gradient() -> None:
     """A failed verification leaves both; a row at its group's mean, and one that was cut, are told apart."""
     group = Group(
+        "q",
         [5],
         [[7], [7, 8], [7, 8, 9], [7] * 4],
         [0] * 4,

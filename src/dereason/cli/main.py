@@ -198,6 +198,44 @@ def train_rl(
     _done(single.train_rl(pool, routes, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
 
 
+@train_app.command("joint")
+def train_joint(
+    pool: Pool,
+    targets: Annotated[Path, typer.Option(help="targets.parquet from `dereason supervise`: the demonstrations.")],
+    out: Out,
+    method: Annotated[str | None, typer.Option(help="See `dereason methods`.")] = None,
+    routes: Routes = None,
+    from_set: Annotated[str, typer.Option(help="Which routed set.")] = "rl",
+    model: Model = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """SFT on demonstrations and reinforcement learning mixed in every update."""
+    from dereason.pipeline import single
+
+    given = [f"set={from_set}", *([f"phase.method.name={method}"] if method else []), *(sets or [])]
+    job = _job("joint", None, model, given)
+    record = single.train_joint(pool, targets, routes, job, out, screen=_screen(as_json), overwrite=overwrite)
+    _done(record, out, as_json)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the ways to combine SFT and RL: paper, rule, what each needs, and how a recipe names it."""
+    from dereason.training.joint.methods import listed
+
+    rows = listed()
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        paper = f"  arXiv {row['paper']}" if row["paper"] else ""
+        sys.stdout.write(
+            f"{row['name']}{paper}\n    {row['rule']}\n    needs {row['needs']}; in a recipe: {row['recipe']}\n"
+        )
+
+
 @app.command("eval")
 def evaluate(
     pool: Pool,

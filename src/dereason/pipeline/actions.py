@@ -32,6 +32,7 @@ from dereason.problems.hygiene import check_unique_ids, deduplicate, drop_unansw
 from dereason.problems.schema import frame, validate, write_table
 from dereason.problems.sources import Source, load_source
 from dereason.routing.policies import describe, route, route_warnings
+from dereason.training.joint.settings import Joint
 from dereason.training.launch import Job, Launch, check_resume, launch_phase
 from dereason.training.phase import PhaseResult, kept_models
 from dereason.training.rl import RL, draw_warnings, run_rl
@@ -254,7 +255,7 @@ def select_set(
 
 
 def hand_on(work: Path, before: Path, why: str) -> Info:
-    """End a phase of a later round that has nothing to train on: its model is the one that it would have begun with.
+    """End a phase of a later round that has nothing to train on: its model is that of the phase before.
 
     Args:
         work: the phase's folder.
@@ -262,8 +263,12 @@ def hand_on(work: Path, before: Path, why: str) -> Info:
         why: what is lacking.
     """
     facts = read_json(before / "step.json")["info"]
-    # Links in place of copies: models are large, and a finished step's files are never written again.
-    shutil.copytree(before / facts["model"], work / "model", copy_function=os.link, dirs_exist_ok=True)
+    shutil.rmtree(work / "model", ignore_errors=True)  # of an attempt that was killed
+    try:
+        # Links in place of copies: models are large, and a finished step's files are never written again.
+        shutil.copytree(before / facts["model"], work / "model", copy_function=os.link)
+    except OSError:  # a file system without links
+        shutil.copytree(before / facts["model"], work / "model", dirs_exist_ok=True)
     (work / "metrics.jsonl").touch()
     write_table(frame("sample", []), work / "samples.parquet")
     result = PhaseResult(work / "model", 0, 0, 0, facts["template_hash"])
@@ -319,7 +324,9 @@ def do_train_sft(
             progress=ctx.progress(),
         )
     words = f"{result.steps} steps, {result.tokens_trained:,} tokens trained"
-    return finish_training(work, result, words) | {"kept": kept_models(work)}
+    long = f"{result.left_out} of {targets.height} targets are longer than max_length {settings.max_length} tokens"
+    warnings = [f"{long}: they were left out"] if result.left_out else []
+    return finish_training(work, result, words) | {"kept": kept_models(work), "warnings": warnings}
 
 
 def do_train_rl(
@@ -331,25 +338,27 @@ def do_train_rl(
     identity: str,
     seed: int,
     expected_hash: str | None,
+    demonstrations: pl.DataFrame | None = None,
     ctx: Context,
 ) -> Info:
-    """Write ``model/``, ``metrics.jsonl`` and ``samples.parquet`` (every rollout) of an RL phase."""
+    """Write ``model/``, ``metrics.jsonl`` and ``samples.parquet`` (every rollout) of an RL phase, or of a joint one."""
     ctx.release()
     check_resume(ctx.launch, work)
     if ctx.launch.processes > 1:
+        mine = RL if demonstrations is None else Joint
         job = Job(
             processes=ctx.launch.processes,
-            kind="rl",
+            kind="rl" if demonstrations is None else "joint",
             work=work.resolve(),
             model=model,
             prompt=ctx.prompt,
-            rl=RL.model_validate(settings.model_dump(include=set(RL.model_fields))),
+            rl=mine.model_validate(settings.model_dump(include=set(mine.model_fields))),
             seed=seed,
             expected_hash=expected_hash,
             identity=identity,
             verifier=ctx.verifier.settings,
         )
-        result = launch_phase(ctx.launch, job, problems, progress=ctx.progress(), say=ctx.screen.say)
+        result = launch_phase(ctx.launch, job, problems, demonstrations, progress=ctx.progress(), say=ctx.screen.say)
     else:
         result = run_rl(
             model,
@@ -363,6 +372,7 @@ def do_train_rl(
             expected_hash=expected_hash,
             verifier=ctx.verifier,
             progress=ctx.progress(),
+            demonstrations=demonstrations,
         )
     rollouts = rollout_table(work)
     write_table(rollouts, work / "samples.parquet")

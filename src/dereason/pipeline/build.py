@@ -11,7 +11,7 @@ from dereason.lm.local.model import ModelSettings, model_identity
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.graph import Graph, Round, Stage
-from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase, entries, judges, set_names
+from dereason.pipeline.recipe import Arm, JointPhase, Phase, Recipe, RLPhase, SFTPhase, entries, judges, set_names
 from dereason.pipeline.start import Start, do_choose_start
 from dereason.pipeline.store import Info, Step, read_json
 from dereason.pipeline.targets import do_targets
@@ -105,14 +105,17 @@ class _Builder:
         for number in range(1, arm.rounds + 1):
             round_ = self._round(arm, seed, number, before, round_)
             self.rounds.append(round_)
+            started = before
             for at, phase in enumerate(arm.phases, 1 + (number - 1) * len(arm.phases)):
                 words = f"{arm.name}, seed {seed}, {at}-{phase.kind}"
                 targets = None
+                if isinstance(phase, SFTPhase | JointPhase):
+                    targets = self._targets(phase, round_, started, before, failures, words)
                 if isinstance(phase, SFTPhase):
-                    targets = self._targets(phase, round_, before, failures, words)
+                    assert targets is not None  # just made
                     training = self._train_sft(phase, round_, targets, before, words)
                 else:
-                    training = failures = self._train_rl(phase, round_, before, words)
+                    training = failures = self._train_rl(phase, round_, targets, before, words)
                 scored = self._evaluate(training, f"evaluate {words}")
                 self.stages.append(Stage(arm.name, seed, f"{at}-{phase.kind}", at, scored, number, training, targets))
                 before = training
@@ -227,7 +230,15 @@ class _Builder:
         inputs = _given(problems=self.problems, training=training)
         return Step("eval", config, inputs, (*_SAMPLING, "evaluation"), label, action)
 
-    def _targets(self, phase: SFTPhase, round_: Round, before: Step | None, failures: Step | None, words: str) -> Step:
+    def _targets(
+        self,
+        phase: SFTPhase | JointPhase,
+        round_: Round,
+        started: Step | None,
+        before: Step | None,
+        failures: Step | None,
+        words: str,
+    ) -> Step:
         recipe, ctx = self.recipe, self.ctx
         names = set_names(phase)
 
@@ -246,19 +257,24 @@ class _Builder:
                 ctx=ctx,
             )
 
-        asking = any(asked_models(e) or needs_student(e) for e in phase.targets)
         config: Info = {"sets": names, "targets": [entry_key(e) for e in phase.targets]}
-        config |= self.sampled if asking else {"verifier": recipe.verifier.key()}
+        config["verifier"] = recipe.verifier.key()
+        if any(map(needs_student, phase.targets)):
+            config |= self.sampled
+        elif any(map(asked_models, phase.targets)):
+            config["prompt"] = self.student["prompt"]
         inputs = _given(
             problems=self.problems,
             routes=round_.route,
             before=before if any(map(needs_student, phase.targets)) else None,
-            profile=round_.pass_rate if any(map(reads_profile, phase.targets)) else None,
+            # only where it is of the model that this phase trains, and not of one before that
+            profile=round_.pass_rate if before is started and any(map(reads_profile, phase.targets)) else None,
             failures=failures if any(isinstance(e, CritiqueTargets) for e in phase.targets) else None,
         )
-        return Step("targets", config, inputs, (*_SAMPLING, "supervision"), f"targets, {words}", action)
+        rooms = (*_SAMPLING, "supervision", "pipeline/targets.py")
+        return Step("targets", config, inputs, rooms, f"targets, {words}", action)
 
-    def _phase_config(self, phase: SFTPhase | RLPhase, seed: int) -> Info:
+    def _phase_config(self, phase: Phase, seed: int) -> Info:
         model = self.recipe.model
         frozen = {"dtype": model.dtype} if phase.adapter is not None else {}  # other weights are always float32
         return {**self.student, **frozen, "device": model.device, "seed": seed, "phase": phase_key(phase)}
@@ -285,11 +301,14 @@ class _Builder:
         inputs = _given(problems=self.problems, targets=targets, before=before)
         return Step("train-sft", self._phase_config(phase, round_.seed), inputs, _TRAINING, f"train {words}", action)
 
-    def _train_rl(self, phase: RLPhase, round_: Round, before: Step | None, words: str) -> Step:
+    def _train_rl(
+        self, phase: RLPhase | JointPhase, round_: Round, targets: Step | None, before: Step | None, words: str
+    ) -> Step:
+        """RL, with demonstrations where the phase is a joint one."""
         recipe, ctx = self.recipe, self.ctx
         names = set_names(phase)
         chosen = None
-        if phase.start is not None and before is not None:
+        if isinstance(phase, RLPhase) and phase.start is not None and before is not None:
             chosen = self._choose_start(phase, phase.start, round_, before, names, f"choose start, {words}")
 
         def action(work: Path, at: dict[str, Path]) -> Info:
@@ -300,15 +319,25 @@ class _Builder:
             if round_.number > 1 and members.height < phase.prompts_per_generation:
                 few = f"{members.height} problems are left, fewer than prompts_per_generation"
                 return actions.hand_on(work, at["before"], few)
-            name = work.name.removesuffix(".partial")
+            shown = read_table("target", at["targets"] / "targets.parquet") if "targets" in at else None
+            if shown is not None and shown.is_empty():  # only a later round's targets may be empty
+                return actions.hand_on(work, at["before"], "no problem has a demonstration")
             return actions.do_train_rl(
-                work, members, phase, model, identity=name, seed=round_.seed, expected_hash=expected, ctx=ctx
+                work,
+                members,
+                phase,
+                model,
+                identity=work.name.removesuffix(".partial"),
+                seed=round_.seed,
+                expected_hash=expected,
+                demonstrations=shown,
+                ctx=ctx,
             )
 
-        inputs = _given(problems=self.problems, routes=round_.route, before=before, start=chosen)
+        inputs = _given(problems=self.problems, routes=round_.route, targets=targets, before=before, start=chosen)
         config = self._phase_config(phase, round_.seed) | {"verifier": recipe.verifier.key()}
         config["judges"] = [model_identity(model) for model in judges(phase)]
-        return Step("train-rl", config, inputs, _TRAINING, f"train {words}", action)
+        return Step(f"train-{phase.kind}", config, inputs, _TRAINING, f"train {words}", action)
 
     def _choose_start(
         self, phase: RLPhase, start: Start, round_: Round, before: Step, names: Sequence[str], label: str
@@ -322,8 +351,8 @@ class _Builder:
             pool = read_table("problem", at["problems"] / "train.parquet")
             routes = read_table("route", at["routes"] / "routes.parquet")
             members = actions.select_set(pool, routes, names, may_be_empty=round_.number > 1)
-            if members.is_empty():  # the phase itself will be skipped
-                return {"chosen": kept[-1], "candidates": [], "words": "no problem is left to choose by"}
+            if members.height < phase.prompts_per_generation and round_.number > 1:  # the phase will be skipped
+                return {"chosen": kept[-1], "candidates": [], "words": "too few problems are left to train on"}
             return do_choose_start(
                 work,
                 members,

@@ -16,11 +16,14 @@ from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
 from dereason.pipeline.graph import Graph, Stage
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase, set_names
+from dereason.pipeline.recipe import Arm, Imitates, Phase, Recipe, SFTPhase, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
 from dereason.problems.sources import FileSource, GymSource, Source, read_rows
-from dereason.supervision.settings import CritiqueTargets, DataTargets, responses_per_problem
+from dereason.supervision.settings import CritiqueTargets, DataTargets, asked_models, responses_per_problem
+from dereason.training.joint.bread import BREAD
+from dereason.training.joint.settings import Joint
+from dereason.training.rl import RL
 
 
 @dataclass(frozen=True)
@@ -196,9 +199,14 @@ def _work(
     stage, phase = found
     size = _size_of(set_names(phase), stage, set_sizes, pool)
     names = " + ".join(set_names(phase))
-    if isinstance(phase, RLPhase):
+    if step.kind == "targets":
+        assert isinstance(phase, Imitates)  # no other phase has such a step
+        return _supervision(phase, stage, set_sizes, pool)
+    if isinstance(phase, RL):
         generations = -(-phase.steps // (phase.updates_per_generation * phase.iterations))
         draws = phase.dynamic_sampling.max_draws if phase.dynamic_sampling else 1
+        if isinstance(phase, Joint) and isinstance(phase.method, BREAD):
+            draws *= 1 + phase.method.draws
         rollouts = generations * phase.prompts_per_generation * phase.group_size * draws
         tokens = rollouts * phase.max_new_tokens
         return {
@@ -207,8 +215,7 @@ def _work(
             "prompts",
             "tokens_generated": Count(tokens, step.label).json(),
         }
-    if step.kind == "targets":
-        return _supervision(phase, stage, set_sizes, pool)
+    assert isinstance(phase, SFTPhase)  # what else there is
     return {
         "work": f"set {names}: targets of {size.words()} problems × {phase.epochs:g} epochs, batch {phase.batch}, "
         "tokens known after targets"
@@ -228,11 +235,11 @@ def _size_of(names: Sequence[str], stage: Stage, set_sizes: dict[str, dict[str, 
     return Count(total if pool.value is None else min(total, pool.value), after)
 
 
-def _supervision(phase: SFTPhase, stage: Stage, set_sizes: dict[str, dict[str, Count]], pool: Count) -> Info:
+def _supervision(phase: Imitates, stage: Stage, set_sizes: dict[str, dict[str, Count]], pool: Count) -> Info:
     """What building targets asks, entry by entry."""
     words, tokens = [], Count(0)
     for entry in phase.targets:
-        names = entry.sets() or set_names(phase)
+        names = entry.sets() or ([phase.set] if isinstance(phase.set, str) else phase.set)
         size = _size_of(names, stage, set_sizes, pool)
         if isinstance(entry, CritiqueTargets):
             bound = min((n for n in (pool.value, entry.max_problems) if n is not None), default=None)
@@ -246,6 +253,9 @@ def _supervision(phase: SFTPhase, stage: Stage, set_sizes: dict[str, dict[str, C
             limit = 0 if isinstance(entry, DataTargets) else entry.sampling.max_new_tokens
             total = asked.times(limit)
             words[-1] += f", ≤ {total.value:,} tokens generated" if total.value is not None else ""
+            for model in asked_models(entry):
+                price = None if total.value is None else model.api.price(0, total.value)
+                words[-1] += f" for ≤ ${price:,.2f} at {model.name}, prompts besides" if price is not None else ""
             known = None if total.value is None or tokens.value is None else tokens.value + total.value
             tokens = Count(known, "it ran")
     return {"work": "; ".join(words), "tokens_generated": tokens.json()}
@@ -260,7 +270,7 @@ def _generation(responses: Count, limit: int) -> Info:
     }
 
 
-def _phase_of(step: Step, recipe: Recipe, graph: Graph) -> tuple[Stage, SFTPhase | RLPhase] | None:
+def _phase_of(step: Step, recipe: Recipe, graph: Graph) -> tuple[Stage, Phase] | None:
     for stage in graph.stages:
         for mine in (stage.training, stage.targets):
             if mine is not None and mine.folder == step.folder:

@@ -32,6 +32,7 @@ from dereason.supervision.settings import (
     asked_models,
     reads_profile,
 )
+from dereason.training.joint.settings import Joint
 from dereason.training.launch import Launch
 from dereason.training.rewards.settings import Judge
 from dereason.training.rl import RL
@@ -60,11 +61,13 @@ class Problems(Settings):
     """Drop (and count) problems without a reference answer; false refuses them by row number."""
 
 
-class SFTPhase(SFT):
-    """A supervised phase on one set."""
+def _names(sets: str | list[str]) -> list[str]:
+    return [sets] if isinstance(sets, str) else sets
 
-    kind: Literal["sft"]
-    """Names this kind of phase."""
+
+class Imitates(Settings):
+    """What phases share that are given targets."""
+
     set: str | list[str] = "sft"
     """Which routed set, or sets, it trains on."""
     targets: list[Targets] = Field(default=[DataTargets()], min_length=1)
@@ -85,13 +88,29 @@ class SFTPhase(SFT):
     @model_validator(mode="after")
     def _entries_inside(self) -> Self:
         for at, entry in enumerate(self.targets):
-            outside = [name for name in entry.sets() or [] if name not in set_names(self)]
+            outside = [name for name in entry.sets() or [] if name not in _names(self.set)]
             if outside:
                 raise ValueError(
                     f"targets[{at}].set names {', '.join(map(repr, outside))}, and the phase trains on "
-                    f"{', '.join(map(repr, set_names(self)))}"
+                    f"{', '.join(map(repr, _names(self.set)))}"
                 )
         return self
+
+
+class SFTPhase(Imitates, SFT):
+    """A supervised phase on one set."""
+
+    kind: Literal["sft"]
+    """Names this kind of phase."""
+
+
+class JointPhase(Imitates, Joint):
+    """A phase that mixes SFT on demonstrations and RL in its updates."""
+
+    kind: Literal["joint"]
+    """Names this kind of phase."""
+    set: str | list[str] = "rl"
+    """Which routed set, or sets, it trains on; its targets are the demonstrations."""
 
 
 class RLPhase(RL):
@@ -105,12 +124,12 @@ class RLPhase(RL):
     """Which of the models that the SFT phase before it kept it begins with; null takes the last."""
 
 
-Phase = Annotated[SFTPhase | RLPhase, Field(discriminator="kind")]
+Phase = Annotated[SFTPhase | RLPhase | JointPhase, Field(discriminator="kind")]
 
 
-def set_names(phase: SFTPhase | RLPhase) -> list[str]:
+def set_names(phase: Phase) -> list[str]:
     """The sets that a phase trains on."""
-    return [phase.set] if isinstance(phase.set, str) else phase.set
+    return _names(phase.set)
 
 
 class Arm(Settings):
@@ -146,14 +165,31 @@ class Arm(Settings):
 
     @model_validator(mode="after")
     def _failures_to_learn_from(self) -> Self:
-        rl = [at for at, phase in enumerate(self.phases) if isinstance(phase, RLPhase)]
+        rl = [at for at, phase in enumerate(self.phases) if isinstance(phase, RL)]  # joint ones too
         for at, phase in enumerate(self.phases):
-            critique = isinstance(phase, SFTPhase) and any(isinstance(e, CritiqueTargets) for e in phase.targets)
-            if critique and not (rl and (self.rounds > 1 or rl[0] < at)):
+            found = [e for e in phase.targets if isinstance(e, CritiqueTargets)] if isinstance(phase, Imitates) else []
+            if found and not (rl and (self.rounds > 1 or rl[0] < at)):
                 raise ValueError(
                     f"phases[{at}].targets has style 'critique', which learns from the failures of an RL phase before "
                     "it: put one before it, or set rounds to 2 or more"
                 )
+            if found and isinstance(phase, Imitates) and len(found) == len(phase.targets) and rl[0] > at:
+                raise ValueError(
+                    f"phases[{at}].targets has nothing but style 'critique', and in the first round no RL phase has "
+                    "failed before it: add another entry, or put an RL phase first"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _own_responses(self) -> Self:
+        for at, phase in enumerate(self.phases):
+            if at and isinstance(phase, Imitates):
+                for entry in phase.targets:
+                    if isinstance(entry, SelfTargets) and entry.n == 0:
+                        raise ValueError(
+                            f"phases[{at}].targets takes `self` targets from the profile alone (n: 0), and the profile "
+                            "is of the model before the phases of its round: set n"
+                        )
         return self
 
     @model_validator(mode="after")
@@ -248,9 +284,9 @@ class Recipe(Settings):
         """Every model that the recipe names: student, judge, teachers, judges of rewards."""
         named: list[ModelSettings | None] = [self.model, self.profile.judge.model]
         for phase in (p for arm in self.arms for p in arm.phases):
-            if isinstance(phase, SFTPhase):
+            if isinstance(phase, Imitates):
                 named += [model for entry in phase.targets for model in asked_models(entry)]
-            else:
+            if isinstance(phase, RL):
                 named += judges(phase)
         return [m for m in named if m is not None]
 
@@ -261,7 +297,7 @@ class Recipe(Settings):
 
 def entries(arm: Arm) -> list[Targets]:
     """The entries of the targets of all supervised phases of an arm."""
-    return [entry for phase in arm.phases if isinstance(phase, SFTPhase) for entry in phase.targets]
+    return [entry for phase in arm.phases if isinstance(phase, Imitates) for entry in phase.targets]
 
 
 def judges(phase: RL) -> list[ModelSettings]:

@@ -14,12 +14,13 @@ from dereason.pipeline.build import build
 from dereason.pipeline.environment import environment
 from dereason.pipeline.graph import Graph
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.recipe import Recipe, RLPhase, resolved_yaml, set_names
+from dereason.pipeline.recipe import Recipe, resolved_yaml, set_names
 from dereason.pipeline.store import Info, Log, Step, digest, execute, locked, read_json, write_json
 from dereason.pipeline.summary import summarise
 from dereason.training.adapters import check_adapter
+from dereason.training.joint.settings import Joint, check_processes_of
 from dereason.training.launch import check_launch
-from dereason.training.rl import check_set_size
+from dereason.training.rl import RL, check_set_size
 from dereason.verify.verifier import Verifier
 
 
@@ -45,8 +46,10 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
     check_launch(recipe.launch, device)
     for phase in (p for arm in recipe.arms for p in arm.phases):
         check_adapter(phase.adapter, recipe.model)
-        if isinstance(phase, RLPhase):
+        if isinstance(phase, RL):
             phase.vllm.check(phase.rollouts, device)
+        if isinstance(phase, Joint):
+            check_processes_of(phase, recipe.launch.processes)
     verifier = Verifier(recipe.verifier)
     calls = run_dir / "calls"
     ctx = Context(prompt=recipe.prompt, screen=screen, verifier=verifier, launch=recipe.launch, calls=calls)
@@ -105,7 +108,7 @@ def _check_sets(recipe: Recipe, graph: Graph, step: Step, info: Info) -> None:
                     f"arm {arm.name}: no problem was routed to the set {wanted} (sets: {filled})",
                     "use the quantile policy, or another threshold",
                 )
-            if isinstance(phase, RLPhase):
+            if isinstance(phase, RL):
                 check_set_size(size, phase)
 
 

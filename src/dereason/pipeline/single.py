@@ -10,9 +10,10 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
+from pydantic import model_validator
 
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
@@ -32,8 +33,17 @@ from dereason.problems.schema import PROBLEM, read_table
 from dereason.problems.sources import FileSource, load_source
 from dereason.routing.policies import Policy
 from dereason.settings import Settings
-from dereason.supervision.settings import CritiqueTargets, DataTargets, Targets, asked_models, needs_student
+from dereason.supervision.settings import (
+    CritiqueTargets,
+    DataTargets,
+    Targets,
+    asked_models,
+    needs_student,
+    reads_profile,
+    scores,
+)
 from dereason.training.adapters import check_adapter
+from dereason.training.joint.settings import Joint, check_processes_of
 from dereason.training.launch import Launch, check_launch
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
@@ -72,6 +82,15 @@ class SuperviseJob(Settings):
     verifier: VerifierSettings = VerifierSettings()
     """Limits of the verifier."""
 
+    @model_validator(mode="after")
+    def _weights_to_score(self) -> Self:
+        if self.model.backend == "api" and scores(self.targets):
+            raise ValueError(
+                "these targets are measured by the student's likelihood, which needs its weights: model.backend `api` "
+                "has none"
+            )
+        return self
+
 
 class SFTJob(Settings):
     """Settings of ``dereason train sft``."""
@@ -105,6 +124,13 @@ class RLJob(Settings):
     """Training seed."""
     launch: Launch = Launch()
     """In how many processes it trains."""
+
+
+class JointJob(RLJob):
+    """Settings of ``dereason train joint``."""
+
+    phase: Joint = Joint()
+    """The phase."""
 
 
 class EvalJob(Settings):
@@ -187,6 +213,8 @@ def run_single(
         check_launch(launch, device)
         if isinstance(settings, RLJob):
             settings.phase.vllm.check(settings.phase.rollouts, device)
+        if isinstance(settings, JointJob):
+            check_processes_of(settings.phase, launch.processes)
         config["phase"] = phase_key(settings.phase)
     limits = getattr(settings, "verifier", None)
     if limits is not None:
@@ -313,8 +341,26 @@ def supervise(
             "give --rollouts samples.parquet of that phase",
         )
 
+    if attempts is not None and not reads_profile(job.targets):
+        raise DereasonError(f"targets of style {job.targets.style} read no --attempts", "leave it out")
+    if rollouts is not None and not isinstance(job.targets, CritiqueTargets):
+        raise DereasonError(f"targets of style {job.targets.style} read no --rollouts", "leave it out")
+    if routes is None and job.targets.sets() is not None:
+        raise DereasonError("targets.set names routed sets, and there are no routes", "give --routes, or leave it out")
+
     def action(work: Path, ctx: Context) -> Info:
         known = None if routes is None else read_table("route", routes)
+        if rollouts is not None and read_table("sample", rollouts)["step"].null_count():
+            raise DereasonError(
+                f"{rollouts}: these are no rollouts: they have no optimiser step", "give samples.parquet of an RL phase"
+            )
+        whose = set() if attempts is None else set(read_table("sample", attempts)["model"])
+        if whose - {model_identity(job.model)}:
+            others = ", ".join(sorted(whose))
+            ctx.screen.say(
+                f"  warning: {attempts} holds responses of {others}, and the student is {model_identity(job.model)}",
+                style="yellow",
+            )
         return do_targets(
             work,
             read_pool(pool),
@@ -386,6 +432,35 @@ def train_rl(
     return run_single("train-rl", job, files, out, action, screen=screen, overwrite=overwrite)
 
 
+def train_joint(
+    pool: Path,
+    targets: Path,
+    routes: Path | None,
+    job: JointJob,
+    out: Path,
+    *,
+    screen: Screen | None = None,
+    overwrite: bool = False,
+) -> Info:
+    """Train by a method that mixes SFT on targets and RL: what :func:`train_rl` writes."""
+
+    def action(work: Path, ctx: Context) -> Info:
+        return actions.do_train_rl(
+            work,
+            _chosen(pool, routes, job.set),
+            job.phase,
+            job.model,
+            identity=out.name,
+            seed=job.seed,
+            expected_hash=None,
+            demonstrations=read_table("target", targets),
+            ctx=ctx,
+        )
+
+    files = {"problems": pool, "targets": targets} | ({"routes": routes} if routes else {})
+    return run_single("train-joint", job, files, out, action, screen=screen, overwrite=overwrite)
+
+
 def evaluate(pool: Path, job: EvalJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False) -> Info:
     """Score a model on the problems of a file: ``samples.parquet``, the score in ``step.json``."""
 
@@ -402,11 +477,12 @@ def _chosen(pool: Path, routes: Path | None, set_name: str) -> pl.DataFrame:
     return problems if routes is None else actions.select_set(problems, read_table("route", routes), [set_name])
 
 
-JOBS: dict[Literal["profile", "route", "supervise", "sft", "rl", "eval"], type[Settings]] = {
+JOBS: dict[Literal["profile", "route", "supervise", "sft", "rl", "joint", "eval"], type[Settings]] = {
     "profile": ProfileJob,
     "route": RouteJob,
     "supervise": SuperviseJob,
     "sft": SFTJob,
     "rl": RLJob,
+    "joint": JointJob,
     "eval": EvalJob,
 }

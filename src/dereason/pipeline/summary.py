@@ -68,13 +68,14 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         step = stage.targets if stage.targets is not None and stage.targets.folder == folder else stage.training
         assert step is not None  # it stands under its folder
         warnings += [f"{where}: {w}" for w in facts(step).get("warnings", [])]
+    model = _model(recipe)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": recipe.name,
         "description": recipe.description,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(sum(r["seconds"] for _, r in records), 1),
-        "model": _model(recipe),
+        "model": model,
         "prompt": _prompt(recipe, pool),
         "problems": facts(graph.problems),
         "profile": profile,
@@ -82,6 +83,7 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         "results": results,
         "comparisons": _comparisons(recipe, graph, steps),
         "arm_comparisons": _arm_comparisons(recipe, graph, steps),
+        "budgets": _budgets(recipe, graph, steps, model["parameters"], facts),
         "steps": [
             {
                 "name": s.label,
@@ -254,6 +256,38 @@ def _arm_comparisons(recipe: Recipe, graph: Graph, steps: Path) -> list[Info]:
             names = {"seed": seed, "from": first.name, "to": arm.name}
             names |= {"stage_from": reference.name, "stage_to": last.name}
             out.append(names | _compare(recipe, steps, reference, last))
+    return out
+
+
+def _budgets(recipe: Recipe, graph: Graph, steps: Path, parameters: int, facts: Any) -> list[Info]:
+    """What each arm's training used: problems, tokens, and operations (6 N a trained token, 2 N a generated one)."""
+    out = []
+    for arm in recipe.arms:
+        for seed in recipe.seeds:
+            problems: set[str] = set()
+            trained = generated = asked = 0
+            for stage in _line(graph, arm.name, seed):
+                for step, name in ((stage.targets, "targets.parquet"), (stage.training, "samples.parquet")):
+                    path = None if step is None else steps / step.folder / name
+                    if path is not None and path.is_file():
+                        problems |= set(pl.read_parquet(path, columns=["problem_id"])["problem_id"])
+                if stage.training is not None:
+                    found = facts(stage.training)
+                    trained += int(found["tokens_trained"])
+                    generated += int(found["tokens_generated"])
+                if stage.targets is not None:
+                    asked += int(facts(stage.targets)["tokens_generated"])
+            out.append(
+                {
+                    "arm": arm.name,
+                    "seed": seed,
+                    "problems": len(problems),
+                    "tokens_trained": trained,
+                    "tokens_generated": generated,
+                    "tokens_of_targets": asked,
+                    "flops": 6 * parameters * trained + 2 * parameters * generated,
+                }
+            )
     return out
 
 

@@ -79,12 +79,12 @@ PROBLEM: Schema = {
 SAMPLE: Schema = {
     "problem_id": pl.String,
     "model": pl.String,  # identity of the model that answered
-    "purpose": pl.String,  # "profile", "rollout", "teacher", "start" or "eval"
+    "purpose": pl.String,  # "profile", "rollout", "guided" (a rollout behind a prefix), "teacher", "start" or "eval"
     "index": pl.Int32,  # 0..n-1 within its problem
     "step": pl.Int32,  # optimiser step for rollouts, null elsewhere
     "response": pl.String,
     "prompt_tokens": pl.Int32,
-    "tokens": pl.Int32,  # generated, the end token included
+    "tokens": pl.Int32,  # generated, the end token included; of a guided rollout, the prefix counts as prompt
     "hit_limit": pl.Boolean,
     "verdict": pl.String,
     "extracted": pl.String,  # null where no answer was found

@@ -49,9 +49,17 @@ _PANELS: dict[str, list[tuple[str, str, bool]]] = {
         ("sampler_gap", "log-probability gap to the sampler", False),
     ],
 }
+_PANELS["joint"] = [
+    ("demonstration_nll", "nll of demonstrations, nats per token", False),
+    ("demonstrations", "demonstrations in the step", False),
+    ("gain", "cooperative gain (BRIDGE)", False),
+    ("lambda", "lambda (BRIDGE)", False),
+    ("gal", "pairwise loss (DYPO)", False),
+    *_PANELS["rl"],
+]
 _RARE = {"error", "kl", "clip_share"}
 """Panels that are left out where they would show a line at zero."""
-_ASKED = {"sft": ["loss"], "rl": ["reward", "mixed_groups", "completion_length", "entropy"]}
+_ASKED = {"sft": ["loss"], "rl": ["reward", "mixed_groups", "completion_length", "entropy"], "joint": ["reward"]}
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def _phase(
     if not found:
         remarks.append("No training log is listed for this phase.")
     logged = [c for c in found if c.rows]
-    wanted = _PANELS.get(kind, _PANELS["rl"] + _PANELS["sft"][:1])
+    wanted = _PANELS[kind]
     panels = [p for p in wanted if any(any(v) if p[0] in _RARE else v for c in logged for v in [series(c, p[0])[1]])]
     absent = [key for key in _ASKED.get(kind, []) if logged and key not in {p[0] for p in panels}]
     if absent:

@@ -20,7 +20,7 @@ VERDICTS = ("correct", "wrong", "unparsable", "truncated", "error")
 _AGAIN = "finish the run with `dereason run` (finished steps are not repeated), then write the report again"
 _TOP = (
     "name", "description", "finished", "seconds", "model", "prompt", "problems", "profile", "arms", "results",
-    "comparisons", "arm_comparisons", "steps", "tokens", "peak_memory_bytes", "environment", "warnings", "artifacts",
+    "comparisons", "arm_comparisons", "budgets", "steps", "tokens", "peak_memory_bytes", "environment", "warnings", "artifacts",
 )  # fmt: skip
 _INSIDE: dict[str, tuple[str, ...]] = {
     "model": ("name", "identity", "note", "parameters"),
@@ -41,6 +41,7 @@ _EACH: dict[str, tuple[str, ...]] = {
     "arm_comparisons": (
         "seed", "from", "to", "stage_from", "stage_to", "difference", "low", "high", "level", "n_problems",
     ),
+    "budgets": ("arm", "seed", "problems", "tokens_trained", "tokens_generated", "tokens_of_targets", "flops"),
     "steps": ("name", "key", "seconds", "cached", "path"),
 }  # fmt: skip
 _PHASE = ("index", "kind", "round", "sets", "targets")

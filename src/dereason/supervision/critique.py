@@ -45,7 +45,7 @@ _LINE = re.compile(r"^.*\S.*$", re.MULTILINE)
 _DRESS = r"[\s*_`#>:=.\[(\-]*"
 _NAMED = re.compile(
     rf"first{_DRESS}wrong{_DRESS}line{_DRESS}(?:is{_DRESS})?(?:(?:line|number){_DRESS})*(\d{{1,6}}|none)\b"
-    r"(?!\s*(?:or\b|[+*/=×]|-\s*\d))",  # "2 or 3"; the line itself in place of its number
+    r"(?![ \t]*(?:or\b|[-+*/=×][ \t]*\d))",  # "2 or 3"; the line itself in place of its number
     re.IGNORECASE,
 )
 _CONCLUDED = re.compile(
@@ -78,7 +78,8 @@ def critique_candidates(
         if "repair" in entry.kinds:
             best = _best(found)
             repairs = _repairs(desk, failed, attempts, best, entry)
-            found = _confirm(found, best, repairs)
+            if entry.shown == "none":  # who has seen the answer repairs from any line
+                found = _confirm(found, best, repairs)
         diagnoses = _choose_diagnoses(found, "diagnosis" in entry.kinds)
     if "new_trace" in entry.kinds:
         new_traces = _new_traces(desk, failed, entry)
@@ -102,6 +103,8 @@ def failed_problems(
         PROBLEM table in the problems' order, and the attempt by id; a problem whose failed rollouts are all empty
         has none.
     """
+    if rollouts is not None:  # what began with an expert's words is no attempt of the student's
+        rollouts = rollouts.filter(pl.col("purpose") != "guided")
     if rollouts is None or rollouts.is_empty():
         return problems.clear(), {}
     last = rollouts.filter(pl.col("step") == pl.col("step").max().over("problem_id"))

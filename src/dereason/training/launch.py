@@ -44,6 +44,7 @@ from dereason.lm.prompts import Prompt
 from dereason.problems.schema import write_table
 from dereason.settings import Settings
 from dereason.training import stack
+from dereason.training.joint.settings import Joint
 from dereason.training.phase import PhaseResult
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
@@ -90,7 +91,7 @@ class Job(Settings):
 
     processes: int
     """How many processes there must be."""
-    kind: Literal["sft", "rl"]
+    kind: Literal["sft", "rl", "joint"]
     """The kind of phase."""
     work: Path
     """The step's work folder."""
@@ -100,8 +101,8 @@ class Job(Settings):
     """How questions are put."""
     sft: SFT | None = None
     """Settings of an SFT phase."""
-    rl: RL | None = None
-    """Settings of an RL phase."""
+    rl: Joint | RL | None = None
+    """Settings of an RL phase, or of a joint one."""
     seed: int
     """Training seed."""
     expected_hash: str | None

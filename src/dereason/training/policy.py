@@ -38,6 +38,7 @@ class Group:
         logps: log-probabilities by the engine that drew the tokens, None where they are not of these tokens.
         rewards: NaN where undecided.
         mixed: whether the rollouts differ in verdict (or, without a verifier, in reward).
+        given: how many leading tokens of each response were given to it, not drawn; empty: none of any.
     """
 
     problem: str
@@ -48,6 +49,7 @@ class Group:
     logps: list[list[float]] | None
     rewards: list[float]
     mixed: bool
+    given: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -209,3 +211,11 @@ def _tokens_left(row_N: Any, lengths: Sequence[int]) -> Any:
 
     ends = torch.tensor(lengths, device=row_N.device).cumsum(0)
     return ends[row_N] - torch.arange(len(row_N), device=row_N.device)
+
+
+def tokens_before(row_N: Any, lengths: Sequence[int]) -> Any:
+    """Tokens (N,) between the beginning of each token's row and the token."""
+    import torch
+
+    lengths_R = torch.tensor(lengths, device=row_N.device)
+    return torch.arange(len(row_N), device=row_N.device) - (lengths_R.cumsum(0) - lengths_R)[row_N]

@@ -54,11 +54,20 @@ METRICS = (
     "clip_share",
     "sampler_gap",
     "sampler_gap_max",
+    "demonstrations",
+    "demonstration_nll",
+    "given_tokens",
     "completion_length",
     "generated_tokens",
     "trained_tokens",
     "dropped_groups",
     "std_threshold",
+    "gain",
+    "gain_ess",
+    "lambda",
+    "shadow_capped",
+    "gal",
+    "pairs",
     "judge/asked",
     "judge/undecided",
     *map(str, Verdict),
@@ -193,6 +202,11 @@ class RL(PhaseSettings):
         return any(isinstance(reward, VeriFree) for reward in self.rewards)
 
     @property
+    def needs_reference(self) -> bool:
+        """Whether the loss has the starting model in it."""
+        return self.kl > 0
+
+    @property
     def samples_elsewhere(self) -> bool:
         """Whether another engine's probabilities drew the rollouts, which the loss corrects for."""
         return self.rollouts.startswith("vllm")
@@ -277,9 +291,11 @@ def run_rl(
         make_class, shown = make_trainer_class, None
         if demonstrations is not None:
             from dereason.training.joint.demonstrations import encode_demonstrations
-            from dereason.training.joint.trainer import make_trainer_class as make_joint_class
+            from dereason.training.joint.settings import Joint
 
-            make_class = make_joint_class
+            assert isinstance(settings, Joint)
+            make_class = settings.method.trainer_class
+            student = settings.method.wrap(student, model, seed)
             shown = encode_demonstrations(tokenizer, problems, demonstrations, prompt, settings)
         trainer = make_class()(
             model=student,
@@ -301,7 +317,8 @@ def run_rl(
             callbacks=[make_callback(work, {name: name for name in names}, progress, resumed_at, stops=settings.stops)],
         )
         check_processes(trainer, settings)
-        if settings.kl and settings.adapter is None:  # with an adapter the reference is the model without it
+        # with an adapter the reference is the model without it
+        if settings.needs_reference and settings.adapter is None:
             trainer.ref_model = prepare_reference(trainer, load_weights(model))
         trainer.phase, trainer.rollouts = settings, rollouts
         if shown is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ class Rollouts:
     """The one reward function of our trainer: judges each completion once, keeps it as a sample, logs shares.
 
     It is called with the token ids of the prompts (``prompt_ids``) and of what was sampled (``completion_ids``), also
-    where the method trains on something else (VeriFree). After a call ``mixed`` says of each of its groups whether its
+    where the method trains on something else (VeriFree). A completion may begin with tokens that were ``given`` to it:
+    it is judged as a whole, kept with the purpose "guided", and says nothing of how often the problem is solved. After
+    a call ``mixed`` says of each of its groups whether its
     rollouts differ: in verdict, or where there is no verifier in reward. :meth:`finish` ends a generation, which may
     take several calls.
 
@@ -64,12 +67,23 @@ class Rollouts:
         self.mixed: list[bool] = []
         self._samples: list[dict[str, object]] = []
         self._mixed: list[bool] = []
+        self._drawn: Counter[str] = Counter()
         self.__name__ = "reward"
 
     def __call__(
-        self, prompts: Any, completions: Any, completion_ids: Any, *, prompt_ids: Any, **columns: Any
+        self,
+        prompts: Any,
+        completions: Any,
+        completion_ids: Any,
+        *,
+        prompt_ids: Any,
+        given: Sequence[int] | None = None,
+        **columns: Any,
     ) -> list[float | None]:
-        """Rewards of some whole groups, or of none; see TRL's custom reward functions for the arguments."""
+        """Rewards of some whole groups, or of none; see TRL's custom reward functions for the arguments.
+
+        ``given`` counts the leading tokens of each completion that were given to it; None: no token of any.
+        """
         texts = [completion_text(completion) for completion in completions]
         limits = [row[-1] not in self.stops for row in completion_ids]
         judged = self.verifier.judge_many(
@@ -83,8 +97,9 @@ class Rollouts:
         rewards = self.reward(
             prompts, completions, completion_ids, **columns, prompt_ids=prompt_ids, judgements=judged, hit_limits=limits
         )
-        lengths = [(len(p), len(c)) for p, c in zip(prompt_ids, completion_ids, strict=True)]
-        self._keep(columns, texts, lengths, limits, judged)
+        shares = given or [0] * len(texts)
+        lengths = [(len(p) + g, len(c) - g) for p, c, g in zip(prompt_ids, completion_ids, shares, strict=True)]
+        self._keep(columns, texts, lengths, limits, judged, shares)
         self.mixed = []
         for start in range(0, len(rewards), self.group_size):
             rows = range(start, start + self.group_size)
@@ -103,6 +118,7 @@ class Rollouts:
         lengths: list[tuple[int, int]],
         limits: list[bool],
         judged: Sequence[Judgement],
+        given: Sequence[int],
     ) -> None:
         step = columns["trainer_state"].global_step
         for i, problem_id in enumerate(columns["problem_id"]):
@@ -110,8 +126,8 @@ class Rollouts:
                 {
                     "problem_id": problem_id,
                     "model": self.identity,
-                    "purpose": "rollout",
-                    "index": i % self.group_size,
+                    "purpose": "guided" if given[i] else "rollout",
+                    "index": self._drawn[problem_id],  # a problem may be drawn again
                     "step": step,
                     "response": texts[i],
                     "prompt_tokens": lengths[i][0],
@@ -120,6 +136,7 @@ class Rollouts:
                     **judged[i].columns(),
                 }
             )
+            self._drawn[problem_id] += 1
 
     def finish(self, step: int, log: Log) -> dict[str, tuple[int, int]]:
         """End a generation: write the samples of all processes, log verdict shares.
@@ -127,7 +144,7 @@ class Rollouts:
         Every process calls this.
 
         Returns:
-            problem -> (correct rollouts, judged rollouts), of all processes.
+            problem -> (correct rollouts, judged rollouts), of all processes; guided ones do not count.
         """
         from accelerate import PartialState
         from accelerate.utils import gather_object
@@ -136,6 +153,7 @@ class Rollouts:
         # in an order that does not depend on how many processes drew them
         samples.sort(key=lambda s: (s["problem_id"], s["index"]))
         self._samples, self._mixed = [], []
+        self._drawn.clear()
         if PartialState().is_main_process:
             write_table(frame("sample", samples), self.folder / f"step-{step:06d}.parquet")
         for verdict in Verdict:
@@ -144,6 +162,8 @@ class Rollouts:
         log("mixed_groups", sum(mixed) / len(mixed))
         outcomes: dict[str, tuple[int, int]] = {}
         for s in samples:
+            if s["purpose"] == "guided":
+                continue
             correct, judged = outcomes.get(s["problem_id"], (0, 0))
             outcomes[s["problem_id"]] = (
                 correct + (s["verdict"] == Verdict.CORRECT),

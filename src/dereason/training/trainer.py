@@ -21,6 +21,8 @@ from typing import Any
 from dereason.lm.local.engine import decode
 from dereason.lm.local.forward import TokenScores, attention_pair_cost, can_share_prompts, score_tokens
 from dereason.lm.local.packing import Batch
+from dereason.lm.local.sampling import Drawn
+from dereason.training.continuations import continue_prefixes
 from dereason.training.losses import BatchCounts, group_advantages
 from dereason.training.policy import Group, Update, make_update, policy_loss
 from dereason.training.rewards.verifier_free import splice_reference
@@ -76,16 +78,24 @@ def make_trainer_class() -> Any:
                 return super()._generate_single_turn(
                     prompt_ids, images, multimodal_fields, num_generations, *args, **kw
                 )
+            drawn = self._decode(
+                [list(ids) for ids in prompt_ids[::num_generations]], num_generations, self.args.max_completion_length
+            )
+            flat = [sample for group in drawn for sample in group]
+            return [list(s.ids) for s in flat], [list(s.logps) for s in flat]
+
+        def _decode(self, prompts: list[list[int]], n: int, limits: int | list[list[int]]) -> list[list[Drawn]]:
+            """Continuations by the engine, [prompt][sample], each at most as long as its limit."""
             model = self.accelerator.unwrap_model(self.model)
             training = model.training
             model.eval()
             with self.accelerator.autocast():  # an adapter's base, which the engine calls, has none of its own
                 drawn = decode(
                     model,
-                    [list(ids) for ids in prompt_ids[::num_generations]],
-                    num_generations,
+                    prompts,
+                    n,
                     temperature=self.args.temperature,
-                    max_new_tokens=self.args.max_completion_length,
+                    max_new_tokens=limits,
                     stop_ids=self.eos_token_ids,
                     pad_id=self.processing_class.pad_token_id,
                     # streams belong to problem and index: the number of processes does not change what is drawn
@@ -93,11 +103,17 @@ def make_trainer_class() -> Any:
                     batch_size=self.phase.rollout_batch,
                 )
             model.train(training)
-            flat = [sample for group in drawn for sample in group]
-            return [list(s.ids) for s in flat], [list(s.logps) for s in flat]
+            return drawn
 
-        def _draw_groups(self, problems: Sequence[dict[str, Any]]) -> list[Group]:
-            """Rollouts and rewards of some problems; every process calls this, also with none."""
+        def _draw_groups(
+            self, problems: Sequence[dict[str, Any]], prefixes: Sequence[Sequence[Sequence[int]]] | None = None
+        ) -> list[Group]:
+            """Rollouts and rewards of some problems; every process calls this, also with none.
+
+            Args:
+                problems: their rows.
+                prefixes: token ids that each rollout continues, [problem][rollout]; None: all begin at the prompt.
+            """
             size = self.num_generations
             prompts = [
                 list(
@@ -112,7 +128,12 @@ def make_trainer_class() -> Any:
                 for p in problems
             ]
             many = [ids for ids in prompts for _ in range(size)]
-            drawn, logps = self._generate_single_turn(many, None, {}, size) if many else ([], None)
+            given = [len(prefix) for of_problem in prefixes or () for prefix in of_problem] or [0] * len(many)
+            logps: list[list[float]] | None
+            if prefixes is not None and any(given):
+                drawn, logps = continue_prefixes(self._decode, prompts, prefixes, self.args.max_completion_length)
+            else:
+                drawn, logps = self._generate_single_turn(many, None, {}, size) if many else ([], None)
             cut = [ids[-1] not in self.eos_token_ids for ids in drawn]
             responses, tails = drawn, [0] * len(drawn)
             if self.phase.verifree:
@@ -127,12 +148,13 @@ def make_trainer_class() -> Any:
                 completions=[[{"role": "assistant", "content": text}] for text in texts],
                 completion_ids=drawn,
                 prompt_ids=many,
+                given=given,
                 trainer_state=self.state,
                 log_metric=lambda name, value: self._logs_of_step.setdefault(name, []).append((value, len(drawn))),
                 **columns,
             )
             values = [math.nan if r is None else float(r) for r in rewards]
-            self._generated += sum(map(len, drawn))
+            self._generated += sum(map(len, drawn)) - sum(given)
             mixed = getattr(self.rollouts, "mixed", [True] * len(problems))
             return [
                 Group(
@@ -144,6 +166,7 @@ def make_trainer_class() -> Any:
                     [[math.nan if v is None else v for v in row] for row in logps[at]] if logps is not None else None,
                     values[at],
                     mixed[k],
+                    given[at],
                 )
                 for k in range(len(problems))
                 for at in [slice(k * size, (k + 1) * size)]
@@ -228,7 +251,7 @@ def make_trainer_class() -> Any:
                 )
             if phase.updates_per_generation * phase.iterations > 1 or phase.samples_elsewhere:
                 self._fill(updates, "old")
-            if phase.kl:
+            if phase.needs_reference:
                 self._fill(updates, "reference")
             return updates
 
@@ -251,14 +274,17 @@ def make_trainer_class() -> Any:
             if at == 0:  # checkpoints are made here only, so that a resumed phase begins with a generation
                 self._due = self._draw(inputs)
             self._step += 1
-            update = self._due[at % updates]
-            batches = self._cut(update)
-            self._log("trained_tokens", sum(gather_object([sum(b.tokens for b in batches)])))
             self._sums: dict[str, Any] = {}
             self._widest = 0.0
-            loss = run_step(self, model, batches, self._score, lambda b, s: self._loss(update, b, s))
+            loss = self._run(model, self._due[at % updates])
             self._log_sums()
             return loss
+
+        def _run(self, model: Any, update: Update) -> Any:
+            """The gradient of one optimiser step, into the parameters' ``grad``; returns the loss."""
+            batches = self._cut(update)
+            self._log("trained_tokens", sum(gather_object([sum(b.tokens for b in batches)])))
+            return run_step(self, model, batches, self._score, lambda b, s: self._loss(update, b, s))
 
         def _examine_model(self) -> None:
             inner = self.accelerator.unwrap_model(self.model)
@@ -269,11 +295,11 @@ def make_trainer_class() -> Any:
             else:
                 _logger.warning("each rollout is run with its own copy of the prompt: %s", why)
 
-        def _cut(self, update: Update) -> list[MicroBatch]:
+        def _cut(self, update: Update, members: Sequence[int] | None = None) -> list[MicroBatch]:
             return micro_batches(
                 self.accelerator,
                 update.rows,
-                update.run,
+                update.run if members is None else members,
                 micro_batch=self.phase.optimiser.micro_batch,
                 pair_cost=self._pair_cost,
                 pad_id=self.processing_class.pad_token_id,
@@ -291,9 +317,8 @@ def make_trainer_class() -> Any:
 
         def _fill(self, updates: Sequence[Update], which: str) -> None:
             """Log-probabilities of the rows that are run, by the policy as it is or by the reference."""
-            adapted = hasattr(self.accelerator.unwrap_model(self.model), "disable_adapter")
-            model = None if which == "old" or adapted else self.ref_model
-            off = which == "reference" and adapted
+            model = self.ref_model if which == "reference" else None
+            off = which == "reference" and model is None  # the model without its adapter
             with torch.no_grad():
                 for update in updates:
                     for each in self._cut(update):

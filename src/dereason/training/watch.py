@@ -276,14 +276,16 @@ def _kept(folder: Path) -> str:
 def _sizes(model: Any) -> tuple[int, int]:
     """Bytes of one checkpoint and of the trained model on disk, estimated.
 
-    A checkpoint holds the weights (with LoRA the adapter's alone) and Adam's two moments of what is trained.
+    A checkpoint holds the weights (with LoRA the adapter's alone), what is trained ``beside`` the model if anything is,
+    and Adam's two moments of what is trained.
     """
     every = trained = 0
     for parameter in model.parameters():
         size = getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size()  # ZeRO-3 empties numel
         every += size
         trained += size * parameter.requires_grad
-    return (trained if hasattr(model, "peft_config") else every) + 2 * trained, every
+    beside = sum(p.numel() * p.element_size() for p in getattr(model, "beside", ()))
+    return (trained if hasattr(model, "peft_config") else every) + 2 * trained + 3 * beside, every
 
 
 def _check_space(work: Path, args: Any, state: Any, model: Any) -> None:

@@ -89,6 +89,7 @@ def run_job(job: Job, rank: int) -> PhaseResult:
     from dereason.training.rl import run_rl
 
     assert job.rl is not None
+    shown = read_table("target", job.folder / "targets.parquet") if job.kind == "joint" else None
     here = int(os.environ.get("LOCAL_WORLD_SIZE", str(job.processes)))
     workers = max(1, (job.verifier.workers or min(4, available_cores())) // here)
     with Verifier(job.verifier.model_copy(update={"workers": workers})) as verifier:
@@ -104,6 +105,7 @@ def run_job(job: Job, rank: int) -> PhaseResult:
             expected_hash=job.expected_hash,
             verifier=verifier,
             progress=progress,
+            demonstrations=shown,
         )
 
 

@@ -23,7 +23,8 @@ def encode_demonstrations(
         problems: PROBLEM table: the set.
         targets: TARGET table; problems outside the set are passed over.
         prompt: how questions are put.
-        settings: of the phase; its ``max_length`` bounds prompt and demonstration.
+        settings: of the phase; its ``max_length`` bounds prompt and demonstration, and where rollouts continue
+            demonstrations, ``max_new_tokens`` the demonstration.
 
     Returns:
         token ids of the reply (its end token included) by problem id.
@@ -43,6 +44,7 @@ def encode_demonstrations(
     if rows.is_empty():
         raise DereasonError("no problem of the set has a demonstration", "build targets for the sets of the phase")
     limit = int(getattr(settings, "max_length", 0)) or None
+    continued = bool(getattr(getattr(settings, "method", None), "prefixes", False))
     out = {}
     for row in rows.iter_rows(named=True):
         chat = prompt.messages(row["question"], row["options"])
@@ -52,6 +54,12 @@ def encode_demonstrations(
                 f"the demonstration of problem {row['id']!r} is {len(head) + len(tail)} tokens long with its prompt, "
                 f"over max_length {limit}",
                 "raise max_length or drop the target",
+            )
+        if continued and len(tail) > settings.max_new_tokens:
+            raise DereasonError(
+                f"the demonstration of problem {row['id']!r} is {len(tail)} tokens long, and a rollout that continues "
+                f"it has {settings.max_new_tokens} with what it continues",
+                "raise max_new_tokens or drop the target",
             )
         out[row["id"]] = tail
     return out

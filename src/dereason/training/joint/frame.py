@@ -26,8 +26,13 @@ from dereason.training.losses import BatchCounts, LossName, token_weights
 from dereason.training.policy import Group, Update
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
+    from dereason.lm.local.model import ModelSettings
+
+PAIRS = "pairs"
+"""The term whose loss is over pairs of rollouts (:meth:`Method.pairs`), and whose normaliser is their number."""
 POLICY, SFT = "policy", "sft"
 """The two terms that most methods have: the phase's own RL loss on rollouts, and likelihood of demonstrations."""
 
@@ -41,12 +46,16 @@ class JointRow:
         terms: the terms of the loss that its tokens belong to; none: the row is left out.
         advantage: of its tokens.
         rollout: number of the rollout in its group; None for a demonstration.
+        given: how many of its leading tokens were given to a rollout. They carry no loss,
+        taken: but for so many of them; which ones says :meth:`Method.takes`.
     """
 
     response: Sequence[int]
     terms: tuple[str, ...]
     advantage: float = 0.0
     rollout: int | None = None
+    given: int = 0
+    taken: int = 0
 
 
 @dataclass
@@ -58,20 +67,35 @@ class JointUpdate(Update):
         demonstration: whether each row is one.
         supervised: whether each row's problem has one.
         counts_of: loss tokens and rows of each term, over all processes.
+        given: leading tokens of each row that were given to it (those of a row that takes none are in its prompt).
+        taken: how many of those carry loss.
+        contexts: numbers of the contexts that rows share, by the problem's place and what stands behind its prompt.
+        present: log-probabilities of the rows that are run by the policy before this step, for a loss over pairs.
+        pair_weights: coefficient of each row's log-probability in the loss over pairs.
     """
 
     terms: list[tuple[str, ...]] = field(default_factory=list)
     demonstration: list[bool] = field(default_factory=list)
     supervised: list[bool] = field(default_factory=list)
     counts_of: dict[str, BatchCounts] = field(default_factory=dict)
+    given: list[int] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+    contexts: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
+    present: dict[int, Any] = field(default_factory=dict)
+    pair_weights: list[float] = field(default_factory=list)
+
+    def tokens(self) -> list[int]:
+        """How many tokens of each row carry loss, where the row does."""
+        rows = zip(self.rows, self.given, self.taken, strict=True)
+        return [len(row.response) - given + taken for row, given, taken in rows]
 
     def totals_of(self) -> dict[str, tuple[float, float]]:
         """This process's share of ``counts_of``: loss tokens and rows by term."""
         found: dict[str, tuple[float, float]] = {}
-        for row, names, keep in zip(self.rows, self.terms, self.kept, strict=True):
+        for count, names, keep in zip(self.tokens(), self.terms, self.kept, strict=True):
             for name in names if keep else ():
                 tokens, rows = found.get(name, (0.0, 0.0))
-                found[name] = (tokens + len(row.response), rows + 1)
+                found[name] = (tokens + count, rows + 1)
         return found
 
 
@@ -89,6 +113,9 @@ class View:
         row: (N,) each token's row in the micro-batch, 0..R-1.
         lengths: (R,) tokens of each row.
         progress: share of the phase's steps that are done, 0..1.
+        given: (N,) bool, whether the token was given to its rollout, not drawn.
+        taken: (R,) how many of the given tokens of each row carry loss.
+        pair_weight: (N,) coefficient of each token's row in the loss over pairs; 0 outside it.
     """
 
     logp: Tensor
@@ -100,6 +127,9 @@ class View:
     row: Tensor
     lengths: Tensor
     progress: float
+    given: Tensor
+    taken: Tensor
+    pair_weight: Tensor
 
     def row_mean(self, values_N: Tensor) -> Tensor:
         """The mean of values (N,) over each token's row, for each token (N,)."""
@@ -113,10 +143,39 @@ class Method(Settings):
     Attributes:
         paper: arXiv number; empty for a baseline.
         rule: what it does, in a few words.
+        prefixes: whether rollouts may continue the beginning of a demonstration.
+        needs_reference: whether the loss has the phase's starting model in it, whatever `kl` is.
     """
 
     paper: ClassVar[str] = ""
     rule: ClassVar[str] = ""
+    prefixes: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
+
+    def given(self, length: int, size: int, progress: float, stream: np.random.Generator) -> list[int]:
+        """How many leading tokens of the demonstration each of a problem's rollouts is given.
+
+        Args:
+            length: tokens of the demonstration before its end token.
+            size: rollouts of the group.
+            progress: share of the phase's steps that are done, 0..1.
+            stream: made of seed, step and problem, so that every process and a resumed phase draw the same.
+        """
+        return [0] * size
+
+    def retries(self, group: Group, length: int) -> list[int]:
+        """How many leading tokens a group of rollouts is given that takes the place of this one.
+
+        One after the other, until a group has a success; where none has, the first group stays. Each is more than the
+        one before: the same prefix would be continued in the same way. Empty: the group stays.
+        """
+        return []
+
+    def takes(self, view: View) -> Tensor:
+        """Which given tokens (N,) bool carry loss: as many of each row as its ``taken``."""
+        import torch
+
+        return torch.zeros_like(view.given)
 
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
         """The rows of a problem that has a demonstration.
@@ -131,6 +190,28 @@ class Method(Settings):
     def terms(self, view: View) -> dict[str, Tensor]:
         """The loss per token (N,) of each term, its weight in it; tokens of rows outside a term are not looked at."""
         return {POLICY: view.policy_loss, SFT: -view.logp}
+
+    def pairs(self, log_ratios: Sequence[float], right: Sequence[bool]) -> tuple[list[float], float, int]:
+        """A loss over pairs of one group's rollouts, its gradient being linear in theirs.
+
+        Args:
+            log_ratios: log π/π_ref of each whole rollout, by the policy before this step.
+            right: whether each is.
+
+        Returns:
+            derivative of the loss in each rollout's log π; the loss; how many pairs it is the sum over.
+        """
+        raise NotImplementedError
+
+    def wrap(self, student: Any, model: ModelSettings, seed: int) -> Any:
+        """The model that is trained, of the one that the phase begins with."""
+        return student
+
+    def trainer_class(self) -> Any:
+        """The trainer, ours with demonstrations or a subclass of it."""
+        from dereason.training.joint.trainer import make_trainer_class
+
+        return make_trainer_class()
 
     def supervises(self, step: int, buffered: int) -> bool:
         """Whether an optimiser step trains on demonstrations alone (term ``sft``), without drawing rollouts.
@@ -148,9 +229,10 @@ class Method(Settings):
 
 
 def rollout_rows(group: Group, advantages: Sequence[float], term: str = POLICY) -> list[JointRow]:
-    """All rollouts of a group, in one term."""
+    """All rollouts of a group, what they drew of them in one term."""
+    given = group.given or [0] * len(group.responses)
     return [
-        JointRow(response, (term,), advantage, number)
+        JointRow(response, (term,), advantage, number, given[number])
         for number, (response, advantage) in enumerate(zip(group.responses, advantages, strict=True))
     ]
 
@@ -182,7 +264,7 @@ def reduce(
         losses: (N,) per token, by term.
         membership: (N,) bool, the tokens of each term.
         counts: of each term over the whole step; a term that is not there has no token anywhere.
-        length_N: tokens of each token's row.
+        length_N: tokens of each token's row that carry loss.
         loss: how the policy term is normalised.
         max_new_tokens: for ``dr_grpo``.
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dereason.lm.local.forward import TokenScores
 from dereason.lm.local.packing import Batch, Row
-from dereason.training.joint.frame import JointRow, JointUpdate, View, demonstration_row, reduce, rollout_rows
+from dereason.training.joint.frame import (
+    PAIRS,
+    JointRow,
+    JointUpdate,
+    View,
+    demonstration_row,
+    reduce,
+    rollout_rows,
+    successes,
+)
 from dereason.training.losses import BatchCounts
-from dereason.training.policy import Group, Update, of_tokens, token_losses
+from dereason.training.policy import Group, Update, of_tokens, token_losses, tokens_before
 from dereason.training.trainer import BUFFER_FILE
 from dereason.training.trainer import make_trainer_class as make_rl_class
 
@@ -41,6 +53,51 @@ def make_trainer_class() -> Any:
                     self.buffer = []
                     return [self._supervised(chosen)]
             return super()._draw(batch)
+
+        def _draw_groups(
+            self, problems: Sequence[dict[str, Any]], prefixes: Sequence[Sequence[Sequence[int]]] | None = None
+        ) -> list[Group]:
+            """Rollouts, behind prefixes where the method gives any; every process calls this, also with none."""
+            method = self.phase.method
+            if prefixes is not None or not method.prefixes:
+                return list(super()._draw_groups(problems, prefixes))
+            ids = [p["problem_id"] for p in problems]
+            groups = list(super()._draw_groups(problems, [self._prefixes(id) for id in ids]))
+            pending = {
+                k: method.retries(group, self._length(group.problem))
+                for k, group in enumerate(groups)
+                if group.problem in self.demonstrations
+            }
+            while True:
+                pending = {k: lengths for k, lengths in pending.items() if lengths}
+                if not sum(gather_object([len(pending)])):
+                    break
+                shown = [self.demonstrations[ids[k]][: lengths[0]] for k, lengths in pending.items()]
+                drawn = super()._draw_groups(
+                    [problems[k] for k in pending], [[prefix] * self.num_generations for prefix in shown]
+                )
+                for k, group in zip(list(pending), drawn, strict=True):
+                    pending[k] = pending[k][1:]
+                    if successes(group):
+                        groups[k], pending[k] = group, []
+            given = [float(g) for group in groups for g in group.given]
+            self._logs_of_step.setdefault("given_tokens", []).append((sum(given) / max(1, len(given)), len(given)))
+            return groups
+
+        def _length(self, problem: str) -> int:
+            """Tokens of a problem's demonstration before its end token."""
+            shown = self.demonstrations[problem]
+            return next((i for i, token in enumerate(shown) if token in self.eos_token_ids), len(shown))
+
+        def _prefixes(self, problem: str) -> list[list[int]]:
+            """What each of a problem's rollouts is given at first."""
+            if problem not in self.demonstrations:
+                return [[]] * self.num_generations
+            name = int.from_bytes(hashlib.sha256(problem.encode()).digest()[:8])
+            stream = np.random.default_rng([self.args.seed, self.state.global_step, name])
+            progress = self.state.global_step / max(1, self.state.max_steps)
+            lengths = self.phase.method.given(self._length(problem), self.num_generations, progress, stream)
+            return [self.demonstrations[problem][:length] for length in lengths]
 
         def _make_update(
             self, groups: Sequence[Group], places: Sequence[int], advantages: Sequence[Sequence[float]]
@@ -87,26 +144,32 @@ def make_trainer_class() -> Any:
             *,
             supervised: bool,
         ) -> None:
+            # given tokens without loss are context: the rows that have them in common share them as they do the prompt
+            context = 0 if row.taken else row.given
+            head, response = [*prompt, *row.response[:context]], row.response[context:]
+            shared = update.contexts.setdefault((place, tuple(head[len(prompt) :])), len(update.contexts))
             number = len(update.rows)
             kept, reward = bool(row.terms), 0.0
             if row.rollout is not None and group is not None:
                 reward = group.rewards[row.rollout]
                 kept = kept and not math.isnan(reward) and not (self.phase.mask_truncated and group.cut[row.rollout])
                 reward = 0.0 if math.isnan(reward) else reward
-            update.rows.append(Row(prompt, row.response, place))
+            update.rows.append(Row(head, response, shared))
             update.kept.append(kept)
             update.advantages.append(row.advantage)
             update.rewards.append(reward)
             update.tails.append(0)
             update.terms.append(row.terms)
+            update.given.append(row.given - context)
+            update.taken.append(row.taken)
             update.demonstration.append(row.rollout is None)
             update.supervised.append(supervised)
             if group is not None and group.logps is not None:
                 # what no engine drew has no probability of its own
-                unknown = [math.nan] * len(row.response)
-                update.sampler[number] = unknown if row.rollout is None else group.logps[row.rollout]
-            # a rollout without advantage has a gradient through the KL term and the router alone
-            still = row.rollout is not None and row.advantage == 0
+                unknown = [math.nan] * len(response)
+                update.sampler[number] = unknown if row.rollout is None else group.logps[row.rollout][context:]
+            # a rollout without advantage has a gradient through the KL term, the router and pairs alone
+            still = row.rollout is not None and row.advantage == 0 and PAIRS not in row.terms
             if kept and not (still and not self.phase.kl and not self.aux_loss_enabled):
                 update.run.append(number)
 
@@ -119,10 +182,38 @@ def make_trainer_class() -> Any:
             self._log("demonstrations", sum(gather_object([sum(update.demonstration)])))
             return update
 
+        def _run(self, model: Any, update: Update) -> Any:
+            assert isinstance(update, JointUpdate)  # this class makes no other
+            if PAIRS in update.counts_of:
+                self._weigh_pairs(update)
+            return super()._run(model, update)
+
+        def _weigh_pairs(self, update: JointUpdate) -> None:
+            """Each rollout's coefficient in the loss over pairs, and their number over all processes."""
+            self._fill([update], "present")
+            groups: dict[int, list[int]] = {}
+            for i in update.run:
+                if PAIRS in update.terms[i]:
+                    groups.setdefault(update.rows[i].group, []).append(i)
+            update.pair_weights = [0.0] * len(update.rows)
+            value, count = 0.0, 0
+            for rows in groups.values():
+                ratios = [float((update.present[i] - update.reference[i]).double().sum()) for i in rows]
+                weights, of_group, pairs = self.phase.method.pairs(ratios, [update.rewards[i] > 0.5 for i in rows])
+                for i, weight in zip(rows, weights, strict=True):
+                    update.pair_weights[i] = weight
+                value, count = value + of_group, count + pairs
+            parts = gather_object([(value, count)])
+            every = sum(pairs for _, pairs in parts)
+            update.counts_of[PAIRS] = BatchCounts(float(max(1, every)), float(max(1, every)))
+            self._log("gal", sum(of_process for of_process, _ in parts) / max(1, every))
+            self._log("pairs", every)
+
         def _losses(self, update: Update, batch: Batch, scores: TokenScores, router: float) -> Any:
             assert isinstance(update, JointUpdate)  # this class makes no other
             shown = of_tokens([float(d) for d in update.demonstration], batch, scores.logp)
-            loss, _, seen = token_losses(update, batch, scores, self.phase, drawn=1 - shown)
+            given = tokens_before(batch.row, batch.lengths) < of_tokens(update.given, batch, scores.logp)
+            loss, _, seen = self._token_losses(update, batch, scores, (1 - shown) * ~given)
             lengths = torch.tensor(batch.lengths, device=loss.device, dtype=loss.dtype)
             view = View(
                 logp=scores.logp,
@@ -134,17 +225,21 @@ def make_trainer_class() -> Any:
                 row=batch.row,
                 lengths=lengths,
                 progress=self.state.global_step / max(1, self.state.max_steps),
+                given=given,
+                taken=torch.tensor([update.taken[i] for i in batch.rows], device=loss.device),
+                pair_weight=of_tokens(update.pair_weights or [0.0] * len(update.rows), batch, scores.logp),
             )
             losses = self.phase.method.terms(view)
+            counted = ~given | self.phase.method.takes(view)
             membership = {
-                name: of_tokens([float(name in terms) for terms in update.terms], batch, scores.logp) > 0
+                name: counted & (of_tokens([float(name in terms) for terms in update.terms], batch, scores.logp) > 0)
                 for name in losses
             }
             total = reduce(
                 losses,
                 membership,
                 update.counts_of,
-                lengths[batch.row],
+                of_tokens(update.tokens(), batch, scores.logp),
                 loss=self.phase.loss,
                 max_new_tokens=self.phase.max_new_tokens,
             )
@@ -152,6 +247,10 @@ def make_trainer_class() -> Any:
             if router:
                 total = total + router * scores.router_loss * len(batch.rows) / max(update.counts.sequences, 1.0)
             return total, {name: pair for name, pair in seen.items() if float(pair[1].sum())}
+
+        def _token_losses(self, update: Update, batch: Batch, scores: TokenScores, drawn: Any) -> Any:
+            """See :func:`~dereason.training.policy.token_losses`."""
+            return token_losses(update, batch, scores, self.phase, drawn=drawn)
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             super()._save_checkpoint(model, trial)

@@ -1,0 +1,95 @@
+r"""DYPO (arXiv 2604.08926): what a group of rollouts teaches depends on how many of it are right::
+
+    all right:  the problem is dropped
+    all wrong:  SFT on its demonstration
+    mixed:      β · L_RL + (1-β) · L_GAL
+
+    L_GAL = mean over pairs (s right, f wrong) of  -log σ(β' z_sf),   z_sf = log π/π_ref (s) - log π/π_ref (f)
+
+π(s) is the probability of the whole rollout; pairs are within a group, and their mean is over all pairs of the step
+(ours: the paper as we know it sums). A rollout without a verdict is in no pair.
+
+The two rollouts of a pair may be in different micro-batches. L_GAL's gradient is linear in theirs::
+
+    ∇ -log σ(β' z_sf) = -σ(-β' z_sf) β' (∇ log π(s) - ∇ log π(f))
+
+So the coefficients of all rollouts are computed beforehand, without gradient, from their probabilities under the
+present policy and the reference, and each token's loss is its rollout's coefficient times its log-probability. What is
+logged as ``gal`` is L_GAL itself, not this linear stand-in.
+
+The paper has several teachers to choose from; here a problem has one demonstration, and that one is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from dereason.training.joint.frame import (
+    PAIRS,
+    POLICY,
+    SFT,
+    JointRow,
+    Method,
+    View,
+    demonstration_row,
+    successes,
+)
+from dereason.training.policy import Group
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DYPO(Method):
+    """SFT on problems that are never solved, RL and a pairwise loss on those that sometimes are."""
+
+    paper: ClassVar[str] = "2604.08926"
+    rule: ClassVar[str] = "all right: dropped; all wrong: SFT; mixed: beta * RL + (1 - beta) * pairwise loss (GAL)"
+    needs_reference: ClassVar[bool] = True
+
+    name: Literal["dypo"] = "dypo"
+    """Names this method."""
+    beta: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the RL loss on mixed groups, the pairwise loss having the rest (ours)."""
+    pair_beta: float = Field(default=0.1, gt=0)
+    """Scale beta' of the log-ratios in the pairwise loss (ours)."""
+
+    def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        right, judged = successes(group), sum(r == r for r in group.rewards)
+        if right == judged:  # also where no rollout has a verdict
+            return []
+        if not right:
+            return [demonstration_row(demonstration)]
+        return [
+            JointRow(response, (POLICY, PAIRS), advantage, number)
+            for number, (response, advantage) in enumerate(zip(group.responses, advantages, strict=True))
+        ]
+
+    def pairs(self, log_ratios: Sequence[float], right: Sequence[bool]) -> tuple[list[float], float, int]:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        coefficients, value, count = [0.0] * len(right), 0.0, 0
+        for s in (i for i, is_right in enumerate(right) if is_right):
+            for f in (i for i, is_right in enumerate(right) if not is_right):
+                z = self.pair_beta * (log_ratios[s] - log_ratios[f])
+                small = math.exp(-abs(z))
+                value += math.log1p(small) + max(-z, 0.0)
+                share = (small if z > 0 else 1.0) / (1 + small)  # σ(-z)
+                coefficients[s] -= self.pair_beta * share
+                coefficients[f] += self.pair_beta * share
+                count += 1
+        return coefficients, value, count
+
+    def terms(self, view: View) -> dict[str, Tensor]:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        import torch
+
+        return {
+            POLICY: torch.where(view.supervised, self.beta * view.policy_loss, view.policy_loss),
+            SFT: -view.logp,
+            PAIRS: (1 - self.beta) * view.pair_weight * view.logp,
+        }
