@@ -75,6 +75,7 @@ class Endpoint:
                         self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(content)
+                    self.close_connection = "Content-Length" in headers  # less than was promised
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True
                 finally:

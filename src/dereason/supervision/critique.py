@@ -45,7 +45,7 @@ _LINE = re.compile(r"^.*\S.*$", re.MULTILINE)
 _DRESS = r"[\s*_`#>:=.\[(\-]*"
 _NAMED = re.compile(
     rf"first{_DRESS}wrong{_DRESS}line{_DRESS}(?:is{_DRESS})?(?:(?:line|number){_DRESS})*(\d{{1,6}}|none)\b"
-    r"(?!\s*(?:or\b|[+*/=×]|-\s*\d))",  # "2 or 3"; the line itself in place of its number
+    r"(?![ \t]*(?:or\b|[-+*/=×][ \t]*\d))",  # "2 or 3"; the line itself in place of its number
     re.IGNORECASE,
 )
 _CONCLUDED = re.compile(
