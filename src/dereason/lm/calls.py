@@ -83,10 +83,11 @@ class CallStore:
         """What the endpoint has called the model that answered."""
         self._places: dict[str, dict[int, tuple[int, int]]] = {}
         """Key -> choice -> (where its line begins, which answer of the line)."""
+        self._end = 0
         folder.mkdir(parents=True, exist_ok=True)
         self.path.touch()
         _sync(folder)
-        self._scan()
+        self.refresh()
 
     def known(self, key: str) -> set[int]:
         """Which choices of a question are stored."""
@@ -121,19 +122,21 @@ class CallStore:
                 os.write(file, b"\n")  # somebody was killed in the middle of a line
             if os.write(file, line) != len(line):
                 raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
-            end = os.lseek(file, 0, os.SEEK_CUR)  # of our line, wherever another process put its own
             os.fsync(file)
         finally:
             os.close(file)
-        self._note(call, end - len(line))
+        self.refresh()
 
-    def _scan(self) -> None:
-        start = 0
+    def refresh(self) -> None:
+        """Read what was added since, by this store, by another one of the same file, or by another process."""
         with self.path.open("rb") as handle:
+            handle.seek(self._end)
             for line in handle:
+                if not line.endswith(b"\n"):
+                    break  # being written, or left by somebody who was killed: the next writer ends it
                 if (call := _call(line)) is not None:
-                    self._note(call, start)
-                start += len(line)
+                    self._note(call, self._end)
+                self._end += len(line)
 
     def _note(self, call: Call, start: int) -> None:
         places = self._places.setdefault(call.key, {})

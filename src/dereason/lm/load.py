@@ -39,7 +39,7 @@ def load_model(
     Args:
         settings: which model.
         chat_template_kwargs: extra arguments of its chat template.
-        identity: overrides :func:`~dereason.lm.local.model.model_identity`.
+        identity: in place of the model's own (a trained model is named by the step that made it).
         store: folder where an endpoint's finished calls are kept; None keeps none. Other backends have no use for it.
     """
     if settings.backend == "api":

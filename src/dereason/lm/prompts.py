@@ -80,16 +80,26 @@ def encode_reply(
             "set prompt.chat_template_kwargs (for example enable_thinking: false), or take a model whose template does",
         )
 
-    if not prefix:
-        return head, tail
-
     def text(count: int) -> str:
         # Cleaning up spaces would look at later tokens: the text of a beginning has to be a beginning of the text.
         return str(tokenizer.decode(tail[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    given = prefix if text(len(tail)).startswith(prefix) else prefix.lstrip()  # templates may strip
-    if not text(len(tail)).startswith(given):
-        raise DereasonError("the chat template rewrites the beginning of a reply", "build targets without a prefix")
+    if "</think>" in response and "</think>" not in tokenizer.decode(tail):
+        raise DereasonError(
+            "the chat template leaves out what a reply thinks aloud (<think>...</think>): the model would be trained "
+            "on another text than the target",
+            "set targets.thoughts=drop, or take a template that keeps thoughts (see prompt.chat_template_kwargs)",
+        )
+    if not prefix:
+        return head, tail
+    # templates may strip, and tokenizers rewrite (Unicode's composed and decomposed letters)
+    as_written = tokenizer.decode(
+        tokenizer.encode(prefix, add_special_tokens=False), clean_up_tokenization_spaces=False
+    )
+    forms = [form for p in (prefix, as_written) for form in (p, p.lstrip())]
+    given = next((form for form in forms if text(len(tail)).startswith(form)), None)
+    if given is None:
+        raise DereasonError("the chat template rewrites the beginning of a reply", "leave out `repair` (targets.kinds)")
     low, high = 0, len(tail)  # the most tokens whose text is inside the prefix
     while low < high:
         middle = (low + high + 1) // 2

@@ -254,7 +254,7 @@ def select_set(
 
 
 def hand_on(work: Path, before: Path, why: str) -> Info:
-    """End a phase of a later round that has nothing to train on: its model is the one that it would have begun with.
+    """End a phase of a later round that has nothing to train on: its model is that of the phase before.
 
     Args:
         work: the phase's folder.
@@ -262,8 +262,12 @@ def hand_on(work: Path, before: Path, why: str) -> Info:
         why: what is lacking.
     """
     facts = read_json(before / "step.json")["info"]
-    # Links in place of copies: models are large, and a finished step's files are never written again.
-    shutil.copytree(before / facts["model"], work / "model", copy_function=os.link, dirs_exist_ok=True)
+    shutil.rmtree(work / "model", ignore_errors=True)  # of an attempt that was killed
+    try:
+        # Links in place of copies: models are large, and a finished step's files are never written again.
+        shutil.copytree(before / facts["model"], work / "model", copy_function=os.link)
+    except OSError:  # a file system without links
+        shutil.copytree(before / facts["model"], work / "model", dirs_exist_ok=True)
     (work / "metrics.jsonl").touch()
     write_table(frame("sample", []), work / "samples.parquet")
     result = PhaseResult(work / "model", 0, 0, 0, facts["template_hash"])
@@ -319,7 +323,9 @@ def do_train_sft(
             progress=ctx.progress(),
         )
     words = f"{result.steps} steps, {result.tokens_trained:,} tokens trained"
-    return finish_training(work, result, words) | {"kept": kept_models(work)}
+    long = f"{result.left_out} of {targets.height} targets are longer than max_length {settings.max_length} tokens"
+    warnings = [f"{long}: they were left out"] if result.left_out else []
+    return finish_training(work, result, words) | {"kept": kept_models(work), "warnings": warnings}
 
 
 def do_train_rl(

@@ -105,11 +105,12 @@ class _Builder:
         for number in range(1, arm.rounds + 1):
             round_ = self._round(arm, seed, number, before, round_)
             self.rounds.append(round_)
+            started = before
             for at, phase in enumerate(arm.phases, 1 + (number - 1) * len(arm.phases)):
                 words = f"{arm.name}, seed {seed}, {at}-{phase.kind}"
                 targets = None
                 if isinstance(phase, SFTPhase):
-                    targets = self._targets(phase, round_, before, failures, words)
+                    targets = self._targets(phase, round_, started, before, failures, words)
                     training = self._train_sft(phase, round_, targets, before, words)
                 else:
                     training = failures = self._train_rl(phase, round_, before, words)
@@ -227,7 +228,15 @@ class _Builder:
         inputs = _given(problems=self.problems, training=training)
         return Step("eval", config, inputs, (*_SAMPLING, "evaluation"), label, action)
 
-    def _targets(self, phase: SFTPhase, round_: Round, before: Step | None, failures: Step | None, words: str) -> Step:
+    def _targets(
+        self,
+        phase: SFTPhase,
+        round_: Round,
+        started: Step | None,
+        before: Step | None,
+        failures: Step | None,
+        words: str,
+    ) -> Step:
         recipe, ctx = self.recipe, self.ctx
         names = set_names(phase)
 
@@ -246,17 +255,22 @@ class _Builder:
                 ctx=ctx,
             )
 
-        asking = any(asked_models(e) or needs_student(e) for e in phase.targets)
         config: Info = {"sets": names, "targets": [entry_key(e) for e in phase.targets]}
-        config |= self.sampled if asking else {"verifier": recipe.verifier.key()}
+        config["verifier"] = recipe.verifier.key()
+        if any(map(needs_student, phase.targets)):
+            config |= self.sampled
+        elif any(map(asked_models, phase.targets)):
+            config["prompt"] = self.student["prompt"]
         inputs = _given(
             problems=self.problems,
             routes=round_.route,
             before=before if any(map(needs_student, phase.targets)) else None,
-            profile=round_.pass_rate if any(map(reads_profile, phase.targets)) else None,
+            # only where it is of the model that this phase trains, and not of one before that
+            profile=round_.pass_rate if before is started and any(map(reads_profile, phase.targets)) else None,
             failures=failures if any(isinstance(e, CritiqueTargets) for e in phase.targets) else None,
         )
-        return Step("targets", config, inputs, (*_SAMPLING, "supervision"), f"targets, {words}", action)
+        rooms = (*_SAMPLING, "supervision", "pipeline/targets.py")
+        return Step("targets", config, inputs, rooms, f"targets, {words}", action)
 
     def _phase_config(self, phase: SFTPhase | RLPhase, seed: int) -> Info:
         model = self.recipe.model
@@ -322,8 +336,8 @@ class _Builder:
             pool = read_table("problem", at["problems"] / "train.parquet")
             routes = read_table("route", at["routes"] / "routes.parquet")
             members = actions.select_set(pool, routes, names, may_be_empty=round_.number > 1)
-            if members.is_empty():  # the phase itself will be skipped
-                return {"chosen": kept[-1], "candidates": [], "words": "no problem is left to choose by"}
+            if members.height < phase.prompts_per_generation and round_.number > 1:  # the phase will be skipped
+                return {"chosen": kept[-1], "candidates": [], "words": "too few problems are left to train on"}
             return do_choose_start(
                 work,
                 members,

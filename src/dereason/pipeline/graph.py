@@ -102,10 +102,17 @@ class Graph:
 
         yield from visit(self.problems)
         yield from visit(self.judge)
+
+        def routed(round_: Round) -> Iterator[Step]:
+            yield from visit(round_.pass_rate)
+            yield from visit(round_.profile)
+            yield from visit(round_.route)
+
         for round_ in self.rounds:
             if round_.number == 1:
-                yield from visit(round_.pass_rate)
-                yield from visit(round_.profile)
-                yield from visit(round_.route)
+                yield from routed(round_)
         for stage in self.stages:
+            for round_ in self.rounds:  # no phase need read a later round's profile, and the summary does
+                if (round_.arm, round_.seed, round_.number) == (stage.arm, stage.seed, stage.round):
+                    yield from routed(round_)
             yield from visit(stage.evaluation)

@@ -20,7 +20,7 @@ from dereason.pipeline.recipe import Arm, Recipe, RLPhase, SFTPhase, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
 from dereason.problems.sources import FileSource, GymSource, Source, read_rows
-from dereason.supervision.settings import CritiqueTargets, DataTargets, responses_per_problem
+from dereason.supervision.settings import CritiqueTargets, DataTargets, asked_models, responses_per_problem
 
 
 @dataclass(frozen=True)
@@ -246,6 +246,9 @@ def _supervision(phase: SFTPhase, stage: Stage, set_sizes: dict[str, dict[str, C
             limit = 0 if isinstance(entry, DataTargets) else entry.sampling.max_new_tokens
             total = asked.times(limit)
             words[-1] += f", ≤ {total.value:,} tokens generated" if total.value is not None else ""
+            for model in asked_models(entry):
+                price = None if total.value is None else model.api.price(0, total.value)
+                words[-1] += f" for ≤ ${price:,.2f} at {model.name}, prompts besides" if price is not None else ""
             known = None if total.value is None or tokens.value is None else tokens.value + total.value
             tokens = Count(known, "it ran")
     return {"work": "; ".join(words), "tokens_generated": tokens.json()}

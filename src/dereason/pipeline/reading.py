@@ -131,6 +131,8 @@ def _real_path(loc: tuple[int | str, ...], data: Any) -> tuple[int | str, ...]:
 def _explain(error: Any, model: type[BaseModel], keys: tuple[int | str, ...]) -> tuple[str, str]:
     if error["type"] == "extra_forbidden":
         known = sorted(_known_keys(model))
+        if keys[-1] in known:
+            return "unknown key here", "another kind of this group has it; see `dereason recipe explain`"
         close = difflib.get_close_matches(str(keys[-1]), known, 1)
         return "unknown key", f"did you mean {close[0]!r}?" if close else "see `dereason recipe explain`"
     if error["type"] == "missing":

@@ -148,12 +148,29 @@ class Arm(Settings):
     def _failures_to_learn_from(self) -> Self:
         rl = [at for at, phase in enumerate(self.phases) if isinstance(phase, RLPhase)]
         for at, phase in enumerate(self.phases):
-            critique = isinstance(phase, SFTPhase) and any(isinstance(e, CritiqueTargets) for e in phase.targets)
-            if critique and not (rl and (self.rounds > 1 or rl[0] < at)):
+            found = [e for e in phase.targets if isinstance(e, CritiqueTargets)] if isinstance(phase, SFTPhase) else []
+            if found and not (rl and (self.rounds > 1 or rl[0] < at)):
                 raise ValueError(
                     f"phases[{at}].targets has style 'critique', which learns from the failures of an RL phase before "
                     "it: put one before it, or set rounds to 2 or more"
                 )
+            if found and isinstance(phase, SFTPhase) and len(found) == len(phase.targets) and rl[0] > at:
+                raise ValueError(
+                    f"phases[{at}].targets has nothing but style 'critique', and in the first round no RL phase has "
+                    "failed before it: add another entry, or put an RL phase first"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _own_responses(self) -> Self:
+        for at, phase in enumerate(self.phases):
+            if at and isinstance(phase, SFTPhase):
+                for entry in phase.targets:
+                    if isinstance(entry, SelfTargets) and entry.n == 0:
+                        raise ValueError(
+                            f"phases[{at}].targets takes `self` targets from the profile alone (n: 0), and the profile "
+                            "is of the model before the phases of its round: set n"
+                        )
         return self
 
     @model_validator(mode="after")

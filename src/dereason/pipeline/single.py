@@ -10,9 +10,10 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
+from pydantic import model_validator
 
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
@@ -32,7 +33,15 @@ from dereason.problems.schema import PROBLEM, read_table
 from dereason.problems.sources import FileSource, load_source
 from dereason.routing.policies import Policy
 from dereason.settings import Settings
-from dereason.supervision.settings import CritiqueTargets, DataTargets, Targets, asked_models, needs_student
+from dereason.supervision.settings import (
+    CritiqueTargets,
+    DataTargets,
+    Targets,
+    asked_models,
+    needs_student,
+    reads_profile,
+    scores,
+)
 from dereason.training.adapters import check_adapter
 from dereason.training.launch import Launch, check_launch
 from dereason.training.rl import RL
@@ -71,6 +80,15 @@ class SuperviseJob(Settings):
     """What targets are built."""
     verifier: VerifierSettings = VerifierSettings()
     """Limits of the verifier."""
+
+    @model_validator(mode="after")
+    def _weights_to_score(self) -> Self:
+        if self.model.backend == "api" and scores(self.targets):
+            raise ValueError(
+                "these targets are measured by the student's likelihood, which needs its weights: model.backend `api` "
+                "has none"
+            )
+        return self
 
 
 class SFTJob(Settings):
@@ -313,8 +331,26 @@ def supervise(
             "give --rollouts samples.parquet of that phase",
         )
 
+    if attempts is not None and not reads_profile(job.targets):
+        raise DereasonError(f"targets of style {job.targets.style} read no --attempts", "leave it out")
+    if rollouts is not None and not isinstance(job.targets, CritiqueTargets):
+        raise DereasonError(f"targets of style {job.targets.style} read no --rollouts", "leave it out")
+    if routes is None and job.targets.sets() is not None:
+        raise DereasonError("targets.set names routed sets, and there are no routes", "give --routes, or leave it out")
+
     def action(work: Path, ctx: Context) -> Info:
         known = None if routes is None else read_table("route", routes)
+        if rollouts is not None and read_table("sample", rollouts)["step"].null_count():
+            raise DereasonError(
+                f"{rollouts}: these are no rollouts: they have no optimiser step", "give samples.parquet of an RL phase"
+            )
+        whose = set() if attempts is None else set(read_table("sample", attempts)["model"])
+        if whose - {model_identity(job.model)}:
+            others = ", ".join(sorted(whose))
+            ctx.screen.say(
+                f"  warning: {attempts} holds responses of {others}, and the student is {model_identity(job.model)}",
+                style="yellow",
+            )
         return do_targets(
             work,
             read_pool(pool),

@@ -15,7 +15,7 @@ from dereason.pipeline.store import Info
 from dereason.problems.schema import read_table, write_table
 from dereason.supervision.build import build_targets
 from dereason.supervision.desk import Desk
-from dereason.supervision.settings import CritiqueTargets, Targets
+from dereason.supervision.settings import CritiqueTargets, Targets, asked_models
 from dereason.verify.confusion import confusion
 
 
@@ -57,6 +57,8 @@ def do_targets(
         return select_set(problems, routes, named or sets, may_be_empty=True)
 
     pools = [(entry, pool(entry)) for entry in entries]
+    if routes is not None and not may_be_empty and all(members.is_empty() for _, members in pools):
+        select_set(problems, routes, sets)  # says which sets there are
     desk = Desk(
         prompt=ctx.prompt,
         verifier=ctx.verifier,
@@ -79,11 +81,7 @@ def do_targets(
     if targets.is_empty() and not may_be_empty:
         reasons = built.coverage["reason"].drop_nulls().value_counts(sort=True).rows()
         why = f" ({reasons[0][1]} of {built.coverage.height}: {reasons[0][0]})" if reasons else ""
-        raise DereasonError(
-            f"no problem got a target{why}",
-            "set targets.keep=all, more candidates (targets.n), or another targets.style; what was drawn is kept and "
-            "is not asked for again",
-        )
+        raise DereasonError(f"no problem got a target{why}", _mend(entries))
     write_table(targets, work / "targets.parquet")
     shutil.rmtree(work / "asked", ignore_errors=True)
     notes = dict(targets.group_by("note").len().sort("len", "note", descending=[True, False]).iter_rows())
@@ -109,3 +107,14 @@ def do_targets(
         "warnings": warnings,
         "words": words + (f" ({next(iter(notes))})" if len(notes) == 1 else ""),
     } | ({"confusion": confusion(answers)} if answers.height else {})
+
+
+def _mend(entries: Sequence[Targets]) -> str:
+    """What to do where no target came out."""
+    styles = {entry.style for entry in entries}
+    ways = ["targets.keep=all"] if styles & {"teacher", "solution", "steps", "answer"} else []
+    ways += ["a larger targets.n"] if styles & {"teacher", "self", "bridge", "critique"} else []
+    ways += ["another teacher or critic"] if styles & {"teacher", "bridge", "critique"} else []
+    stored = any(model.backend == "api" for entry in entries for model in asked_models(entry))
+    kept = "; what endpoints answered is kept and is not asked for again" if stored else ""
+    return f"set {', or '.join([*ways, 'another targets.style'])}{kept}"

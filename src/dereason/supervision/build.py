@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from dereason.lm.local.model import load_tokenizer
 from dereason.problems.schema import frame
 from dereason.supervision.bridge import bridge_candidates, bridge_facts
 from dereason.supervision.candidates import coverage, targets
@@ -22,6 +23,7 @@ from dereason.supervision.settings import (
     SelfTargets,
     Targets,
     TeacherTargets,
+    scores,
 )
 from dereason.supervision.teacher import self_candidates, teacher_candidates
 
@@ -62,6 +64,8 @@ def build_targets(
         attempts: SAMPLE table, the student's responses from its profile; None where there are none.
         rollouts: SAMPLE table, the rollouts of the RL phase before; None where there is none.
     """
+    if any(scores(entry) for entry, _ in entries):
+        load_tokenizer(desk.student[0])  # a student that is not there is found before a teacher is paid
     tables: list[pl.DataFrame] = []
     covered: list[pl.DataFrame] = []
     sources = []

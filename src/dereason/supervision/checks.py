@@ -17,7 +17,7 @@ from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict
 from dereason.supervision.desk import Desk
 from dereason.supervision.likelihood import score
-from dereason.supervision.reference import derive_steps
+from dereason.supervision.reference import NotArithmetic, derive_steps
 from dereason.verify.extract import extract
 from dereason.verify.kinds import kind_of
 from dereason.verify.thinking import outside_thinking
@@ -46,13 +46,15 @@ def question(problem: dict[str, Any]) -> str:
 
 
 def failed_attempts(samples: pl.DataFrame) -> dict[str, str]:
-    """For every problem with a failed response that is not empty, the most telling one.
+    """For every problem with a failed response that is not empty, the most telling one, without its thoughts.
 
-    One with a wrong answer comes before one without any, then the shorter, then the lower index.
+    One with a wrong answer comes before one without any, then the shorter, then the lower index. What was thought aloud
+    is left out: a line of it is no line of the attempt, and a thought cut in two could never be ended rightly.
 
     Args:
         samples: SAMPLE table.
     """
+    samples = spoken(samples)
     failed = samples.filter(
         pl.col("verdict").is_in([Verdict.WRONG, Verdict.UNPARSABLE, Verdict.TRUNCATED])
         & (pl.col("response").str.strip_chars() != "")
@@ -86,9 +88,16 @@ def words_before_answer(response: str, answer: str, options: Sequence[str] | Non
 
 
 def stray_phrase(response: str, problem: str, phrases: Sequence[str]) -> str | None:
-    """The first of the phrases (lower case) that the response has and the problem has not."""
+    """The first of the phrases (lower case) that the response has, whole words, and whose last word the problem lacks.
+
+    A problem about students may have "the student" in its solution.
+    """
     text, given = response.lower(), problem.lower()
-    return next((phrase for phrase in phrases if phrase in text and phrase not in given), None)
+
+    def strays(phrase: str) -> bool:
+        return phrase.split()[-1] not in given and re.search(rf"\b{re.escape(phrase)}\b", text) is not None
+
+    return next(filter(strays, phrases), None)
 
 
 def false_calculation(text: str) -> str | None:
@@ -101,8 +110,12 @@ def false_calculation(text: str) -> str | None:
         before = text[max(0, match.start() - 40) : match.start()]
         if _BEFORE.search(before) is None:
             continue
-        _, value = derive_steps(match["left"].replace("×", "*"))
-        if value != int(match["right"]):
+        try:
+            _, value = derive_steps(match["left"].replace("×", "*"))
+            wrong = value != int(match["right"])
+        except (NotArithmetic, ValueError):  # zeros in front, or longer than anybody calculates
+            continue
+        if wrong:
             return match.group()
     return None
 

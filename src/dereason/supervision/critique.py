@@ -78,7 +78,8 @@ def critique_candidates(
         if "repair" in entry.kinds:
             best = _best(found)
             repairs = _repairs(desk, failed, attempts, best, entry)
-            found = _confirm(found, best, repairs)
+            if entry.shown == "none":  # who has seen the answer repairs from any line
+                found = _confirm(found, best, repairs)
         diagnoses = _choose_diagnoses(found, "diagnosis" in entry.kinds)
     if "new_trace" in entry.kinds:
         new_traces = _new_traces(desk, failed, entry)

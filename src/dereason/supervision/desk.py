@@ -6,20 +6,54 @@ that was interrupted asks only for what is missing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dereason.lm.base import LanguageModel, Message, Progress, Sampling
+from dereason.lm.base import LanguageModel, Message, Progress, Sampling, Usage
 from dereason.lm.cost import estimate, usage
 from dereason.lm.local.model import LocalModel, ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.verify.samples import draw_samples
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import Item, Verifier
+
+
+class _Spent:
+    """What a call of :meth:`Desk.ask` took, over all the processes that worked on it."""
+
+    def __init__(self, path: Path, lm: LanguageModel) -> None:
+        self._path, self._lm, self._start = path, lm, usage(lm)
+        self._before = Usage(**json.loads(path.read_text())) if path.is_file() else Usage()
+
+    def so_far(self) -> Usage:
+        """The totals, of earlier processes too."""
+        now, before = usage(self._lm).since(self._start), self._before
+        known = None if now.price is None else now.price + (before.price or 0.0)
+        return Usage(
+            now.calls + before.calls,
+            now.retries + before.retries,
+            now.stored,
+            now.prompt_tokens + before.prompt_tokens,
+            now.tokens + before.tokens,
+            known,
+        )
+
+    def watch(self, progress: Progress) -> Progress:
+        """The progress display; each time it is told something, the totals are written down."""
+
+        def told(done: int, total: int, words: str) -> None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part = self._path.with_name(self._path.name + ".part")
+            part.write_text(json.dumps(asdict(self.so_far())))
+            part.replace(self._path)
+            progress(done, total, words)
+
+        return told
 
 
 @dataclass
@@ -78,7 +112,7 @@ class Desk:
         asking = chats or [self.prompt.messages(q, o) for q, o in problems.select("question", "options").iter_rows()]
         cost = estimate(lm, asking, n, sampling, seed)
         self.say(f"  {name}: {lm.identity}, {problems.height:,} problems: {cost.words()}")
-        before = usage(lm)
+        spent = _Spent(self.store / f"{name}.json", lm)
         samples = draw_samples(
             lm,
             problems,
@@ -89,19 +123,20 @@ class Desk:
             purpose=purpose,
             store=self.store / name,
             verifier=self.verifier,
-            progress=self.progress(name),
+            progress=spent.watch(self.progress(name)),
             chats=chats,
             prefixes=prefixes,
             judge=judge,
         )
-        took = usage(lm).since(before)
+        took = spent.so_far()
         self.asked.append(
             {
                 "name": name,
                 "model": lm.identity,
                 "problems": problems.height,
                 "responses": samples.height,
-                "prompt_tokens": int(samples["prompt_tokens"].sum()),
+                # a prompt's responses share its run; an endpoint says itself what it read
+                "prompt_tokens": took.prompt_tokens or int(samples.filter(pl.col("index") == 0)["prompt_tokens"].sum()),
                 "tokens": int(samples["tokens"].sum()),
                 "stored": cost.stored,
                 "price": took.price,

@@ -80,6 +80,8 @@ class TeacherTargets(Entry):
     """Most targets of one problem."""
     keep: Literal["accepted", "all"] = "accepted"
     """Take responses that the verifier accepts, or all (DeReason's are unfiltered)."""
+    thoughts: Literal["keep", "drop"] = "keep"
+    """Whether what the teacher thinks aloud (`<think>...</think>`) is imitated too, or left out."""
     sampling: TeacherSampling = TeacherSampling()
     """How the teacher responds."""
     seed: int = 0
@@ -208,13 +210,18 @@ def asked_models(entry: Targets) -> list[ModelSettings]:
     return [entry.critic] if isinstance(entry, CritiqueTargets) else []
 
 
-def needs_student(entry: Targets) -> bool:
-    """Whether the student generates or scores for an entry."""
-    if entry.student_nll or isinstance(entry, SelfTargets | BridgeTargets):
+def scores(entry: Targets) -> bool:
+    """Whether the student's likelihood is measured for an entry, which needs its weights."""
+    if entry.student_nll or isinstance(entry, BridgeTargets):
         return True
     if isinstance(entry, CritiqueTargets):  # repairs and new traces are chosen by likelihood
         return entry.kinds != ["diagnosis"]
-    return isinstance(entry, TeacherTargets) and entry.choose == "likelihood"
+    return isinstance(entry, TeacherTargets | SelfTargets) and entry.choose == "likelihood"
+
+
+def needs_student(entry: Targets) -> bool:
+    """Whether the student generates or scores for an entry."""
+    return scores(entry) or isinstance(entry, SelfTargets)
 
 
 def reads_profile(entry: Targets) -> bool:

@@ -6,6 +6,7 @@ import polars as pl
 
 from dereason.problems.schema import CANDIDATE, Origin, Verdict
 from dereason.supervision.candidates import Keep, candidates, choose, eligible
+from dereason.supervision.checks import spoken
 from dereason.supervision.desk import Desk
 from dereason.supervision.likelihood import score
 from dereason.supervision.settings import SelfTargets, TeacherTargets
@@ -28,6 +29,8 @@ def teacher_candidates(desk: Desk, problems: pl.DataFrame, entry: TeacherTargets
     samples = desk.ask(
         entry.teacher, problems, name="teacher", n=entry.n, sampling=entry.sampling, seed=entry.seed, purpose="teacher"
     )
+    if entry.thoughts == "drop":
+        samples = spoken(samples)
     return _choose(desk, candidates(samples, Origin.TEACHER), problems, entry, entry.keep)
 
 

@@ -52,9 +52,13 @@ STRAY = (
 )
 
 
+_SLOT = re.compile(r"(?<![A-Za-z])\{(\w+)\}")
+"""A name in braces, unless a LaTeX command stands before it."""
+
+
 def fill(text: str, **values: str) -> str:
-    r"""The text with its ``{name}`` slots filled in; other braces (``\boxed{}``) stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda m: values.get(m[1], m[0]), text)
+    r"""The text with its ``{name}`` slots filled in; other braces (``\boxed{answer}``) stay as they are."""
+    return _SLOT.sub(lambda m: values.get(m[1], m[0]), text)
 
 
 def check_slots(text: str, needed: set[str], optional: set[str]) -> str:
@@ -63,7 +67,7 @@ def check_slots(text: str, needed: set[str], optional: set[str]) -> str:
     Raises:
         ValueError: says which.
     """
-    found = set(re.findall(r"\{(\w+)\}", text))
+    found = set(_SLOT.findall(text))
     if missing := needed - found:
         raise ValueError(f"the text lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}")
     if unknown := found - needed - optional:

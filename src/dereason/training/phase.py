@@ -79,6 +79,7 @@ class PhaseResult:
         tokens_trained: tokens forwarded and backwarded, prompts included, padding left out.
         tokens_generated: tokens sampled in rollouts, 0 for SFT.
         template_hash: of the saved tokenizer.
+        left_out: targets longer than the phase takes; 0 for RL.
     """
 
     model: Path
@@ -86,6 +87,7 @@ class PhaseResult:
     tokens_trained: int
     tokens_generated: int
     template_hash: str
+    left_out: int = 0
 
 
 def load_student(

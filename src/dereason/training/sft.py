@@ -41,7 +41,7 @@ class SFT(PhaseSettings):
     batch: int = Field(default=128, gt=0)
     """Targets per optimiser step, over all processes."""
     max_length: int = Field(default=4096, gt=0)
-    """Longest prompt + response in tokens; a longer target is refused, not cut."""
+    """Longest prompt + response in tokens; a longer target is left out and counted, not cut."""
     keep_checkpoints: int = Field(default=1, gt=0)
     """Models kept, evenly spaced over the steps, the last among them; an RL phase can choose its start among them."""
 
@@ -74,7 +74,7 @@ def run_sft(
         progress: told of each optimiser step.
 
     Raises:
-        DereasonError: no targets, a target longer than ``max_length``, a template that differs, out of memory.
+        DereasonError: no target within ``max_length``, a template that differs, out of memory.
     """
     from datasets import Dataset
     from trl import SFTConfig
@@ -85,12 +85,20 @@ def run_sft(
         for question, options, own in zip(asked["question"], asked["options"], targets["prompt"], strict=True)
     ]
     student, tokenizer, found_hash = load_student(model, prompt, expected_hash, adapter=settings.adapter, seed=seed)
-    rows = [
-        make_row(tokenizer, chat, response, prompt, problem_id, settings.max_length, prefix)
+    every = [
+        make_row(tokenizer, chat, response, prompt, problem_id, prefix)
         for chat, (response, problem_id, prefix) in zip(
             chats, targets.select("response", "problem_id", "prefix").iter_rows(), strict=True
         )
     ]
+    rows = [row for row in every if len(row.prompt) + len(row.response) <= settings.max_length]
+    if not rows:
+        shortest = min(len(row.prompt) + len(row.response) for row in every)
+        raise DereasonError(
+            f"all {len(every)} targets are longer with their prompts than max_length {settings.max_length} (the "
+            f"shortest has {shortest} tokens)",
+            "raise max_length; a cut target would teach the model not to answer",
+        )
     with guarded(settings.optimiser.micro_batch):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
@@ -120,6 +128,7 @@ def run_sft(
         tokens_trained=round(sum(line["trained_tokens"] for line in logged_metrics(work))),
         tokens_generated=0,
         template_hash=found_hash,
+        left_out=len(every) - len(rows),
     )
 
 
@@ -129,22 +138,15 @@ def make_row(
     response: str,
     prompt: Prompt,
     problem_id: str,
-    max_length: int,
     prefix: str | None = None,
 ) -> Row:
     """Token ids of a target: its prompt as generation begins with it (and the prefix), and what is to be predicted.
 
     Raises:
-        DereasonError: the target is too long, or the template does not continue the prompt.
+        DereasonError: the template does not continue the prompt.
     """
     try:
         head, tail = encode_reply(tokenizer, chat, response, prompt.chat_template_kwargs, prefix or "")
     except DereasonError as exc:
         raise DereasonError(f"the target of problem {problem_id!r}: {exc.cause}", exc.mend) from exc
-    if len(head) + len(tail) > max_length:
-        raise DereasonError(
-            f"the target of problem {problem_id!r} is {len(head) + len(tail)} tokens long with its prompt, over "
-            f"max_length {max_length}",
-            "raise max_length or drop the target; a cut target teaches the model not to answer",
-        )
     return Row(head, tail)

@@ -5,8 +5,11 @@ Profiling, teachers and evaluation all come here, so that a response is worded, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -37,7 +40,8 @@ def draw_samples(
     """Draw n responses to every problem and judge each.
 
     Every finished batch is written to ``store`` at once; a second call with the same arguments and the same
-    ``store`` draws only what is missing and returns the same table as an uninterrupted call.
+    ``store`` draws only what is missing and returns the same table as an uninterrupted call. A call that asks
+    something else begins anew: batches are known by number, and would be taken for other problems' responses.
 
     Args:
         lm: the model that answers.
@@ -62,6 +66,7 @@ def draw_samples(
     rows = list(problems.select("id", "question", "answer", "options").iter_rows(named=True))
     chats = chats or [prompt.messages(r["question"], r["options"]) for r in rows]
     judge = judge or verifier.judge_many
+    _same_question(store, [r["id"] for r in rows], chats, prefixes, n, sampling, seed)
     total = lm.batches(chats, n, sampling)
     done = {int(p.stem.split("-")[1]) for p in store.glob("batch-*.parquet")}
     progress(len(done), total, "")
@@ -101,3 +106,14 @@ def draw_samples(
     order = pl.DataFrame({"problem_id": problems["id"], "_at": range(problems.height)})
     table = table.join(order, on="problem_id", how="left").sort("_at", "index").drop("_at")
     return validate("sample", table, "samples")
+
+
+def _same_question(store: Path, *asked: Any) -> None:
+    """Empty the store if what stands in it was drawn for another question."""
+    content = json.dumps(asked, default=lambda value: value.model_dump(mode="json"))
+    mark, digest = store / "asked", hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+    if mark.is_file() and mark.read_text() == digest:
+        return
+    for batch in store.glob("batch-*.parquet"):
+        batch.unlink()
+    mark.write_text(digest)

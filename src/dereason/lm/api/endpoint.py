@@ -29,8 +29,10 @@ TROUBLE = 4
 """Failed tries of one call after which it is said on the screen that there is trouble."""
 
 _BACKOFF = 60.0  # longest wait between two tries that nobody asked for, in seconds
+_CONNECT = 20.0  # seconds until a connection that is not made is given up: it takes no thinking
 _TRIED_AGAIN = (408, 409, 425, 429)
 _ABOUT_THE_PROMPT = (400, 413, 422)
+_LENGTH = ("length", "max_tokens", "model_length")
 
 _log = logging.getLogger(__name__)
 
@@ -79,11 +81,14 @@ class Endpoint:
 
     async def __aenter__(self) -> Endpoint:
         """Open the client."""
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, Timeout
 
         # Without a key of ours the client would look for one in OPENAI_API_KEY and send it to whoever is asked.
         self._client = AsyncOpenAI(
-            api_key=self._key or "none", base_url=self._api.base_url, timeout=self._api.timeout_s, max_retries=0
+            api_key=self._key or "none",
+            base_url=self._api.base_url,
+            timeout=Timeout(self._api.timeout_s, connect=min(_CONNECT, self._api.timeout_s)),
+            max_retries=0,
         )
         return self
 
@@ -253,8 +258,9 @@ def read_reply(content: bytes, length: int) -> Reply:
 def _answer(choice: dict[str, Any]) -> Answer:
     """A choice as we keep it; its tokens are a guess until the reply's total is shared out."""
     message, ended = choice["message"], choice.get("finish_reason")
-    content, hit_limit = message.get("content"), ended == "length"
-    thought = message.get("reasoning_content") or message.get("reasoning") or ""
+    hit_limit = ended in _LENGTH
+    content, thought = _parts(message.get("content"))
+    thought = message.get("reasoning_content") or message.get("reasoning") or thought
     if message.get("refusal") or ended == "content_filter":
         return Answer("", about_tokens(content or ""), refusal=str(message.get("refusal") or "content_filter"))
     if content is None and not thought and not hit_limit:
@@ -264,6 +270,14 @@ def _answer(choice: dict[str, Any]) -> Answer:
         # A limit that fell inside the thought leaves it open, as a local thinker's text is.
         text = f"<think>\n{thought}" + ("" if hit_limit and not text else f"\n</think>\n\n{text}")
     return Answer(text, about_tokens(text), hit_limit, first=_first(choice))
+
+
+def _parts(content: str | list[dict[str, Any]] | None) -> tuple[str | None, str]:
+    """The text and the thought of a message's content, which some endpoints give as a list of parts."""
+    if not isinstance(content, list):
+        return content, ""
+    text = "".join(part["text"] for part in content if part["type"] == "text")
+    return text, "".join(_parts(part["thinking"])[0] or "" for part in content if part["type"] == "thinking")
 
 
 def _first(choice: dict[str, Any]) -> dict[str, float] | None:

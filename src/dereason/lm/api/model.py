@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class ApiModel:
         Args:
             settings: which model, and where.
             chat_template_kwargs: extra arguments of its chat template, sent with each call.
-            identity: overrides :func:`~dereason.lm.local.model.model_identity`.
+            identity: in place of the model's name and revision.
             store: folder of finished calls; None keeps none.
 
         Raises:
@@ -141,9 +141,10 @@ class ApiModel:
         questions = [
             Question(key, self._body(prompts[at[0]], body), n, sampling.max_new_tokens) for key, at in members.items()
         ]
-        for question in self._answered(questions):
-            for i in members[question.key]:
-                yield i, [_completion(i, j, *question.got[j]) for j in range(n)]
+        with closing(self._answered(questions)) as coming:
+            for question in coming:
+                for i in members[question.key]:
+                    yield i, [_completion(i, j, *question.got[j]) for j in range(n)]
 
     def choice_probabilities(
         self, prompts: Sequence[Sequence[Message]], choices: Sequence[str], batch_size: int
@@ -162,15 +163,15 @@ class ApiModel:
         bodies = {key: self._body(chat, body) for key, chat in zip(keys, prompts, strict=True)}
         questions = [Question(key, asked, 1, 1, wants_first=True) for key, asked in bodies.items()]
         found: dict[str, np.ndarray] = {}
-        coming = self._answered(questions)
-        for start in range(0, len(keys), batch_size):
-            batch = keys[start : start + batch_size]
-            while any(key not in found for key in batch):
-                question = next(coming)
-                found[question.key] = self._probabilities(question, choices)
-            yield np.stack([found[key] for key in batch])
+        with closing(self._answered(questions)) as coming:
+            for start in range(0, len(keys), batch_size):
+                batch = keys[start : start + batch_size]
+                while any(key not in found for key in batch):
+                    question = next(coming)
+                    found[question.key] = self._probabilities(question, choices)
+                yield np.stack([found[key] for key in batch])
 
-    def _answered(self, questions: Sequence[Question]) -> Iterator[Question]:
+    def _answered(self, questions: Sequence[Question]) -> Generator[Question, None, None]:
         """The questions in the order in which all their answers are there; the stored ones are not asked."""
         whole: list[Question] = []
         asked: list[Question] = []

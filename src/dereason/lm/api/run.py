@@ -26,8 +26,8 @@ from dereason.lm.calls import Answer, Call, CallStore, runs
 REJECTED = 5
 """Calls that are rejected before any is answered: then it is the settings, not the prompts."""
 
-ALIKE, ALIKE_LENGTH = 3, 40
-"""Prompts whose responses, of at least so many characters, are all the same before it is said."""
+ALIKE, ALIKE_LENGTH, ALIKE_TEMPERATURE = 5, 40, 0.5
+"""Prompts whose responses, of at least so many characters and at least so hot, are all the same before it is said."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Endpoints:
     """
 
     api: ApiSettings
-    key: str | None
+    key: str | None = field(repr=False)
     store: CallStore | None
     usage: Usage
     answered: bool = False
@@ -60,6 +60,7 @@ class Endpoints:
         """What the run has cost, in dollars: what is stored was paid for, by this process or one before."""
         if self.store is None:
             return self.usage.price or 0.0
+        self.store.refresh()  # the model may be asked elsewhere too, with other settings
         return self.api.price(self.store.prompt_tokens, self.store.tokens) or 0.0
 
 
@@ -246,8 +247,9 @@ class Run:
                 "use a server that does (vLLM), or a judge with backend local",
             )
         answers = reply.answers[: call.count]
-        self._keep(question, Call(question.key, call.at, answers, reply.prompt_tokens, reply.served))
-        usage.prompt_tokens += reply.prompt_tokens
+        prompt_tokens = reply.prompt_tokens or -(-question.prompt_bytes() // 4)  # a guess where nothing is told
+        self._keep(question, Call(question.key, call.at, answers, prompt_tokens, reply.served))
+        usage.prompt_tokens += prompt_tokens
         usage.tokens += sum(a.tokens for a in reply.answers)
         usage.price = known.api.price(usage.prompt_tokens, usage.tokens)
         if call.covers > 1:  # several were asked for, now or in the call that was rejected before
@@ -308,7 +310,7 @@ class Run:
     def _watch_sampling(self, question: Question) -> None:
         """Say it once if the endpoint does not sample: n equal responses cost as much as n others."""
         known = self._known
-        if known.alike is None or question.n < 2 or question.body["temperature"] == 0:
+        if known.alike is None or question.n < 2 or question.body["temperature"] < ALIKE_TEMPERATURE:
             return
         texts = {answer.text for answer, _ in question.got.values() if not answer.refusal}
         if len(texts) > 1:
