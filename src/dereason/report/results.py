@@ -138,13 +138,14 @@ def _accuracy(blocks: list[tuple[str, list[Any]]], top: float) -> Figure:
 
 
 def comparisons(run: Run) -> list[dict[str, Any]]:
-    """The summary's comparisons in reading order: arm, later stage, earlier stage, seed."""
+    """The summary's comparisons in reading order: arm, one stage after the other, then over several, seed."""
     names = [arm["name"] for arm in run.arms]
     rows = [row for row in run.summary["comparisons"] if row["arm"] in names]
     return sorted(
         rows,
         key=lambda row: (
             names.index(row["arm"]),
+            _order(run, row, "to") - _order(run, row, "from") > 1,
             _order(run, row, "to"),
             _order(run, row, "from"),
             row["seed"],
