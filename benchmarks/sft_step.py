@@ -46,7 +46,7 @@ def run(side: str, pairs: list[tuple[str, str]], batch: int) -> tuple[float, int
     """Seconds, target tokens and the first step's loss of one pass over the pairs."""
     settings = ModelSettings(device="cpu")
     tokenizer, model = load_tokenizer(settings), load_weights(settings)
-    rows = [make_row(tokenizer, PROMPT.messages(q, None), r, PROMPT, str(i), 4096) for i, (q, r) in enumerate(pairs)]
+    rows = [make_row(tokenizer, PROMPT.messages(q, None), r, PROMPT, str(i)) for i, (q, r) in enumerate(pairs)]
     longest = max(len(row.prompt) + len(row.response) for row in rows)
     shared: dict[str, Any] = {
         "num_train_epochs": 1,

@@ -8,7 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from dereason.lm.api.model import ApiModel
+from dereason.lm.base import Completion, Message, Sampling
+from dereason.lm.load import load_model
+from dereason.lm.local.model import ModelSettings
 
 Act = tuple[int, dict[str, str], bytes]
 """Status, headers, body of a reply."""
@@ -74,7 +80,12 @@ class Endpoint:
                     for name, value in {"Content-Length": str(len(content)), **headers}.items():
                         self.send_header(name, value)
                     self.end_headers()
+                    slowly = outer.closing.wait(0.3) if "X-Slowly" in headers else True
+                    while not slowly:
+                        self.wfile.write(b" ")  # no bytes for long enough would be a time limit of another kind
+                        slowly = outer.closing.wait(0.3)
                     self.wfile.write(content)
+                    self.close_connection = "Content-Length" in headers  # less than was promised
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True
                 finally:
@@ -105,3 +116,34 @@ class Endpoint:
 def user(body: dict[str, Any]) -> str:
     """What the user says in a request."""
     return str(body["messages"][-1]["content"])
+
+
+HOW = Sampling(max_new_tokens=20)
+
+
+def chats(count: int) -> list[list[Message]]:
+    return [[{"role": "user", "content": f"question {i}"}] for i in range(count)]
+
+
+def model(url: str, store: Path | None = None, kwargs: dict[str, Any] | None = None, **api: Any) -> ApiModel:
+    settings = ModelSettings(name="teacher", backend="api", api={"base_url": url, "retries": 3, **api})
+    lm = load_model(settings, kwargs, store=store)
+    assert isinstance(lm, ApiModel)
+    return lm
+
+
+def drawn(lm: ApiModel, asked: list[list[Message]], n: int = 1, how: Sampling = HOW) -> dict[int, list[Completion]]:
+    return dict(lm.generate(asked, n, how, seed=7))
+
+
+def texts(body: dict[str, Any]) -> list[str]:
+    """Answers that tell which request got them."""
+    return [f"{user(body)}: answer {body['seed']}.{i}" for i in range(body.get("n", 1))]
+
+
+def answers(body: dict[str, Any], times: int = 0) -> Act:
+    return reply(*texts(body))
+
+
+def lines(store: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in store.glob("*.jsonl") for line in path.read_text().splitlines()]

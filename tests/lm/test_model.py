@@ -83,7 +83,7 @@ def test_a_model_without_a_chat_template_gets_the_plain_one(tiny_model: Path, tm
     lm = LocalModel(ModelSettings(name=str(copy)))
     assert lm.tokenizer.chat_template == PLAIN_TEMPLATE
     text = lm.tokenizer.decode(lm.encode([{"role": "user", "content": "What is 2 + 2?"}]))
-    assert text == "What is 2 + 2?\n\n"
+    assert text == "What is 2 + 2?\n"
 
 
 def test_prompt_lists_options_with_letters() -> None:

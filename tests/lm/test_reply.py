@@ -11,7 +11,7 @@ import torch
 
 from dereason.errors import DereasonError
 from dereason.lm.local.model import LocalModel, ModelSettings, load_tokenizer
-from dereason.lm.prompts import Prompt, encode_reply
+from dereason.lm.prompts import PLAIN_TEMPLATE, Prompt, encode_reply
 
 CHAT = Prompt(suffix="").messages("What is 2 + 2?")
 TEXT = "2 + 2 makes 4, so π ≈ 3 is no help 😀.\n\n  It is \\boxed{4}"
@@ -115,3 +115,30 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(tiny_model: Path) -
     alone = lm.reply_logps(chats, replies, prefixes, batch_size=1)
     assert all(a == pytest.approx(b, rel=1e-9, abs=1e-9) for a, b in zip(alone, found, strict=True))
     assert lm.reply_logps([], []) == []
+
+
+def test_thoughts_that_the_template_drops_are_no_silent_loss(with_template: Any) -> None:
+    with_template.chat_template = template("m['content'].split('</think>')[-1]")
+    said = "<think>2 and 2</think>It is 4"
+    with pytest.raises(DereasonError, match="leaves out what a reply thinks aloud"):
+        encode_reply(with_template, CHAT, said, {})
+    _, tail = encode_reply(with_template, CHAT, "It is 4", {})
+    assert decode(with_template, tail) == "It is 4"
+
+
+def test_a_prefix_that_the_tokenizer_writes_otherwise_is_still_given(with_template: Any) -> None:
+    """A normaliser composes letters: what comes back is not what was given, letter by letter."""
+    from tokenizers.normalizers import NFC
+
+    with_template.backend_tokenizer.normalizer = NFC()
+    prefix = "Cafe\u0301 has 2.\n"
+    head, _ = encode_reply(with_template, CHAT, "x", {})
+    given, predicted = encode_reply(with_template, CHAT, "So 4.", {}, prefix)
+    assert decode(with_template, given[len(head) :]) == "Caf\u00e9 has 2.\n"
+    assert decode(with_template, predicted).rstrip() == "So 4."
+
+
+def test_a_model_without_a_template_of_its_own_can_be_trained_on_replies(with_template: Any) -> None:
+    with_template.chat_template = PLAIN_TEMPLATE
+    head, tail = encode_reply(with_template, CHAT, TEXT, {})
+    assert decode(with_template, head + tail) == f"What is 2 + 2?\n{TEXT}"

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from dereason.errors import DereasonError
-from dereason.pipeline.actions import Context
+from dereason.lm.base import Sampling
+from dereason.lm.prompts import Prompt
+from dereason.pipeline.actions import Context, hand_on
 from dereason.pipeline.build import build
 from dereason.pipeline.graph import Graph
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.reading import parse
 from dereason.pipeline.recipe import Recipe
+from dereason.problems.schema import frame
+from dereason.verify.samples import draw_samples
+from scripted import ScriptedModel
 
 TIERS = {"policy": "pass_rate", "simple": "rl", "medium": "medium", "hard": "hard"}
 TEACHER = {"name": "teacher"}
@@ -52,6 +59,7 @@ CRITIQUE = {"style": "critique", "critic": TEACHER}
     [
         ({"phases": [SFT | {"targets": CRITIQUE}, RL]}, r"phases\[0\].targets.*RL phase before it"),
         ({"phases": [SFT | {"targets": CRITIQUE}], "rounds": 2}, "RL phase before it"),
+        ({"phases": [SFT | {"targets": CRITIQUE}, RL], "rounds": 2}, "nothing but style 'critique'"),
         (
             {"phases": [SFT | {"targets": {"set": "rl"}}]},
             r"targets\[0\].set names 'rl', and the phase trains on 'medium'",
@@ -143,3 +151,55 @@ def test_what_decides_targets_is_in_their_key_and_nothing_else(tmp_path: Path) -
     endpoint = {"name": "t", "backend": "api", "api": {"base_url": "http://localhost:1/v1", "key_env": None}}
     slower = endpoint | {"api": {"base_url": "http://localhost:2/v1", "key_env": None, "concurrency": 2}}
     assert key(teacher=endpoint) == key(teacher=slower), "where and how fast an endpoint answers is no other question"
+
+
+def test_every_rounds_profile_is_run_whoever_reads_it(tmp_path: Path) -> None:
+    """The summary reads it, also where the policy and all targets do without."""
+    phases = [{"kind": "sft", "targets": {"style": "self"}}, {"kind": "rl", "set": "sft"}]
+    graph = graph_of(tmp_path, phases=phases, rounds=2, route={"policy": "all"})
+    there = {step.folder for step in graph.steps()}
+    assert all(r.profile is not None and r.profile.folder in there for r in graph.rounds)
+
+
+def test_own_responses_are_those_of_the_model_that_is_trained(tmp_path: Path) -> None:
+    """In the middle of a round the profile is of an earlier model: nothing is taken from it."""
+    own = SFT | {"targets": {"style": "self"}}
+    by_name = {s.name: s for s in graph_of(tmp_path, phases=[own, RL, own]).stages if s.seed == 0}
+    first, third = by_name["1-sft"].targets, by_name["3-sft"].targets
+    assert first is not None
+    assert third is not None
+    assert "profile" in first.inputs
+    assert "profile" not in third.inputs
+    assert third.inputs["before"] is by_name["2-rl"].training
+    with pytest.raises(DereasonError, match="from the profile alone"):
+        recipe_of(tmp_path, phases=[own, RL, SFT | {"targets": {"style": "self", "n": 0}}])
+
+
+def test_a_phase_that_is_skipped_hands_on_its_model_also_after_a_kill(tmp_path: Path) -> None:
+    before, work = tmp_path / "before", tmp_path / "work"
+    (before / "model").mkdir(parents=True)
+    work.mkdir()
+    (before / "model" / "weights").write_text("w")
+    (before / "step.json").write_text(json.dumps({"info": {"model": "model", "template_hash": "t"}}))
+    for _ in range(2):  # the second finds what a killed first one left
+        facts = hand_on(work, before, "no problem got a target")
+    assert (work / "model" / "weights").read_text() == "w"
+    assert (facts["model"], facts["template_hash"], facts["steps"]) == ("model", "t", 0)
+    assert "no problem got a target" in facts["warnings"][0]
+
+
+def test_responses_to_another_question_are_drawn_anew(tmp_path: Path) -> None:
+    """Batches are known by number: one of another problem must not be taken for this one's."""
+    rows = [{"id": i, "question": f"What is {i}?", "answer": "1", "domain": "d", "source": "s"} for i in "ab"]
+    pool = frame("problem", rows)
+
+    def draw(problems: pl.DataFrame) -> list[str]:
+        model = ScriptedModel(lambda text, i: "\\boxed{1}")
+        common: dict[str, Any] = {"n": 1, "sampling": Sampling(), "seed": 0, "purpose": "eval", "store": tmp_path / "s"}
+        found = draw_samples(model, problems, Prompt(), **common)
+        assert found["problem_id"].to_list() == problems["id"].to_list()
+        return model.asked
+
+    assert len(draw(pool)) == 2
+    assert draw(pool) == []
+    assert len(draw(pool[1:])) == 1

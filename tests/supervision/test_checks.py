@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dereason.supervision.checks import false_calculation, words_before_answer
+from dereason.problems.schema import frame
+from dereason.supervision.checks import failed_attempts, false_calculation, stray_phrase, words_before_answer
+from dereason.supervision.wording import STRAY
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,8 @@ from dereason.supervision.checks import false_calculation, words_before_answer
         ("1 + 2 = 3 + 4 = 7", None),
         ("2^3 + 1 = 9", None),
         ("10 / 4 + 1 = 3", None),
+        ("05 + 07 = 13, then 2 + 2 = 5", "2 + 2 = 5"),
+        ("1 + " * 600 + "1 = 9", None),
     ],
 )
 def test_false_calculations_are_found_and_only_plain_ones_are_judged(text: str, found: str | None) -> None:
@@ -48,3 +52,22 @@ def test_false_calculations_are_found_and_only_plain_ones_are_judged(text: str, 
 )
 def test_words_before_the_answer(text: str, words: int | None) -> None:
     assert words_before_answer(text, "5", None) == words
+
+
+@pytest.mark.parametrize(
+    ("response", "problem", "found"),
+    [
+        ("As the student wrote, 2.", "What is 1 + 1?", "the student"),
+        ("The students are 30.", "How many are there?", None),
+        ("Half of the students: the student counts.", "A school has 60 students.", None),
+        ("The attempt is good.", "What is 1 + 1?", "the attempt"),
+    ],
+)
+def test_stray_phrases_are_whole_words_and_not_the_problems_own(response: str, problem: str, found: str | None) -> None:
+    assert stray_phrase(response, problem, STRAY) == found
+
+
+def test_an_attempt_is_shown_without_its_thoughts() -> None:
+    said = {"problem_id": "p", "model": "m", "purpose": "rollout", "tokens": 9, "hit_limit": False, "verdict": "wrong"}
+    rows = [said | {"index": 0, "response": "<think>\nWe add.\n</think>\n2 + 3 = 6\n\\boxed{6}"}]
+    assert failed_attempts(frame("sample", rows)) == {"p": "2 + 3 = 6\n\\boxed{6}"}

@@ -393,3 +393,11 @@ def test_the_default_diagnosis_asks_for_what_is_read() -> None:
     assert "first wrong line:" in asked
     assert "conclusion:" in asked
     assert isinstance(read_diagnosis(DIAGNOSIS), str), "a critic that repeats the question has said nothing"
+
+
+def test_who_has_seen_the_answer_confirms_no_diagnosis(tmp_path: Path, student: LocalModel) -> None:
+    """A repair would verify behind any line, so it says nothing of the diagnosis that named one."""
+    seeing = entry(kinds=["diagnosis", "repair"], shown="answer")
+    table = Room(tmp_path, student, replies()).build(seeing)
+    assert of(table, "repair")["accepted"].all()
+    assert CONFIRMED not in of(table, "diagnosis")["reason"].to_list()

@@ -84,7 +84,7 @@ def test_it_is_the_loss_that_sft_begins_with(student: Counted, tmp_path: Path) -
     ]
     found = scored.select("response", "prefix", "nll", "tokens").rows()
     for chat, (response, prefix, nll, tokens) in zip(chats, found, strict=True):
-        row = make_row(student.tokenizer, chat, response, PROMPT, "a", 512, prefix)
+        row = make_row(student.tokenizer, chat, response, PROMPT, "a", prefix)
         ids = torch.tensor([[*row.prompt, *row.response]])
         with torch.inference_mode():
             logits = student.model(input_ids=ids).logits[0, len(row.prompt) - 1 : -1]

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
@@ -366,7 +367,7 @@ def test_bad_settings_are_refused_with_the_field(
     for name in ("learning_rate", "micro_batch", "checkpoint_every"):
         with pytest.raises(ValidationError, match=name):
             Optimiser.model_validate({name: 0})
-    with pytest.raises(DereasonError, match=r"problem 'p\d+' is \d+ tokens long"):
+    with pytest.raises(DereasonError, match=r"all 12 targets are longer .* max_length 8 \(the shortest has \d+ tokens"):
         sft(tiny_model, pool, targets, tmp_path, max_length=8)
     with pytest.raises(DereasonError, match="fewer than prompts_per_generation"):
         rl(tiny_model, pool, tmp_path, prompts_per_generation=64)
@@ -481,3 +482,16 @@ def test_chat_template_arguments_reach_training(
         assert row["prompt_tokens"] == len(lm.encode(prompt.messages(question)))
         found[loud] = lines(tmp_path / f"sft-{loud}")[0]["loss"]
     assert found[True] != found[False]
+
+
+def test_targets_that_are_too_long_are_left_out_and_counted(
+    tiny_model: Path, pool: pl.DataFrame, targets: pl.DataFrame, tmp_path: Path
+) -> None:
+    long = targets.with_columns(
+        response=pl.when(pl.int_range(pl.len()) < 2).then(pl.lit("one " * 300)).otherwise("response")
+    )
+    settings = SFT(batch=12, max_length=128, optimiser=Optimiser(micro_batch=4))
+    common: dict[str, Any] = {"out": tmp_path / "model", "work": tmp_path, "seed": 3}
+    result = run_sft(ModelSettings(name=str(tiny_model)), PROMPT, pool, long, settings, **common)
+    assert result.left_out == 2
+    assert result.steps == 1

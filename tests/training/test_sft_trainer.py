@@ -40,7 +40,7 @@ def gradients(kind: str, folder: Path, work: Path, micro: int) -> tuple[dict[str
 
     losses: list[float] = []
     grads: dict[str, torch.Tensor] = {}
-    rows = [make_row(tokenizer, PROMPT.messages(q, None), r, PROMPT, q, 512) for q, r in PAIRS]
+    rows = [make_row(tokenizer, PROMPT.messages(q, None), r, PROMPT, q) for q, r in PAIRS]
     if kind == "ours":
         data = [{"row": i, "input_ids": list(row.prompt), "labels": list(row.prompt)} for i, row in enumerate(rows)]
         options: dict[str, Any] = {"per_device_train_batch_size": 1, "dataset_kwargs": {"skip_prepare_dataset": True}}
@@ -95,7 +95,7 @@ def test_a_template_that_does_not_continue_the_prompt_is_refused(tiny_model: Pat
         "{% if add_generation_prompt %}answer: {% endif %}"
     )
     with pytest.raises(DereasonError, match="of problem 'p7': the chat template does not put a reply behind"):
-        make_row(tokenizer, PROMPT.messages("1 + 1?", None), "2", PROMPT, "p7", 512)
+        make_row(tokenizer, PROMPT.messages("1 + 1?", None), "2", PROMPT, "p7")
 
 
 @pytest.mark.parametrize("drop", [False, True])

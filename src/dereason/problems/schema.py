@@ -79,7 +79,9 @@ PROBLEM: Schema = {
 SAMPLE: Schema = {
     "problem_id": pl.String,
     "model": pl.String,  # identity of the model that answered
-    "purpose": pl.String,  # "profile", "rollout", "guided" (a rollout behind a prefix), "teacher", "start" or "eval"
+    # "profile", "rollout", "guided" (a rollout behind a prefix), "start", "eval"; for targets "teacher", "self" or the
+    # origin's name
+    "purpose": pl.String,
     "index": pl.Int32,  # 0..n-1 within its problem
     "step": pl.Int32,  # optimiser step for rollouts, null elsewhere
     "response": pl.String,
@@ -142,7 +144,7 @@ CANDIDATE: Schema = {
     "response": pl.String,
     "tokens": pl.Int32,  # generated; of what the data carries: counted by the student's tokenizer where it was scored
     "verdict": pl.String,  # of prefix + response; of a diagnosis: "correct" where it says what the verifier said
-    "accepted": pl.Boolean,  # may it be chosen?
+    "accepted": pl.Boolean,  # may it be chosen? of a raw trace: is it the one that is rewritten?
     "chosen": pl.Boolean,  # did it become a target?
     "nll": pl.Float64,  # as in a target
     "reason": pl.String,  # why it was accepted or not, chosen or not, in words

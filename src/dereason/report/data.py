@@ -20,7 +20,8 @@ VERDICTS = ("correct", "wrong", "unparsable", "truncated", "error")
 _AGAIN = "finish the run with `dereason run` (finished steps are not repeated), then write the report again"
 _TOP = (
     "name", "description", "finished", "seconds", "model", "prompt", "problems", "profile", "arms", "results",
-    "comparisons", "arm_comparisons", "budgets", "steps", "tokens", "peak_memory_bytes", "environment", "warnings", "artifacts",
+    "comparisons", "arm_comparisons", "budgets", "steps", "tokens", "peak_memory_bytes", "environment", "warnings",
+    "artifacts",
 )  # fmt: skip
 _INSIDE: dict[str, tuple[str, ...]] = {
     "model": ("name", "identity", "note", "parameters"),
