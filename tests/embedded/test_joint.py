@@ -31,7 +31,10 @@ def test_the_recipe_has_every_method_and_what_they_are_compared_with() -> None:
 
 
 @pytest.mark.parametrize("arm", sorted(PHASES))
-def test_a_method_takes_real_steps(arm: str, tmp_path: Path) -> None:
+def test_a_method_takes_real_steps(arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Half a gigabyte and seconds each, and the same for every method but BRIDGE, whose LoRA has to be merged.
+    if arm != "bridge":
+        monkeypatch.setattr("dereason.training.rl.save_model", lambda *args, **kw: None)
     short = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
     source = {"source": "reasoning_gym", "seed": 1, "families": [{"family": "chain_sum", "size": 4, "args": short}]}
     pool = load_source(GymSource.model_validate(source))
@@ -57,4 +60,4 @@ def test_a_method_takes_real_steps(arm: str, tmp_path: Path) -> None:
     assert result.steps == len(logged) == steps
     assert all(math.isfinite(row["loss"]) for row in logged)
     assert result.tokens_trained > 0
-    shutil.rmtree(tmp_path)  # half a gigabyte each
+    shutil.rmtree(tmp_path)

@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from transformers import AutoModelForCausalLM
-from trl import GRPOConfig
 
 from dereason.lm.local.model import ModelSettings, load_tokenizer
-from dereason.lm.prompts import Prompt, encode_reply
 from dereason.training.joint.alternating import Alternating
 from dereason.training.joint.chord import CHORD
 from dereason.training.joint.frame import Method
@@ -27,91 +24,24 @@ from dereason.training.joint.superrl import SuperRL
 from dereason.training.joint.trainer import make_trainer_class
 from dereason.training.joint.weighted import Weighted
 from dereason.training.rl import RLOptimiser
-
-PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
-LIMIT = 20
-# Three problems, four rollouts each: some right, none right, and (the last) one without a demonstration.
-TEXTS = {
-    "a": [r"It is \boxed{7}", r"\boxed{8} I say", "no answer here", r"so 3 + 4 = \boxed{7} and more"],
-    "b": [r"\boxed{9}", r"we add: \boxed{90}", "what?", r"one two three four five"],
-    "c": [r"\boxed{2}", "hm", r"two, I think: \boxed{2}", r"\boxed{3} or so, no more"],
-}
-REWARDS = {"a": [1.0, 0.0, 0.0, 1.0], "b": [0.0, 0.0, 0.0, 0.0], "c": [1.0, 0.0, 1.0, 0.0]}
-SHOWN = {"a": r"3 + 4 = 7, that is \boxed{7}", "b": r"4 + 6 = 10 \boxed{10}"}
-
-
-def tokens(tokenizer: Any) -> tuple[dict[str, list[int]], dict[str, list[list[int]]], dict[str, list[int]]]:
-    """Prompts, rollouts and demonstrations as token ids, by problem."""
-    prompts, rollouts, shown = {}, {}, {}
-    for id, texts in TEXTS.items():
-        prompts[id], shown[id] = encode_reply(tokenizer, PROMPT.messages(f"Problem {id}?"), SHOWN.get(id, "x"), {})
-        rollouts[id] = [[*tokenizer.encode(t, add_special_tokens=False), tokenizer.eos_token_id][:LIMIT] for t in texts]
-    return prompts, rollouts, {id: shown[id] for id in SHOWN}
+from joint_recorded import LIMIT, REWARDS, TEXTS, advantages, recorded, tokens
 
 
 def trained(folder: Path, work: Path, method: Method, shown: bool = True, **settings: Any) -> dict[str, torch.Tensor]:
     """The gradient of one optimiser step of our trainer on the recorded rollouts."""
-    tokenizer = load_tokenizer(ModelSettings(name=str(folder)))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
-    prompts, rollouts, demonstrations = tokens(tokenizer)
-    rows = [
-        {"prompt": PROMPT.messages(f"Problem {id}?"), "problem_id": id, "answer": "0", "options": []} for id in TEXTS
-    ]
-    by_prompt = {tuple(ids): id for id, ids in prompts.items()}
-    grads: dict[str, torch.Tensor] = {}
-
-    class Recorded(make_trainer_class()):  # type: ignore[misc]
-        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kw: Any) -> Any:
-            return [rollouts[by_prompt[tuple(ids)]][i % 4] for i, ids in enumerate(prompt_ids)], None
-
-        def training_step(self, *args: Any, **kw: Any) -> Any:
-            value = super().training_step(*args, **kw)
-            grads.update({n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None})
-            return value
-
-    def reward(problem_id: list[str], **_: Any) -> list[float]:
-        return [REWARDS[id][i % 4] for i, id in enumerate(problem_id)]
-
-    micro = settings.pop("micro_batch", 4)
     phase = Joint(
         steps=1,
         prompts_per_generation=3,
         group_size=4,
         max_new_tokens=LIMIT,
         method=method,
-        optimiser=RLOptimiser(micro_batch=micro),
+        optimiser=RLOptimiser(micro_batch=settings.pop("micro_batch", 4)),
         **settings,
     )
-    trainer = Recorded(
-        model=model,
-        reward_funcs=reward,
-        args=GRPOConfig(
-            output_dir=str(work),
-            per_device_train_batch_size=12,
-            steps_per_generation=1,
-            num_generations=4,
-            max_steps=1,
-            optim="sgd",
-            max_completion_length=LIMIT,
-            beta=0.0,
-            learning_rate=1e-9,
-            max_grad_norm=1e9,
-            use_cpu=True,
-            bf16=False,
-            report_to=[],
-            disable_tqdm=True,
-            save_strategy="no",
-            disable_dropout=True,
-        ),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-    )
-    trainer.phase, trainer.rollouts, trainer.selection = phase, reward, None
-    trainer.problems = {row["problem_id"]: row for row in rows}
-    trainer.demonstrations = demonstrations if shown else {}
+    trainer = recorded(folder, work, phase, make_trainer_class, shown=("a", "b") if shown else ())
     trainer.buffer = ["b"] if isinstance(method, ReLIFT) and method.buffer == 1 else []
     trainer.train()
-    return grads
+    return dict(trainer.grads)
 
 
 Scored = dict[str, Any]
@@ -139,12 +69,6 @@ def scored(model: Any, tokenizer: Any) -> Scored:
 def mean(parts: list[torch.Tensor]) -> torch.Tensor:
     """The mean over all tokens of several sequences."""
     return torch.cat(parts).mean()
-
-
-def advantages(rewards: list[float]) -> list[float]:
-    centre = sum(rewards) / 4
-    std = (sum((r - centre) ** 2 for r in rewards) / 3) ** 0.5
-    return [(r - centre) / (std + 1e-4) for r in rewards]
 
 
 def surrogate(logp: torch.Tensor, advantage: float) -> torch.Tensor:
