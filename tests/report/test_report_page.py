@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -14,7 +15,7 @@ import pytest
 import synthetic
 from reading import Reader, strings
 
-from dereason.report import curves, data, difficulty, headline, results, text
+from dereason.report import curves, data, difficulty, headline, results, text, write_report
 from dereason.report import page as page_module
 
 
@@ -401,3 +402,14 @@ def test_lone_surrogates_and_odd_names_do_not_stop_the_page(fresh: Any) -> None:
 )
 def test_numbers_and_texts_read_as_they_should(call: str, wanted: str) -> None:
     assert call == wanted
+
+
+def test_a_joint_phase_shows_its_own_curves(tmp_path: Path) -> None:
+    """Its keys are those of RL and of the demonstrations; the ranges of its panels come from the same list."""
+    synthetic.write_run(tmp_path / "run", arms={"mixed": ["joint"]})
+    for path in (tmp_path / "run").rglob("metrics.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(row | {"demonstration_nll": 1.5, "gain": 0.1}) + "\n" for row in rows))
+    page = write_report(tmp_path / "run").read_text()
+    assert "nll of demonstrations, nats per token" in page
+    assert "cooperative gain (BRIDGE)" in page

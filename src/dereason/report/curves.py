@@ -224,7 +224,7 @@ def _limits(run: Run) -> dict[tuple[str, str], tuple[float, float]]:
     limits: dict[tuple[str, str], tuple[float, float]] = {}
     for curve in run.curves:
         kind = kinds.get((curve.arm, curve.phase), curve.kind)
-        for key, _, _ in [*_PANELS["sft"], *_PANELS["rl"]]:
+        for key, _, _ in _PANELS[kind]:
             _, values = series(curve, key)
             if values:
                 low, high = limits.get((kind, key), (values[0], values[0]))
