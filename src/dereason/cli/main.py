@@ -216,7 +216,7 @@ def train_joint(
 
     given = [f"set={from_set}", *([f"phase.method.name={method}"] if method else []), *(sets or [])]
     job = _job("joint", None, model, given)
-    record = single.train_joint(pool, targets, routes, job, out, screen=_screen(as_json), overwrite=overwrite)
+    record = single.train_rl(pool, routes, job, out, targets=targets, screen=_screen(as_json), overwrite=overwrite)
     _done(record, out, as_json)
 
 

@@ -411,10 +411,14 @@ def train_rl(
     job: RLJob,
     out: Path,
     *,
+    targets: Path | None = None,
     screen: Screen | None = None,
     overwrite: bool = False,
 ) -> Info:
-    """Train by GRPO on one routed set: ``model/``, ``metrics.jsonl`` and every rollout in ``samples.parquet``."""
+    """Train by RL on one routed set: ``model/``, ``metrics.jsonl`` and every rollout in ``samples.parquet``.
+
+    With ``targets``, a TARGET table, and a :class:`JointJob`, by a method that mixes SFT on them with RL.
+    """
 
     def action(work: Path, ctx: Context) -> Info:
         return actions.do_train_rl(
@@ -425,40 +429,13 @@ def train_rl(
             identity=out.name,
             seed=job.seed,
             expected_hash=None,
+            demonstrations=None if targets is None else read_table("target", targets),
             ctx=ctx,
         )
 
-    files = {"problems": pool} | ({"routes": routes} if routes else {})
-    return run_single("train-rl", job, files, out, action, screen=screen, overwrite=overwrite)
-
-
-def train_joint(
-    pool: Path,
-    targets: Path,
-    routes: Path | None,
-    job: JointJob,
-    out: Path,
-    *,
-    screen: Screen | None = None,
-    overwrite: bool = False,
-) -> Info:
-    """Train by a method that mixes SFT on targets and RL: what :func:`train_rl` writes."""
-
-    def action(work: Path, ctx: Context) -> Info:
-        return actions.do_train_rl(
-            work,
-            _chosen(pool, routes, job.set),
-            job.phase,
-            job.model,
-            identity=out.name,
-            seed=job.seed,
-            expected_hash=None,
-            demonstrations=read_table("target", targets),
-            ctx=ctx,
-        )
-
-    files = {"problems": pool, "targets": targets} | ({"routes": routes} if routes else {})
-    return run_single("train-joint", job, files, out, action, screen=screen, overwrite=overwrite)
+    files = {"problems": pool} | ({"routes": routes} if routes else {}) | ({"targets": targets} if targets else {})
+    kind = "train-rl" if targets is None else "train-joint"
+    return run_single(kind, job, files, out, action, screen=screen, overwrite=overwrite)
 
 
 def evaluate(pool: Path, job: EvalJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False) -> Info:
