@@ -2,6 +2,8 @@
 # (the quickstart also keeps its converted model in the user's cache directory).
 
 PYTHON ?= python3
+# Processes that the tests are spread over, each with one thread; an embedded-model test takes up to 8 GB.
+TEST_PROCESSES ?= 2
 # Arguments for the installation of torch alone, for example the index that PyTorch's own install page names.
 PIP_ARGS ?=
 
@@ -43,7 +45,7 @@ quickstart: install ## Run the main job on the embedded model and write its repo
 	$(BIN)/dereason run quickstart
 
 test: lint docs ## Run the linters, the type checker, the docs build and all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-vllm: $(VLLM_INSTALLED) ## Run the tests of the vLLM backend on vLLM's CPU build, in an environment of its own
 	$(VLLM_VENV)/bin/python -m pytest tests/with_vllm tests/lm/test_vllm.py -rP --show-capture=stdout

@@ -197,9 +197,13 @@ def test_an_interrupted_batch_leaves_no_answer_behind(pool: Pool) -> None:
     pool.run([["double", 1]])
     main = threading.main_thread()
     assert main.ident is not None
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, Python ignores it
     threading.Timer(0.3, signal.pthread_kill, (main.ident, signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        pool.run([["sleep", 0.9]])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pool.run([["sleep", 0.9]])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert pool.run([["double", 5]]) == [Outcome(10)]
 
 
@@ -264,7 +268,8 @@ def test_no_worker_outlives_a_parent_that_is_killed_while_one_hangs() -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert any(map(alive, pids)), "one hangs"
-    assert gone(pids, 2 + 4 + SLACK), "the idle one sees the end of its input, the other its CPU limit"
+    # The limit is in seconds of CPU, of which a busy machine gives fewer.
+    assert gone(pids, 4 * (2 + 4) + SLACK), "the idle one sees the end of its input, the other its CPU limit"
 
 
 @needs_proc
