@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from dereason.errors import DereasonError
-from dereason.evaluation.statistics import accuracy_interval, paired_difference, pass_at_k, spearman
+from dereason.evaluation.statistics import (
+    accuracy_interval,
+    mean_interval,
+    paired_difference,
+    pass_at_k,
+    ratio_interval,
+    spearman,
+)
 
 
 def exact_bootstrap_cdf(values: list[float], at: float) -> float:
@@ -237,3 +244,51 @@ def test_spearman_where_there_is_none() -> None:
         spearman([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match="finite"):
         spearman([1, 2, math.nan], [1, 2, 3])
+
+
+def test_ratio_of_means_and_its_interval_by_enumeration() -> None:
+    before, after = [1.0, 2.0, 4.0], [2.0, 1.0, 3.0]
+    found = ratio_interval(before, after, level=0.8, resamples=200_000)
+    assert found is not None
+    assert found.estimate == pytest.approx(6 / 7)
+    every = sorted(
+        sum(after[i] for i in drawn) / sum(before[i] for i in drawn) for drawn in itertools.product(range(3), repeat=3)
+    )
+    # At 3 problems Student's t (2 degrees of freedom) widens 10 % to Phi(-sqrt(3 / 2) 1.886).
+    tail = 0.5 * math.erfc(math.sqrt(3 / 2) * 1.88562 / math.sqrt(2))
+    exact = np.quantile(every, [tail, 1 - tail], method="inverted_cdf")
+    assert (found.low, found.high) == pytest.approx(tuple(exact))
+    assert found.n_problems == 3
+
+
+def test_ratio_pairs_problems_and_refuses_what_is_undefined() -> None:
+    paired = ratio_interval([1.0, 10.0, 100.0, np.nan], [2.0, 20.0, 200.0, 5.0])
+    assert paired is not None
+    assert (paired.estimate, paired.low, paired.high) == pytest.approx((2.0, 2.0, 2.0))  # every resample has it
+    assert (paired.n_problems, paired.left_out) == (3, 1)
+    assert ratio_interval([0.0, 0.0, 0.0], [1.0, 2.0, 3.0]) is None
+    assert ratio_interval([0.0, 0.0, 1.0], [1.0, 2.0, 3.0]) is None  # 8 of 27 resamples have no denominator
+    assert ratio_interval([1.0], [2.0]) is None
+    with pytest.raises(ValueError, match="equally long"):
+        ratio_interval([1.0, 2.0], [1.0])
+
+
+def test_mean_interval_of_two_problems_spans_both() -> None:
+    """Student's t of one degree of freedom is so wide that the ends are those of the resamples."""
+    found = mean_interval([1.0, 3.0])
+    assert found is not None
+    assert (found.estimate, found.low, found.high, found.n_problems) == (2.0, 1.0, 3.0, 2)
+
+
+def test_mean_interval_leaves_out_what_is_undefined() -> None:
+    values = np.random.default_rng(0).normal(3, 1, size=200)
+    found = mean_interval(np.append(values, np.nan))
+    assert found is not None
+    assert (found.n_problems, found.left_out) == (200, 1)
+    assert found.estimate == pytest.approx(values.mean())
+    half = 1.972 * values.std(ddof=1) / np.sqrt(200)  # Student's t, good at this size
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+    same = mean_interval([2.0, 2.0, 2.0])
+    assert same is not None
+    assert (same.low, same.high) == (2.0, 2.0)
+    assert mean_interval([1.0, np.nan]) is None

@@ -1,4 +1,4 @@
-"""Estimates with intervals: accuracy, paired differences, pass@k, rank correlation.
+"""Estimates with intervals: accuracy, paired differences, means and ratios of means, pass@k, rank correlation.
 
 Problems, not samples, are what was drawn at random, so every interval resamples problems (a bootstrap
 clustered by problem): the samples of one problem stay together. Verifier errors are left out of n before the
@@ -10,6 +10,7 @@ every interval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def accuracy_interval(
             f"none of {len(outcomes)} problems has {'a sample' if k == 1 else f'{k} samples'} that could be judged",
             "look at the reasons of the verdicts 'error' in the samples table",
         )
-    low, high = _mean_interval(rates, 0.0, 1.0, level, seed, resamples)
+    low, high = _mean_bounds(rates, 0.0, 1.0, level, seed, resamples)
     samples = sum(n for _, n in outcomes if n >= k)
     return Interval(float(rates.mean()), low, high, level, rates.size, samples, len(outcomes) - rates.size)
 
@@ -104,10 +105,85 @@ def paired_difference(
             "evaluate both on the same problems",
         )
     differences = _rates([b[id] for id in shared], k) - _rates([a[id] for id in shared], k)
-    low, high = _mean_interval(differences, -1.0, 1.0, level, seed, resamples)
+    low, high = _mean_bounds(differences, -1.0, 1.0, level, seed, resamples)
     samples = sum(a[id][1] + b[id][1] for id in shared)
     left_out = len(a.keys() | b.keys()) - len(shared)
     return Interval(float(differences.mean()), low, high, level, len(shared), samples, left_out)
+
+
+def mean_interval(
+    values: Floats | Sequence[float], level: float = 0.95, seed: int = 0, resamples: int = 10_000
+) -> Interval | None:
+    """Mean over problems of any one number each, with a bootstrap interval over problems (expanded percentile).
+
+    Args:
+        values: one number for each problem; NaN where it is not defined, and the problem is left out.
+        level: the nominal coverage.
+        seed: of the resampling.
+        resamples: R.
+
+    Returns:
+        The interval (``n_samples`` is the number of problems too), None where fewer than 2 problems count. Where all
+        have the same value it has no width, which is no certainty.
+    """
+    _check_level(level)
+    every = np.asarray(values, dtype=np.float64)
+    finite = every[np.isfinite(every)]
+    if finite.size < 2:
+        return None
+    low, high = float(finite[0]), float(finite[0])
+    if np.ptp(finite):
+        low, high = _resampled_bounds(finite, _wider_tail(level, finite.size), seed, resamples)
+    return Interval(float(finite.mean()), low, high, level, finite.size, finite.size, every.size - finite.size)
+
+
+def ratio_interval(
+    before: Floats | Sequence[float],
+    after: Floats | Sequence[float],
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> Interval | None:
+    """Mean of ``after`` by the mean of ``before``, with a bootstrap interval over problems (expanded percentile).
+
+    A problem enters or leaves a resample with both of its numbers. The ratio of means weighs problems by their size
+    and, unlike a mean of ratios, is defined where single problems have 0 before.
+
+    Args:
+        before, after: one number each for every problem, in the same order; a problem with a NaN on either side is
+            left out.
+        level: the nominal coverage.
+        seed: of the resampling.
+        resamples: R.
+
+    Returns:
+        The interval, None where there is none: fewer than 2 problems, or a mean before of 0 (or below) in so many
+        resamples that an end of the interval would rest on them.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    _check_level(level)
+    a, b = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"before and after must be equally long, not {a.shape} and {b.shape}")
+    kept = np.isfinite(a) & np.isfinite(b)
+    x, y = a[kept], b[kept]
+    if x.size < 2 or x.mean() <= 0:
+        return None
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // x.size)
+    parts = []
+    for start in range(0, resamples, rows):
+        chosen = rng.integers(0, x.size, size=(min(rows, resamples - start), x.size))
+        below = x[chosen].sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts.append(np.where(below > 0, y[chosen].sum(axis=1) / below, np.inf))
+    tail = _wider_tail(level, x.size)
+    low, high = np.quantile(np.concatenate(parts), [tail, 1 - tail], method="inverted_cdf")
+    if not np.isfinite(high):
+        return None
+    return Interval(float(y.mean() / x.mean()), float(low), float(high), level, x.size, 2 * x.size, a.size - x.size)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -191,14 +267,31 @@ def _rates(outcomes: Sequence[tuple[int, int]], k: int) -> Floats:
     return np.array(rates, dtype=np.float64)
 
 
-def _mean_interval(
+def _wider_tail(level: float, problems: int) -> float:
+    """Tail share of a percentile interval that is as wide for few problems as Student's t would make it.
+
+    A resample of P problems spreads by (P - 1) / P too little and knows nothing of the t distribution's tails; this is
+    the expanded percentile interval of Hesterberg (arXiv 1411.5279): Phi(-sqrt(P / (P - 1)) t_{P-1}).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    quantile = float(stdtrit(problems - 1, 0.5 + level / 2))
+    return float(ndtr(-math.sqrt(problems / (problems - 1)) * quantile))
+
+
+def _mean_bounds(
     values: Floats, least: float, most: float, level: float, seed: int, resamples: int
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of values, which lie in [least, most] by their nature."""
     _check_level(level)
+    if not np.ptp(values):
+        return _constant_interval(float(values[0]), values.size, least, most, level)
+    return _resampled_bounds(values, (1 - level) / 2, seed, resamples)
+
+
+def _resampled_bounds(values: Floats, tail: float, seed: int, resamples: int) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean, which leaves this share of the resamples out at each end."""
     distinct, counts = np.unique(values, return_counts=True)
-    if distinct.size == 1:
-        return _constant_interval(float(distinct[0]), values.size, least, most, level)
     # Drawing P problems with replacement, seen by their values, is one multinomial draw over the distinct
     # values: the same distribution at a cost that does not grow with P.
     rng = np.random.default_rng(seed)
@@ -207,7 +300,6 @@ def _mean_interval(
     for start in range(0, resamples, rows):
         drawn = rng.multinomial(values.size, counts / values.size, size=min(rows, resamples - start))
         means.append(drawn @ distinct / values.size)
-    tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
 
