@@ -26,12 +26,14 @@ from dereason.lm.load import load_model
 from dereason.lm.local.model import LocalModel, ModelSettings
 from dereason.lm.prompts import Prompt, check_template
 from dereason.lm.vllm import VllmModel
+from dereason.pipeline import early_warning
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import Info, read_json
 from dereason.problems.hygiene import check_unique_ids, deduplicate, drop_unanswered, remove_overlap
 from dereason.problems.schema import frame, validate, write_table
 from dereason.problems.sources import Source, load_source
 from dereason.routing.policies import describe, route, route_warnings
+from dereason.training.early_warning import reading_warnings
 from dereason.training.joint.settings import Joint
 from dereason.training.launch import Job, Launch, check_resume, launch_phase
 from dereason.training.phase import PhaseResult, kept_models
@@ -357,6 +359,7 @@ def do_train_rl(
             expected_hash=expected_hash,
             identity=identity,
             verifier=ctx.verifier.settings,
+            measures=early_warning.NAME if settings.early_warning else None,
         )
         result = launch_phase(ctx.launch, job, problems, demonstrations, progress=ctx.progress(), say=ctx.screen.say)
     else:
@@ -373,14 +376,16 @@ def do_train_rl(
             verifier=ctx.verifier,
             progress=ctx.progress(),
             demonstrations=demonstrations,
+            measures=early_warning.MEASURES,
         )
     rollouts = rollout_table(work)
     write_table(rollouts, work / "samples.parquet")
     shutil.rmtree(work / "rollouts", ignore_errors=True)
     verdicts = verdict_counts(rollouts["verdict"].to_list())
     words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}"
-    facts = {"verdicts": verdicts, "confusion": confusion(rollouts), "warnings": draw_warnings(work)}
-    return finish_training(work, result, words) | facts
+    facts = {"verdicts": verdicts, "confusion": confusion(rollouts)}
+    warnings = [*draw_warnings(work), *reading_warnings(work, settings.early_warning)]
+    return finish_training(work, result, words) | facts | early_warning.finish(work) | {"warnings": warnings}
 
 
 def do_eval(

@@ -21,6 +21,15 @@ _COST: list[tuple[str, str, bool]] = [
     ("tokens_per_second", "tokens per second", False),
     ("memory_gib", "peak memory of a step, GiB", False),
 ]
+_READINGS: list[tuple[str, str, bool]] = [
+    ("probe/diversity", "diversity of correct responses, probe", False),
+    ("probe/pass_at_1", "pass@1, probe", True),
+    ("probe/pass_at_k", "pass@k, probe", True),
+    ("probe/entropy", "entropy, probe, nats per token", False),
+    ("rollouts/diversity", "diversity of correct rollouts", False),
+    ("rollouts/pass_at_k", "pass@k, rollouts", True),
+]
+"""Of the early warning."""
 _PANELS: dict[str, list[tuple[str, str, bool]]] = {
     "sft": [
         ("loss", "loss, nats per token", False),
@@ -40,6 +49,7 @@ _PANELS: dict[str, list[tuple[str, str, bool]]] = {
         ("entropy", "entropy, nats per token", False),
         ("clip_share", "clipped tokens", True),
         ("kl", "KL to the start, nats per token", False),
+        *_READINGS,
         *_COST,
         ("error", "responses that the verifier failed on", True),
         ("judge/undecided", "responses that the judge model left undecided", True),
@@ -57,6 +67,11 @@ _PANELS["joint"] = [
     ("gal", "pairwise loss (DYPO)", False),
     *_PANELS["rl"],
 ]
+_READ = {key for key, _, _ in _READINGS}
+_ABOUT_READINGS = (
+    "Early warning: diversity is one minus the mean similarity (chrF) of two correct responses to a problem. The probe "
+    "asks the same problems at each reading; rollouts are those since the reading before. Readings are not smoothed."
+)
 _RARE = {"error", "kl", "clip_share"}
 """Panels that are left out where they would show a line at zero."""
 _ASKED = {"sft": ["loss"], "rl": ["reward", "mixed_groups", "completion_length", "entropy"], "joint": ["reward"]}
@@ -99,6 +114,8 @@ def _phase(
     absent = [key for key in _ASKED.get(kind, []) if logged and key not in {p[0] for p in panels}]
     if absent:
         remarks.append(f"The log has no {', '.join(absent)}.")
+    if any(curve.readings for curve in logged):
+        remarks.append(_ABOUT_READINGS)
     window = max([1, *(_window(c) for c in logged)])
     seeds = [c.seed for c in logged]
     if not panels:
@@ -161,9 +178,9 @@ def _phase(
 
 
 def series(curve: Curve, key: str) -> tuple[list[int], list[float]]:
-    """The steps at which a key was logged, and its finite values."""
+    """The steps at which a key was logged or read, and its finite values."""
     steps, values = [], []
-    for row in curve.rows:
+    for row in (*curve.rows, *curve.readings):
         found = row.get(key)
         if isinstance(found, int | float) and math.isfinite(found):
             steps.append(int(row["step"]))
@@ -188,7 +205,7 @@ def _window(curve: Curve) -> int:
 def _lines(curve: Curve, key: str, tag: str, turn: int, legend: bool) -> list[dict[str, Any]]:
     steps, values = series(curve, key)
     colour, dash = style.SEED_LINES[turn % len(style.SEED_LINES)]
-    window = _window(curve)
+    window = 1 if key in _READ else _window(curve)
     common = {
         "type": "scatter",
         "mode": "lines" if len(steps) > 1 else "markers",

@@ -111,6 +111,8 @@ class Job(Settings):
     """Name of the phase, for its rollouts."""
     verifier: VerifierSettings = VerifierSettings()
     """Limits of the verifier, its workers divided among the processes."""
+    measures: str | None = None
+    """What the early warning of an RL phase measures with, as `module:name`."""
 
     @property
     def folder(self) -> Path:

@@ -19,6 +19,7 @@ from dereason.lm.base import Progress
 from dereason.lm.local.model import ModelSettings, load_weights, stop_ids
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict
+from dereason.training.early_warning import EarlyWarning, Measures
 from dereason.training.losses import LossName, RatioLevel, Scale
 from dereason.training.phase import (
     Optimiser,
@@ -31,6 +32,7 @@ from dereason.training.phase import (
     train,
     trainer_arguments,
 )
+from dereason.training.readings import Readings
 from dereason.training.rewards.rules import Combined
 from dereason.training.rewards.settings import RLPR, Correctness, Overlong, Reward, VeriFree, build, is_verifier_free
 from dereason.training.rewards.verifier_free import Bound, RLPRReward
@@ -138,6 +140,8 @@ class RL(PhaseSettings):
     """Draw further problems in place of groups that are not mixed; null draws once."""
     bands: Bands | None = None
     """Let problems rest that the model always or never solves; null takes every problem."""
+    early_warning: EarlyWarning | None = None
+    """Log whether correct responses become alike while pass@k stands still; null logs nothing of it."""
     rollouts: Literal["engine", "transformers", "vllm-colocate", "vllm-server"] = "engine"
     """Who samples: our in-process engine, `transformers.generate`, or vLLM in the same process or as a server."""
     vllm: VllmRollouts = VllmRollouts()
@@ -160,6 +164,17 @@ class RL(PhaseSettings):
                 f"prompts_per_generation {self.prompts_per_generation} is not a multiple of updates_per_generation "
                 f"{self.updates_per_generation}: an update takes whole groups"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _warning_fits(self) -> Self:
+        if self.early_warning is None:
+            return self
+        k, samples = self.early_warning.k_of(self.group_size), self.early_warning.samples
+        if k > self.group_size:
+            raise ValueError(f"early_warning.k is {k}, and a group has {self.group_size} rollouts")
+        if k > samples and self.early_warning.probe_problems(self.prompts_per_generation):
+            raise ValueError(f"early_warning.samples is {samples}: pass@{k} needs at least {k} responses a problem")
         return self
 
     @model_validator(mode="after")
@@ -226,6 +241,7 @@ def run_rl(
     verifier: Verifier | None = None,
     progress: Progress = lambda done, total, words: None,
     demonstrations: pl.DataFrame | None = None,
+    measures: Measures | None = None,
 ) -> PhaseResult:
     """Train a model on its own rollouts and save it to ``out``.
 
@@ -245,13 +261,17 @@ def run_rl(
         progress: told of each optimiser step.
         demonstrations: TARGET table, for the settings of a joint phase
             (:class:`~dereason.training.joint.settings.Joint`); None for RL alone.
+        measures: what ``early_warning`` measures with, e.g. ``dereason.pipeline.early_warning.MEASURES``.
 
     Raises:
+        ValueError: the settings have an early warning, and there are no measures.
         DereasonError: a set too small for one generation, a template that differs, out of memory.
     """
     from datasets import Dataset
     from trl import GRPOConfig
 
+    if settings.early_warning is not None and measures is None:
+        raise ValueError("early_warning needs measures: pass dereason.pipeline.early_warning.MEASURES")
     problems = join_problems(problems, problems["id"], "the RL set")
     check_set_size(problems.height, settings)
     student, tokenizer, found_hash = load_student(model, prompt, expected_hash, adapter=settings.adapter, seed=seed)
@@ -286,6 +306,11 @@ def run_rl(
             group_size=settings.group_size,
             by_spread=any(map(is_verifier_free, settings.rewards)),
         )
+        readings = None
+        if settings.early_warning is not None and measures is not None:
+            judge = rollouts.verifier
+            readings = Readings(settings, measures, judge, work, identity=identity, seed=seed, resumed_at=resumed_at)
+            progress = readings.tell(progress)
         arguments = trainer_arguments(rounded, model, work, seed=seed)
         arguments["per_device_train_batch_size"] = settings.prompts_per_generation * settings.group_size
         make_class, shown = make_trainer_class, None
@@ -325,6 +350,8 @@ def run_rl(
             trainer.demonstrations = shown
             trainer.buffer = json.loads((resume / BUFFER_FILE).read_text()) if resume else []
         trainer.problems = {row["problem_id"]: row for row in rows}
+        if readings is not None:
+            readings.watch(trainer, rows)
         trainer.selection = Selection(list(trainer.problems), seed=seed, bands=settings.bands)
         if resume:
             trainer.selection.load_state_dict(json.loads((resume / SELECTION_FILE).read_text()))

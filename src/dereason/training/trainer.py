@@ -84,7 +84,46 @@ def make_trainer_class() -> Any:
             flat = [sample for group in drawn for sample in group]
             return [list(s.ids) for s in flat], [list(s.logps) for s in flat]
 
-        def _decode(self, prompts: list[list[int]], n: int, limits: int | list[list[int]]) -> list[list[Drawn]]:
+        def _prompt_ids(self, problem: dict[str, Any]) -> list[int]:
+            return list(
+                self.processing_class.apply_chat_template(
+                    problem["prompt"],
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=True,
+                    **self.chat_template_kwargs,
+                )["input_ids"]
+            )
+
+        def draw_probe(
+            self, problems: Sequence[dict[str, Any]], n: int, seed: int
+        ) -> list[tuple[list[int], list[tuple[list[int], list[float] | None]]]]:
+            """Responses of the policy as it is, by random numbers that training does not use (vLLM has one stream).
+
+            Every process calls this, each with as many problems.
+
+            Args:
+                problems: their rows.
+                n: responses to each.
+                seed: of the random numbers.
+
+            Returns:
+                of each problem: its prompt's token ids, and of each response token ids and log-probabilities (None
+                where the engine did not draw it).
+            """
+            prompts = [self._prompt_ids(problem) for problem in problems]
+            device = self.accelerator.device
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                if self.phase.rollouts == "engine":
+                    drawn = self._decode(prompts, n, self.args.max_completion_length, seed)
+                    return [(p, [(s.ids, s.logps) for s in of]) for p, of in zip(prompts, drawn, strict=True)]
+                torch.manual_seed(seed - self.accelerator.process_index)
+                flat, _ = self._generate_single_turn([ids for ids in prompts for _ in range(n)], None, {}, n)
+            return [(p, [(ids, None) for ids in flat[k * n : (k + 1) * n]]) for k, p in enumerate(prompts)]
+
+        def _decode(
+            self, prompts: list[list[int]], n: int, limits: int | list[list[int]], seed: int | None = None
+        ) -> list[list[Drawn]]:
             """Continuations by the engine, [prompt][sample], each at most as long as its limit."""
             model = self.accelerator.unwrap_model(self.model)
             training = model.training
@@ -99,7 +138,7 @@ def make_trainer_class() -> Any:
                     stop_ids=self.eos_token_ids,
                     pad_id=self.processing_class.pad_token_id,
                     # streams belong to problem and index: the number of processes does not change what is drawn
-                    seed=self.args.seed * 1_000_003 + self.state.global_step,
+                    seed=self.args.seed * 1_000_003 + self.state.global_step if seed is None else seed,
                     batch_size=self.phase.rollout_batch,
                 )
             model.train(training)
@@ -115,18 +154,7 @@ def make_trainer_class() -> Any:
                 prefixes: token ids that each rollout continues, [problem][rollout]; None: all begin at the prompt.
             """
             size = self.num_generations
-            prompts = [
-                list(
-                    self.processing_class.apply_chat_template(
-                        p["prompt"],
-                        add_generation_prompt=True,
-                        tokenize=True,
-                        return_dict=True,
-                        **self.chat_template_kwargs,
-                    )["input_ids"]
-                )
-                for p in problems
-            ]
+            prompts = [self._prompt_ids(p) for p in problems]
             many = [ids for ids in prompts for _ in range(size)]
             given = [len(prefix) for of_problem in prefixes or () for prefix in of_problem] or [0] * len(many)
             logps: list[list[float]] | None

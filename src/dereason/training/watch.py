@@ -91,11 +91,12 @@ class Watched:
     callback_handler: Any
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', with our callback before the trackers, which get what it adds to the log."""
+        """As transformers', with our callbacks before the trackers, which get what these add to the log."""
         from transformers.integrations import TensorBoardCallback
 
         callbacks = self.callback_handler.callbacks
-        callbacks.sort(key=lambda callback: not hasattr(callback, "health"))
+        # the readings come behind the line of the log that their step has
+        callbacks.sort(key=lambda c: 0 if hasattr(c, "health") else 1 if hasattr(c, "adds_to_the_log") else 2)
         for callback in callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
                 # transformers' own choice lies among the checkpoints, which a finished phase drops

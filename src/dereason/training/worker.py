@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import sys
@@ -106,7 +107,14 @@ def run_job(job: Job, rank: int) -> PhaseResult:
             verifier=verifier,
             progress=progress,
             demonstrations=shown,
+            measures=_named(job.measures) if job.measures else None,
         )
+
+
+def _named(path: str) -> Any:
+    """What stands in a module under a name: rooms that training may not import pass their functions in this way."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def check_world(job: Job) -> None:

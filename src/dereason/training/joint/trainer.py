@@ -123,15 +123,9 @@ def make_trainer_class() -> Any:
             world, rank = self.accelerator.num_processes, self.accelerator.process_index
             for place, problem in enumerate(chosen):
                 if place % world == rank:
-                    prompt = self.processing_class.apply_chat_template(
-                        self.problems[problem]["prompt"],
-                        add_generation_prompt=True,
-                        tokenize=True,
-                        return_dict=True,
-                        **self.chat_template_kwargs,
-                    )["input_ids"]
+                    prompt = self._prompt_ids(self.problems[problem])
                     row = demonstration_row(self.demonstrations[problem])
-                    self._add(update, row, list(prompt), place, None, supervised=True)
+                    self._add(update, row, prompt, place, None, supervised=True)
             return self._counted(update)
 
         def _add(
