@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page about a run, made from the run's plain files only."""
+"""The report: one self-contained HTML page about a run or an analysis, made from their plain files only."""
 
 from __future__ import annotations
 
@@ -23,3 +23,22 @@ def write_report(run_dir: Path) -> Path:
     from dereason.report.page import write
 
     return write(Path(run_dir))
+
+
+def write_analysis(folder: Path) -> Path:
+    """Write ``folder/analysis.html`` from ``folder/findings.json``, the result of ``dereason analyze``.
+
+    The page needs no network and no other file. It appears by atomic rename.
+
+    Args:
+        folder: a folder with a ``findings.json`` of schema version 1.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DereasonError: the findings are missing, unreadable, incomplete or of an unknown version.
+    """
+    from dereason.report.page import write_analysis
+
+    return write_analysis(Path(folder))

@@ -6,13 +6,14 @@ Large tables (samples, targets) stay on disk: :func:`columns` and :func:`matchin
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
 
 from dereason.errors import DereasonError
+from dereason.report import findings
 
 SCHEMA_VERSION = 3
 VERDICTS = ("correct", "wrong", "unparsable", "truncated", "error")
@@ -56,7 +57,10 @@ _SOURCE = (
 
 @dataclass(frozen=True)
 class Curve:
-    """The training log of one phase: ``rows`` as logged, or ``missing`` saying why there are none."""
+    """The training log of one phase: ``rows`` as logged, or ``missing`` saying why there are none.
+
+    ``readings`` are the lines of its early warning, where it has one.
+    """
 
     arm: str
     seed: int
@@ -65,6 +69,7 @@ class Curve:
     path: str
     rows: list[dict[str, Any]]
     missing: str
+    readings: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,9 @@ class Run:
     """By arm and phase, a seed each; the summary's facts are those of the first."""
     samples: dict[tuple[str, int, str], str]
     curves: list[Curve]
+    reasoning: dict[str, Any] | None
+    """The findings of the analysis of reasoning, None where the run has none."""
+    reasoning_path: str
 
     @property
     def arms(self) -> list[dict[str, Any]]:
@@ -151,7 +159,18 @@ def load(folder: Path) -> Run:
     curves = [_read_curve(folder, entry) for entry in artifacts["curves"]]
     recipe = folder / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None
-    return Run(folder, summary, text, profiles, routes, built, samples, curves)
+    reasoning, path = _reasoning(folder, summary)
+    return Run(folder, summary, text, profiles, routes, built, samples, curves, reasoning, path)
+
+
+def _reasoning(folder: Path, summary: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The findings of the step that the summary names under ``reasoning``, and their path; none where it names none."""
+    step = summary.get("reasoning")
+    if step is None:
+        return None, ""
+    _need(folder / "summary.json", "reasoning", step, ("path",))
+    path = f"{step['path']}/{findings.FILE}"
+    return findings.load(_present(folder, path, "reasoning")), path
 
 
 def columns(folder: Path, path: str, names: list[str]) -> pl.DataFrame:
@@ -251,6 +270,17 @@ def _read_curve(folder: Path, entry: dict[str, Any]) -> Curve:
     path = _inside(folder, entry["path"], "curves")
     if not path.is_file():
         return Curve(**head, rows=[], missing=f"{entry['path']} is not there")
+    rows, broken = _logged(path)
+    beside = path.with_name("early-warning.jsonl")
+    readings = _logged(beside)[0] if beside.is_file() else []
+    missing = "" if rows else f"{entry['path']} holds no logged step"
+    if broken:
+        missing = f"{entry['path']} has {broken} unreadable line{'s' * (broken > 1)}, left out"
+    return Curve(**head, rows=rows, missing=missing, readings=readings)
+
+
+def _logged(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines of a log that have a step, and how many lines could not be read."""
     rows, broken = [], 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.strip():
@@ -262,7 +292,4 @@ def _read_curve(folder: Path, entry: dict[str, Any]) -> Curve:
             continue
         if isinstance(row, dict) and "step" in row:
             rows.append(row)
-    missing = "" if rows else f"{entry['path']} holds no logged step"
-    if broken:
-        missing = f"{entry['path']} has {broken} unreadable line{'s' * (broken > 1)}, left out"
-    return Curve(**head, rows=rows, missing=missing)
+    return rows, broken

@@ -20,8 +20,10 @@ from dereason.report import (
     data,
     difficulty,
     examples,
+    findings,
     headline,
     likelihood,
+    reasoning_section,
     results,
     rounds,
     style,
@@ -37,7 +39,8 @@ document.querySelectorAll("script[data-figure]").forEach(function (source) {
   var figure = JSON.parse(source.textContent);
   var target = document.getElementById(source.getAttribute("data-figure"));
   // A window too narrow for the figure gets a narrower one, down to where its texts would run into each other.
-  figure.layout.width = Math.min(figure.layout.width, Math.max(target.parentNode.clientWidth, 900));
+  var narrowest = (figure.layout.meta || {}).narrowest || 900;
+  figure.layout.width = Math.min(figure.layout.width, Math.max(target.parentNode.clientWidth, narrowest));
   target.style.setProperty("--drawn", figure.layout.width);
   var options = {displayModeBar: false, responsive: false, showTips: false, doubleClick: false};
   Plotly.newPlot(target, figure.data, figure.layout, options);
@@ -47,9 +50,17 @@ document.querySelectorAll("script[data-figure]").forEach(function (source) {
 
 def write(run_dir: Path) -> Path:
     """Write ``run_dir/report.html``; see :func:`dereason.report.write_report`."""
-    page = render(data.load(run_dir))
-    path = run_dir / "report.html"
-    part = run_dir / "report.html.part"
+    return _save(run_dir / "report.html", render(data.load(run_dir)))
+
+
+def write_analysis(folder: Path) -> Path:
+    """Write ``folder/analysis.html``; see :func:`dereason.report.write_analysis`."""
+    section = reasoning_section.section(findings.load(folder / findings.FILE), findings.FILE)
+    return _save(folder / "analysis.html", _render("analysis.html.j2", reasoning=_drawn(section)))
+
+
+def _save(path: Path, page: str) -> Path:
+    part = path.with_name(f"{path.name}.part")
     with part.open("wb") as handle:
         # JSON can carry lone surrogates, which UTF-8 cannot.
         handle.write(page.encode("utf-8", errors="replace"))
@@ -60,7 +71,47 @@ def write(run_dir: Path) -> Path:
 
 
 def render(run: Run) -> str:
-    """The whole page as HTML."""
+    """The whole page about a run as HTML."""
+    summary = run.summary
+    spread = difficulty.agreement(run)
+    built = supervision.builds(run)
+    compared = likelihood.before_after(run, built)
+    rows = _result_rows(run)
+    return _render(
+        "template.html.j2",
+        run=run,
+        s=summary,
+        sentences=headline.sentences(run),
+        level=_level(summary),
+        set_names=difficulty.set_names(run),
+        set_colours=style.set_colours(difficulty.set_names(run)),
+        figures_accuracy=[_json(figure) for figure in results.accuracy(run)],
+        figures_differences=[_json(figure) for figure in results.differences(run)],
+        figures_domains=[_json(figure) for figure in results.domains(run)],
+        figure_histograms=_json(difficulty.histograms(run)),
+        figure_agreement=_json(spread[0]) if spread else None,
+        agreement_n=spread[1:] if spread else (0, 0),
+        rows=rows,
+        verdict_blocks=verdict_tables.blocks(run, rows),
+        shared_base=results.shared_base(run) is not None,
+        many_seeds=len({row["seed"] for row in summary["results"]}) > 1,
+        comparisons=results.comparisons(run),
+        arm_comparisons=results.arm_comparisons(run),
+        domain_rows=_domain_rows(run),
+        figures_rounds=[_json(figure) for figure in rounds.figures(run)],
+        round_rows=rounds.rows(run) if rounds.moved(run) else [],
+        builds=[_build(run, build) for build in built],
+        figures_likelihood=[_json(figure) for figure in likelihood.strips(run, built)],
+        figure_bridge=_json(compared) if compared else None,
+        phases=[(phase, _json(phase.figure)) for phase in curves.phases(run)],
+        problems=examples.problems(run),
+        responses=examples.responses(run),
+        reasoning=_drawn(reasoning_section.section(run.reasoning, run.reasoning_path)) if run.reasoning else None,
+    )
+
+
+def _render(template: str, **context: Any) -> str:
+    """A page from its template, with what every page has: words for numbers, colours, and the two scripts."""
     import jinja2
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -88,52 +139,29 @@ def render(run: Run) -> str:
         text.big,
         text.stage,
         text.moment,
+        text.estimate,
+        text.ratio,
+        text.shorten,
         headline.answered,
     ):
         environment.globals[function.__name__] = function
     environment.globals["perplexity"] = supervision.perplexity
     environment.globals["percent_level"] = text.level
     environment.globals["reading"] = lambda row: headline.verdict([row])
-    summary = run.summary
-    spread = difficulty.agreement(run)
-    built = supervision.builds(run)
-    compared = likelihood.before_after(run, built)
-    rows = _result_rows(run)
-    return environment.get_template("template.html.j2").render(
-        run=run,
-        s=summary,
-        sentences=headline.sentences(run),
-        level=_level(summary),
+    return environment.get_template(template).render(
         verdicts=VERDICTS,
         verdict_colours=style.VERDICT_COLOURS,
-        set_names=difficulty.set_names(run),
-        set_colours=style.set_colours(difficulty.set_names(run)),
-        figures_accuracy=[_json(figure) for figure in results.accuracy(run)],
-        figures_differences=[_json(figure) for figure in results.differences(run)],
-        figures_domains=[_json(figure) for figure in results.domains(run)],
-        figure_histograms=_json(difficulty.histograms(run)),
-        figure_agreement=_json(spread[0]) if spread else None,
-        agreement_n=spread[1:] if spread else (0, 0),
-        rows=rows,
-        verdict_blocks=verdict_tables.blocks(run, rows),
-        shared_base=results.shared_base(run) is not None,
-        many_seeds=len({row["seed"] for row in summary["results"]}) > 1,
-        comparisons=results.comparisons(run),
-        arm_comparisons=results.arm_comparisons(run),
-        domain_rows=_domain_rows(run),
-        figures_rounds=[_json(figure) for figure in rounds.figures(run)],
-        round_rows=rounds.rows(run) if rounds.moved(run) else [],
-        builds=[_build(run, build) for build in built],
-        figures_likelihood=[_json(figure) for figure in likelihood.strips(run, built)],
-        figure_bridge=_json(compared) if compared else None,
-        phases=[(phase, _json(phase.figure)) for phase in curves.phases(run)],
-        problems=examples.problems(run),
-        responses=examples.responses(run),
         as_json=lambda value: json.dumps(value, ensure_ascii=False),
         library=Markup(library),
         draw=Markup(_DRAW),
         hashes=[_hash(library), _hash(_DRAW)],
+        **context,
     )
+
+
+def _drawn(section: dict[str, Any]) -> dict[str, Any]:
+    """The section on reasoning with its figures as JSON."""
+    return {key: _json(value) if key.startswith("figure_") else value for key, value in section.items()}
 
 
 def _build(run: Run, build: supervision.Build) -> dict[str, Any]:

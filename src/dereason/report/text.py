@@ -57,6 +57,34 @@ def number(value: Any, digits: int = 2) -> str:
     return signed(value, digits).lstrip("+") if _finite(value) else NONE
 
 
+def figures(value: Any, digits: int = 3) -> str:
+    """A number with so many significant figures, ``0.0123`` or ``12.0``; never fewer than its whole part."""
+    if not _finite(value):
+        return NONE
+    if abs(value) >= 10**digits:
+        return f"{'−' if value < 0 else ''}{abs(value):,.0f}"
+    return f"{value:#.{digits}g}".rstrip(".").replace("-", "−")
+
+
+def estimate(found: Any, digits: int = 3) -> str:
+    """An interval of the findings of an analysis as ``0.620 [0.510, 0.740]``; a dash where there is none."""
+    if found is None:
+        return NONE
+    limits = ", ".join(figures(found[side], digits) for side in ("low", "high"))
+    return f"{figures(found['estimate'], digits)} [{limits}]"
+
+
+def ratio(found: Any) -> str:
+    """An interval of ratios as ``0.62 [0.51, 0.74]``; a dash where there is none."""
+    if found is None:
+        return NONE
+    value, low, high = (
+        number(found[side]) if not _finite(found[side]) or 0.1 <= found[side] < 100 else figures(found[side], 2)
+        for side in ("estimate", "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
+
+
 def count(value: Any) -> str:
     """A count with thousands separated, ``12,345``."""
     return f"{round(value):,}" if _finite(value) else NONE
@@ -121,6 +149,12 @@ def stage(name: str) -> str:
     return name if name == "base" else f"after {name}"
 
 
+def shorten(value: Any, limit: int = 0) -> str:
+    """The ``str`` of anything on one line, cut to ``limit`` characters with an ellipsis; 0 leaves the length alone."""
+    text = " ".join(str(value).split())
+    return text[: limit - 1] + "…" if limit and len(text) > limit else text
+
+
 def plain(value: Any, limit: int = 0) -> str:
     """Text that plotly shows as it is: plotly reads a subset of HTML in every string that it draws.
 
@@ -128,7 +162,4 @@ def plain(value: Any, limit: int = 0) -> str:
         value: anything; its ``str`` is used, line breaks become spaces.
         limit: cut to so many characters, the last one an ellipsis; 0 leaves the length alone.
     """
-    text = " ".join(str(value).split())
-    if limit and len(text) > limit:
-        text = text[: limit - 1] + "…"
-    return html.escape(text, quote=False)
+    return html.escape(shorten(value, limit), quote=False)
