@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,6 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
+from dereason.cli.shared import (
+    From,
+    Json,
+    Model,
+    Out,
+    Overwrite,
+    Pool,
+    Routes,
+    Sets,
+    done,
+    job_of,
+    print_json,
+    screen_of,
+)
 from dereason.errors import DereasonError, disk_full, out_of_memory
 
 app = typer.Typer(
@@ -23,23 +36,6 @@ recipe_app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
 train_app = typer.Typer(no_args_is_help=True, help="Train a model on files: one phase.")
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(train_app, name="train")
-
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting by its dotted path; repeatable."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
-Out = Annotated[Path, typer.Option("--out", help="Output folder; appears whole when the step is finished.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output made with other settings.")]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", help="Hub id, local folder, or `embedded`; short for --set model.name=..."),
-]
-From = Annotated[
-    str | None, typer.Option("--recipe", help="Take model, prompt and the step's settings from this recipe.")
-]
-Pool = Annotated[Path, typer.Argument(help="Problems: .jsonl, .json, .csv or .parquet.")]
-Routes = Annotated[Path | None, typer.Option(help="routes.parquet; without it, every problem is in the set.")]
 
 
 @app.callback()
@@ -71,7 +67,7 @@ def run(
 
         plan = make_plan(loaded, folder, path.parent)
         if as_json:
-            _print_json(plan | {"recipe": loaded.model_dump(mode="json")})
+            print_json(plan | {"recipe": loaded.model_dump(mode="json")})
         else:
             sys.stdout.write(resolved_yaml(loaded) + "\n")
             show_plan(plan)
@@ -79,11 +75,11 @@ def run(
     from dereason.cli.show import show_result
     from dereason.pipeline.run import run_recipe
 
-    screen = _screen(as_json)
+    screen = screen_of(as_json)
     screen.say(f"dereason: recipe {loaded.name} ({path}) in {folder}")
     summary = run_recipe(loaded, folder, path.parent, screen)
     if as_json:
-        _print_json(summary | {"run_dir": str(folder)})
+        print_json(summary | {"run_dir": str(folder)})
     else:
         show_result(summary, folder)
 
@@ -101,8 +97,8 @@ def profile(
     """Measure each problem's difficulty: judge scores and the student's pass rate."""
     from dereason.pipeline import single
 
-    job = _job("profile", recipe, model, sets)
-    _done(single.profile(pool, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+    job = job_of("profile", recipe, model, sets)
+    done(single.profile(pool, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
 
 
 @app.command()
@@ -122,8 +118,8 @@ def route(
     from dereason.pipeline import single
 
     given = [*([f"policy={policy}"] if policy else []), *(sets or [])]
-    job = _job("route", None, None, [f"route.{text}" for text in given])
-    _done(single.route(pool, profiles, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+    job = job_of("route", None, None, [f"route.{text}" for text in given])
+    done(single.route(pool, profiles, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
 
 
 @app.command()
@@ -148,7 +144,7 @@ def supervise(
     from dereason.pipeline import single
 
     # the default style is named, or settings of it alone would name none
-    job = _job("supervise", None, model, [f"targets.style={style or 'solution'}", *(sets or [])])
+    job = job_of("supervise", None, model, [f"targets.style={style or 'solution'}", *(sets or [])])
     record = single.supervise(
         pool,
         routes,
@@ -157,10 +153,10 @@ def supervise(
         out,
         attempts=attempts,
         rollouts=rollouts,
-        screen=_screen(as_json),
+        screen=screen_of(as_json),
         overwrite=overwrite,
     )
-    _done(record, out, as_json)
+    done(record, out, as_json)
 
 
 @train_app.command("sft")
@@ -176,8 +172,8 @@ def train_sft(
     """Supervised fine-tuning on targets."""
     from dereason.pipeline import single
 
-    job = _job("sft", None, model, sets)
-    _done(single.train_sft(pool, targets, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+    job = job_of("sft", None, model, sets)
+    done(single.train_sft(pool, targets, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
 
 
 @train_app.command("rl")
@@ -194,8 +190,8 @@ def train_rl(
     """Reinforcement learning (GRPO) on problems."""
     from dereason.pipeline import single
 
-    job = _job("rl", None, model, [f"set={from_set}", *(sets or [])])
-    _done(single.train_rl(pool, routes, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+    job = job_of("rl", None, model, [f"set={from_set}", *(sets or [])])
+    done(single.train_rl(pool, routes, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
 
 
 @train_app.command("joint")
@@ -215,9 +211,9 @@ def train_joint(
     from dereason.pipeline import single
 
     given = [f"set={from_set}", *([f"phase.method.name={method}"] if method else []), *(sets or [])]
-    job = _job("joint", None, model, given)
-    record = single.train_rl(pool, routes, job, out, targets=targets, screen=_screen(as_json), overwrite=overwrite)
-    _done(record, out, as_json)
+    job = job_of("joint", None, model, given)
+    record = single.train_rl(pool, routes, job, out, targets=targets, screen=screen_of(as_json), overwrite=overwrite)
+    done(record, out, as_json)
 
 
 @app.command()
@@ -227,7 +223,7 @@ def methods(as_json: Json = False) -> None:
 
     rows = listed()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         paper = f"  arXiv {row['paper']}" if row["paper"] else ""
@@ -249,8 +245,46 @@ def evaluate(
     """Score a model on problems, with intervals and verdict shares."""
     from dereason.pipeline import single
 
-    job = _job("eval", recipe, model, sets)
-    _done(single.evaluate(pool, job, out, screen=_screen(as_json), overwrite=overwrite), out, as_json)
+    job = job_of("eval", recipe, model, sets)
+    done(single.evaluate(pool, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
+
+
+@app.command()
+def analyze(
+    samples: Annotated[
+        list[str],
+        typer.Argument(help="Samples: .parquet tables of ours or .jsonl of anywhere, as PATH or MODEL=PATH."),
+    ],
+    out: Out,
+    base: Annotated[
+        str | None, typer.Option(help="The model that others are compared with; default the first.")
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A:B[:PHASE]", help="Compare B with A; PHASE is sft, rl or joint. Repeatable."),
+    ] = None,
+    problems: Annotated[
+        Path | None, typer.Option(help="The problems: for verdicts that are missing, and for the page.")
+    ] = None,
+    pool: Annotated[bool, typer.Option("--pool", help="Take all samples for samples of one model.")] = False,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Say how training reshaped reasoning: unique trajectories, reasoning graphs, and what squeezed or expanded it."""
+    from dereason.pipeline.analyze import analyze as run_analysis
+
+    job = job_of("analyze", None, None, sets)
+    given = {"base": base, "compare": compare, "pool": pool}
+    job = job.model_copy(update={name: value for name, value in given.items() if value})
+    record = run_analysis(samples, job, out, problems=problems, screen=screen_of(as_json), overwrite=overwrite)
+    if as_json:
+        print_json(record | {"out": str(out)})
+    else:
+        from dereason.cli.show import show_analysis
+
+        show_analysis(record["info"])
+        sys.stdout.write(f"page: {out / 'analysis.html'}   numbers: {out / 'findings.json'}\n")
 
 
 @app.command()
@@ -272,26 +306,26 @@ def verify(
         apply_override(data, text)
     settings = parse(VerifierSettings, data, "settings")
     try:
-        found = verify_file(file, out, settings, screen=_screen(as_json), overwrite=overwrite)
+        found = verify_file(file, out, settings, screen=screen_of(as_json), overwrite=overwrite)
     except KeyboardInterrupt:
         raise typer.Exit(_fail("interrupted; the same command goes on from the last batch", 130)) from None
     if as_json:
-        _print_json(found | {"out": str(out)})
+        print_json(found | {"out": str(out)})
     else:
         sys.stdout.write("\n".join([*lines(found["confusion"]), f"{out}: {found['rows']:,} rows"]) + "\n")
 
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    run_dir: Annotated[Path, typer.Argument(help="A run directory, or the output folder of an analysis.")],
     as_json: Json = False,
 ) -> None:
-    """Write report.html again from summary.json and the tables that it lists."""
-    from dereason.report import write_report
+    """Write report.html again from summary.json and the tables that it lists, or analysis.html from findings.json."""
+    from dereason.report import write_analysis, write_report
 
-    path = write_report(run_dir)
+    path = (write_analysis if (run_dir / "findings.json").is_file() else write_report)(run_dir)
     if as_json:
-        _print_json({"report": str(path)})
+        print_json({"report": str(path)})
     else:
         sys.stdout.write(f"report: {path}\n")
 
@@ -331,11 +365,11 @@ def export(
             )
         if test is None:
             raise DereasonError("a problems file needs held-out problems beside it", "give --test FILE")
-        job = _job("rl", None, model, [f"set={from_set or 'rl'}", *(sets or [])])
+        job = job_of("rl", None, model, [f"set={from_set or 'rl'}", *(sets or [])])
         found = from_files(source, test, job, routes=routes)
     info = to_verl(found, out, overwrite=overwrite)
     if as_json:
-        _print_json(info | {"out": str(out)})
+        print_json(info | {"out": str(out)})
         return
     for warning in info["warnings"]:
         sys.stderr.write(f"note: {warning}\n")
@@ -351,7 +385,7 @@ def doctor(as_json: Json = False) -> None:
 
     found = examine()
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         show_findings(found)
     if any(f["state"] == "broken" for f in found):
@@ -368,7 +402,7 @@ def recipes(as_json: Json = False) -> None:
         for name, path in shipped().items()
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         sys.stdout.write(f"{row['name']}\n    {row['description']}\n    {row['path']}\n")
@@ -388,43 +422,9 @@ def explain_recipe(
     if not rows:
         raise DereasonError(f"no field begins with {section!r}", "leave the argument out to see them all")
     if as_json:
-        _print_json([dict(zip(("field", "type", "default", "description"), r, strict=True)) for r in rows])
+        print_json([dict(zip(("field", "type", "default", "description"), r, strict=True)) for r in rows])
     else:
         show_fields(rows)
-
-
-def _job(kind: Any, recipe: str | None, model: str | None, sets: list[str] | None) -> Any:
-    """Settings of a single command: a recipe's sections, then --model, then --set."""
-    from dereason.pipeline.reading import apply_override, parse
-    from dereason.pipeline.recipe import find_recipe, load_recipe
-    from dereason.pipeline.single import JOBS
-
-    cls = JOBS[kind]
-    data: dict[str, Any] = {}
-    if recipe:
-        whole = load_recipe(find_recipe(recipe)).model_dump(mode="json")
-        data = {k: v for k, v in whole.items() if k in cls.model_fields}
-    for text in [*([f"model.name={model}"] if model else []), *(sets or [])]:
-        apply_override(data, text)
-    return parse(cls, data, "settings")
-
-
-def _screen(quiet: bool) -> Any:
-    from dereason.pipeline.progress import Screen
-
-    return Screen(quiet=quiet)
-
-
-def _done(record: dict[str, Any], out: Path, as_json: bool) -> None:
-    if as_json:
-        _print_json(record | {"out": str(out)})
-    else:
-        files = sorted(p.name + ("/" if p.is_dir() else "") for p in out.iterdir())
-        sys.stdout.write(f"{out}: {', '.join(files)}\n")
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -71,6 +71,8 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
             f"  {row['arm']}, seed {row['seed']}: {row['from']} → {row['to']}: {100 * row['difference']:+.1f} points "
             f"\\[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]{sure}"
         )
+    if summary["reasoning"] is not None:
+        show_analysis(summary["reasoning"])
     for warning in [*(summary["profile"] or {}).get("warnings", []), *summary["warnings"]]:
         out.print(f"[yellow]warning:[/] {escape(warning)}")
     memory = summary["peak_memory_bytes"] / 2**30
@@ -83,6 +85,37 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
         f"[bold]Report:[/] {escape(str(folder / 'report.html'))}   plain files: {escape(str(folder))}",
         soft_wrap=True,
     )
+
+
+def show_analysis(found: dict[str, Any]) -> None:
+    """The models of an analysis in numbers, then its verdicts."""
+    out = _console()
+    several = len(found["models"]) > 1  # one alone has no base to be relative to
+    quantities = list(dict.fromkeys(q for model in found["models"] for q in model["decay_ratio"] if several))
+    ranks = ", decay of rank curves relative to the base" if quantities else ""
+    out.print(
+        f"[bold]Reasoning[/]: unique trajectories among {found['responses']} responses to each of {found['problems']} "
+        f"problems{ranks} ({100 * found['level']:.0f} % intervals)"
+    )
+    shown = ["between" if q == "betweenness" else q for q in quantities]  # 80 columns hold no more
+    table = _table("model", "correct", "unique correct", "unique incorrect", *shown)
+    for model in found["models"]:
+        judged = sum(count for verdict, count in model["verdicts"].items() if verdict != "error")
+        table.add_row(
+            escape(model["name"]),
+            f"{100 * model['verdicts'].get('correct', 0) / max(1, judged):.1f} %",
+            *(_interval(model["unique"].get(side)) for side in ("correct", "incorrect")),
+            *("1" if model["base"] else _interval(model["decay_ratio"].get(q)) for q in quantities),
+        )
+    out.print(table)
+    for row in found["verdicts"]:
+        pair = escape(f"{row['before']} → {row['after']}" + (f" ({row['phase']})" if row["phase"] else ""))
+        out.print(f"  {pair}: [bold]{row['verdict']}[/]")
+        out.print(Padding(escape(row["because"]), (0, 0, 0, 4)))
+
+
+def _interval(value: dict[str, Any] | None) -> str:
+    return "–" if value is None else f"{value['estimate']:.2f} \\[{value['low']:.2f}, {value['high']:.2f}]"
 
 
 def show_findings(found: list[dict[str, Any]]) -> None:

@@ -11,6 +11,8 @@ from dereason.lm.local.model import ModelSettings, model_identity
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.graph import Graph, Round, Stage
+from dereason.pipeline.probe import do_probe
+from dereason.pipeline.reasoning import analyse_step
 from dereason.pipeline.recipe import Arm, JointPhase, Phase, Recipe, RLPhase, SFTPhase, entries, judges, set_names
 from dereason.pipeline.start import Start, do_choose_start
 from dereason.pipeline.store import Info, Step, read_json
@@ -58,9 +60,8 @@ def starting_model(
 
 def phase_key(phase: SFT | RL) -> Info:
     """A phase's settings for its key: without what changes how it is computed and not what it learns."""
-    settings = phase.model_dump(
-        mode="json", exclude={"targets", "start", "rollout_batch", "stops", "report_to", "run_name"}
-    )
+    without = {"targets", "start", "rollout_batch", "stops", "report_to", "run_name", "early_warning"}
+    settings = phase.model_dump(mode="json", exclude=without)
     for name in ("checkpoint_every", "micro_batch", "gradient_checkpointing"):
         del settings["optimiser"][name]
     return settings
@@ -90,12 +91,15 @@ class _Builder:
         self.stages: list[Stage] = []
 
     def graph(self) -> Graph:
-        base = self._evaluate(None, "evaluate base")
+        base, probe = self._evaluate(None, "evaluate base"), self._probe(None, "base")
         for arm in self.recipe.arms:
             for seed in self.recipe.seeds:
-                self.stages.append(Stage(arm.name, seed, "base", 0, base))
+                self.stages.append(Stage(arm.name, seed, "base", 0, base, probe=probe))
                 self._line(arm, seed)
-        return Graph(self.problems, self.judge, self.rounds, self.stages)
+        settings, analysis = self.recipe.analysis, None
+        if settings is not None:
+            analysis = analyse_step(settings, self.stages, self.problems, self.ctx)
+        return Graph(self.problems, self.judge, self.rounds, self.stages, analysis)
 
     def _line(self, arm: Arm, seed: int) -> None:
         """All rounds and phases of one arm and seed."""
@@ -117,7 +121,9 @@ class _Builder:
                 else:
                     training = failures = self._train_rl(phase, round_, targets, before, words)
                 scored = self._evaluate(training, f"evaluate {words}")
-                self.stages.append(Stage(arm.name, seed, f"{at}-{phase.kind}", at, scored, number, training, targets))
+                probe = self._probe(training, words)
+                name = f"{at}-{phase.kind}"
+                self.stages.append(Stage(arm.name, seed, name, at, scored, number, training, targets, probe))
                 before = training
 
     def _round(self, arm: Arm, seed: int, number: int, before: Step | None, last: Round | None) -> Round:
@@ -229,6 +235,21 @@ class _Builder:
         config = {**self.sampled, "evaluation": recipe.evaluation.model_dump(mode="json")}
         inputs = _given(problems=self.problems, training=training)
         return Step("eval", config, inputs, (*_SAMPLING, "evaluation"), label, action)
+
+    def _probe(self, training: Step | None, words: str) -> Step | None:
+        """The responses that the analysis compares."""
+        recipe, ctx, settings = self.recipe, self.ctx, self.recipe.analysis
+        if settings is None:
+            return None
+
+        def action(work: Path, at: dict[str, Path]) -> Info:
+            model, identity, expected = starting_model(recipe.model, at.get("training"))
+            held_out = read_table("problem", at["problems"] / "test.parquet")
+            return do_probe(work, held_out, settings, model, identity=identity, expected_hash=expected, ctx=ctx)
+
+        config = {**self.sampled, "probe": settings.asked()}
+        inputs = _given(problems=self.problems, training=training)
+        return Step("probe", config, inputs, (*_SAMPLING, "pipeline/probe.py"), f"probe {words}", action)
 
     def _targets(
         self,

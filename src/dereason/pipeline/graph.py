@@ -46,6 +46,7 @@ class Stage:
         round: the round that the phase belongs to, 0 for the base.
         training: the step that made it, None for the base.
         targets: the targets that it was trained on, None for the base and for RL.
+        probe: the step that draws its responses for the analysis, None without one.
     """
 
     arm: str
@@ -56,6 +57,7 @@ class Stage:
     round: int = 0
     training: Step | None = None
     targets: Step | None = None
+    probe: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,14 @@ class Graph:
         judge: judge scores of the pool; None where nothing reads them.
         rounds: every round of every arm and seed, in order.
         stages: every model that is evaluated, in order.
+        analysis: the analysis of what their probes drew; None where the recipe asks for none.
     """
 
     problems: Step
     judge: Step | None
     rounds: list[Round]
     stages: list[Stage]
+    analysis: Step | None = None
 
     def first_round(self, arm: str) -> Round:
         """The first round of an arm, which all seeds share."""
@@ -116,3 +120,5 @@ class Graph:
                 if (round_.arm, round_.seed, round_.number) == (stage.arm, stage.seed, stage.round):
                     yield from routed(round_)
             yield from visit(stage.evaluation)
+            yield from visit(stage.probe)
+        yield from visit(self.analysis)

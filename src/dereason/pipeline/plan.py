@@ -188,6 +188,16 @@ def _work(
     if step.kind == "eval":
         responses = test.times(recipe.evaluation.samples)
         return _generation(responses, recipe.evaluation.sampling.max_new_tokens)
+    if step.kind == "probe":
+        assert recipe.analysis is not None  # no other recipe has such a step
+        return _generation(
+            _probed(recipe, test).times(recipe.analysis.samples), recipe.analysis.sampling.max_new_tokens
+        )
+    if step is graph.analysis:
+        assert recipe.analysis is not None
+        models = len(step.inputs) - 1
+        graphs = "trajectories" if recipe.analysis.steps is None else "trajectories and reasoning graphs"
+        return {"work": f"{graphs} of {models} models, {_probed(recipe, test).words()} problems"}
     if step.kind == "choose-start":
         start, kept = step.config["start"], step.inputs["before"].config["phase"]["keep_checkpoints"]
         return _generation(
@@ -220,6 +230,13 @@ def _work(
         "work": f"set {names}: targets of {size.words()} problems × {phase.epochs:g} epochs, batch {phase.batch}, "
         "tokens known after targets"
     }
+
+
+def _probed(recipe: Recipe, test: Count) -> Count:
+    """How many held-out problems the analysis asks."""
+    most = recipe.analysis.problems if recipe.analysis is not None else None
+    bounds = [n for n in (most, test.value) if n is not None]
+    return Count(min(bounds, default=None), test.known_after)
 
 
 def _size_of(names: Sequence[str], stage: Stage, set_sizes: dict[str, dict[str, Count]], pool: Count) -> Count:

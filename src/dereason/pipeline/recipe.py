@@ -19,6 +19,7 @@ from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import Prompt
+from dereason.pipeline.probe import ProbedAnalysis
 from dereason.pipeline.reading import NESTED_POLICIES, apply_override, parse, path_parts, read_yaml
 from dereason.pipeline.start import Start
 from dereason.problems.sources import Source
@@ -238,6 +239,9 @@ class Recipe(Settings):
     """Training seeds; every arm is trained once with each."""
     evaluation: Evaluation = Evaluation()
     """How base and trained models are scored on the held-out problems."""
+    analysis: ProbedAnalysis | None = None
+    """How training reshaped reasoning: many responses of every stage to a few held-out problems, compared; null: not
+    asked."""
     verifier: VerifierSettings = VerifierSettings()
     """Limits of the verifier that judges every response: in profiles, targets, rollouts and evaluation."""
     launch: Launch = Launch()

@@ -14,6 +14,7 @@ from dereason.pipeline.build import build
 from dereason.pipeline.environment import environment
 from dereason.pipeline.graph import Graph
 from dereason.pipeline.progress import Screen
+from dereason.pipeline.reasoning import check_analysis
 from dereason.pipeline.recipe import Recipe, resolved_yaml, set_names
 from dereason.pipeline.store import Info, Log, Step, digest, execute, locked, read_json, write_json
 from dereason.pipeline.summary import summarise
@@ -44,6 +45,8 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
     for model in recipe.models():
         check_model(model)  # a GPU that is not there is refused before any work
     check_launch(recipe.launch, device)
+    if recipe.analysis is not None:
+        check_analysis(recipe.analysis)
     for phase in (p for arm in recipe.arms for p in arm.phases):
         check_adapter(phase.adapter, recipe.model)
         if isinstance(phase, RL):

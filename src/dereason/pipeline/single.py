@@ -1,4 +1,5 @@
 """One step at a time, over files: what ``dereason profile``, ``route``, ``supervise``, ``train`` and ``eval`` run.
+(``analyze`` is in :mod:`dereason.pipeline.analyze`.)
 
 The output folder behaves like a step of a run: it appears whole, an interrupted call is continued by the same
 call, and a finished one is not done again.
@@ -15,6 +16,7 @@ from typing import Any, Literal, Self
 import polars as pl
 from pydantic import model_validator
 
+from dereason.analysis.settings import Analysis
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
@@ -48,6 +50,8 @@ from dereason.training.launch import Launch, check_launch
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
 from dereason.verify.verifier import Verifier, VerifierSettings
+
+_ROOMS = ("problems", "lm", "verify", "difficulty", "routing", "supervision", "training", "evaluation")
 
 
 class ProfileJob(Settings):
@@ -146,6 +150,21 @@ class EvalJob(Settings):
     """Limits of the verifier."""
 
 
+class AnalyzeJob(Settings):
+    """Settings of ``dereason analyze``."""
+
+    analysis: Analysis = Analysis()
+    """What is measured."""
+    base: str | None = None
+    """The model that others are compared with; null takes the first."""
+    compare: list[str] = []
+    """What is compared: BEFORE:AFTER, or BEFORE:AFTER:PHASE (sft, rl, joint); empty: every model with the base."""
+    pool: bool = False
+    """Whether all samples are taken for samples of one model."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the verifier, where it judges."""
+
+
 def _models(settings: Settings) -> list[ModelSettings]:
     """Every model that a job loads."""
     named: list[ModelSettings | None] = [getattr(settings, "model", None)]
@@ -183,6 +202,8 @@ def run_single(
     *,
     screen: Screen | None = None,
     overwrite: bool = False,
+    rooms: tuple[str, ...] = _ROOMS,
+    instead: Mapping[str, Any] | None = None,
 ) -> Info:
     """Run one step into ``out`` and return its ``step.json``.
 
@@ -194,6 +215,8 @@ def run_single(
         action: does the work in the folder it is given.
         screen: where progress is shown; None shows none.
         overwrite: replace an output that came from other settings; anything else is never touched.
+        rooms: whose source code the step's key covers.
+        instead: what stands in the key in place of the settings of the same name.
 
     Raises:
         DereasonError: an input is missing, or ``out`` holds the output of other settings, or something else.
@@ -201,7 +224,7 @@ def run_single(
     for role, path in files.items():
         if not path.is_file():
             raise DereasonError(f"{path}: no such file ({role})", "check the path")
-    config: dict[str, Any] = settings.model_dump(mode="json", exclude={"launch"})
+    config: dict[str, Any] = settings.model_dump(mode="json", exclude={"launch"}) | dict(instead or {})
     config["files"] = {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()}
     for model in _models(settings):
         check_model(model)
@@ -227,7 +250,6 @@ def run_single(
             del config["model"]
     calls = out.parent / f"{out.name}.calls"
     ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch, calls=calls)
-    rooms = ("problems", "lm", "verify", "difficulty", "routing", "supervision", "training", "evaluation")
     step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx))
     partial = out.with_name(out.name + ".partial")
     with locked(out.parent / f".{out.name}.lock.d"):
@@ -454,7 +476,7 @@ def _chosen(pool: Path, routes: Path | None, set_name: str) -> pl.DataFrame:
     return problems if routes is None else actions.select_set(problems, read_table("route", routes), [set_name])
 
 
-JOBS: dict[Literal["profile", "route", "supervise", "sft", "rl", "joint", "eval"], type[Settings]] = {
+JOBS: dict[Literal["profile", "route", "supervise", "sft", "rl", "joint", "eval", "analyze"], type[Settings]] = {
     "profile": ProfileJob,
     "route": RouteJob,
     "supervise": SuperviseJob,
@@ -462,4 +484,5 @@ JOBS: dict[Literal["profile", "route", "supervise", "sft", "rl", "joint", "eval"
     "rl": RLJob,
     "joint": JointJob,
     "eval": EvalJob,
+    "analyze": AnalyzeJob,
 }

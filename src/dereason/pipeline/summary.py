@@ -68,6 +68,8 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         step = stage.targets if stage.targets is not None and stage.targets.folder == folder else stage.training
         assert step is not None  # it stands under its folder
         warnings += [f"{where}: {w}" for w in facts(step).get("warnings", [])]
+    if graph.analysis is not None:
+        warnings += [f"analysis: {w}" for w in facts(graph.analysis)["warnings"]]
     model = _model(recipe)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -83,6 +85,7 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         "results": results,
         "comparisons": _comparisons(recipe, graph, steps),
         "arm_comparisons": _arm_comparisons(recipe, graph, steps),
+        "reasoning": _reasoning(graph, facts),
         "budgets": _budgets(recipe, graph, steps, model["parameters"], facts),
         "steps": [
             {
@@ -259,6 +262,17 @@ def _arm_comparisons(recipe: Recipe, graph: Graph, steps: Path) -> list[Info]:
     return out
 
 
+def _reasoning(graph: Graph, facts: Any) -> Info | None:
+    """Where the analysis is and what it says over all problems; None where the recipe asks for none."""
+    if graph.analysis is None:
+        return None
+    found = facts(graph.analysis)
+    return {
+        "path": f"steps/{graph.analysis.folder}",
+        **{k: found[k] for k in ("problems", "responses", "level", "models", "verdicts")},
+    }
+
+
 def _budgets(recipe: Recipe, graph: Graph, steps: Path, parameters: int, facts: Any) -> list[Info]:
     """What each arm's training used: problems, tokens, and operations (6 N a trained token, 2 N a generated one)."""
     out = []
@@ -332,5 +346,10 @@ def _artifacts(graph: Graph) -> Info:
         "samples": [
             {"arm": s.arm, "seed": s.seed, "stage": s.name, "path": at(s.evaluation, "samples.parquet")}
             for s in graph.stages
+        ],
+        "probes": [
+            {"arm": s.arm, "seed": s.seed, "stage": s.name, "path": at(s.probe, "samples.parquet")}
+            for s in graph.stages
+            if s.probe is not None
         ],
     }

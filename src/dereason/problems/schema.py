@@ -79,8 +79,8 @@ PROBLEM: Schema = {
 SAMPLE: Schema = {
     "problem_id": pl.String,
     "model": pl.String,  # identity of the model that answered
-    # "profile", "rollout", "guided" (a rollout behind a prefix), "start", "eval"; for targets "teacher", "self" or the
-    # origin's name
+    # "profile", "rollout", "guided" (a rollout behind a prefix), "early_warning", "start", "eval", "probe" (for the
+    # analysis), "given" (it came from elsewhere); for targets "teacher", "self" or the origin's name
     "purpose": pl.String,
     "index": pl.Int32,  # 0..n-1 within its problem
     "step": pl.Int32,  # optimiser step for rollouts, null elsewhere

@@ -1,0 +1,78 @@
+"""The probe of a run's analysis: many responses of each of its models to a few held-out problems."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+from pydantic import Field
+
+from dereason.analysis.settings import Analysis
+from dereason.lm.base import Sampling
+from dereason.lm.local.model import ModelSettings
+from dereason.lm.prompts import check_template
+from dereason.pipeline.actions import Context, shares
+from dereason.pipeline.store import Info
+from dereason.problems.schema import write_table
+from dereason.verify.confusion import confusion
+from dereason.verify.samples import draw_samples
+from dereason.verify.verdict import verdict_counts
+
+
+class ProbedAnalysis(Analysis):
+    """The analysis of a recipe: what every model of it is asked, and what is made of the responses."""
+
+    problems: int | None = Field(default=None, gt=1)
+    """Ask only the first held-out problems, this many; null asks all."""
+    samples: int = Field(default=64, gt=1)
+    """Responses per problem and model (the paper's 256), drawn with `seed`."""
+    sampling: Sampling = Sampling()
+    """How they are drawn; the same for every model."""
+
+    def asked(self) -> Info:
+        """What decides the responses, for a key."""
+        return self.model_dump(mode="json", include={"problems", "samples", "sampling", "seed"})
+
+
+def do_probe(
+    work: Path,
+    problems: pl.DataFrame,
+    settings: ProbedAnalysis,
+    model: ModelSettings,
+    *,
+    identity: str | None,
+    expected_hash: str | None,
+    ctx: Context,
+) -> Info:
+    """Write ``samples.parquet`` of a model on the probe's problems.
+
+    Raises:
+        DereasonError: the model renders chats differently from the one that the run began with.
+    """
+    lm = ctx.model(model, identity)
+    found = lm.template_hash()
+    check_template(lm.identity, found, expected_hash)
+    samples = draw_samples(
+        lm,
+        problems.head(settings.problems) if settings.problems else problems,
+        ctx.prompt,
+        n=settings.samples,
+        sampling=settings.sampling,
+        seed=settings.seed,
+        purpose="probe",
+        store=work / "batches",
+        verifier=ctx.verifier,
+        progress=ctx.progress(),
+    )
+    write_table(samples, work / "samples.parquet")
+    shutil.rmtree(work / "batches", ignore_errors=True)
+    verdicts = verdict_counts(samples["verdict"].to_list())
+    return {
+        "model": lm.identity,
+        "template_hash": found,
+        "verdicts": verdicts,
+        "confusion": confusion(samples),
+        "tokens_generated": int(samples["tokens"].sum()),
+        "words": f"{samples.height} responses, {shares(verdicts)}",
+    }
