@@ -117,7 +117,7 @@ def profile(*rows: tuple[str, int, str, str]) -> pl.DataFrame:
     return frame("sample", [base | dict(zip(names, row, strict=True)) for row in rows])
 
 
-def test_the_students_own_side_responses(tmp_path: Path) -> None:
+def test_the_students_own_correct_responses(tmp_path: Path) -> None:
     drawn_before = profile(
         ("p1", 3, "\\boxed{2}", "correct"),
         ("p1", 5, "\\boxed{9}", "wrong"),
