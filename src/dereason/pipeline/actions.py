@@ -21,7 +21,7 @@ from dereason.difficulty.profiles import Profile, build_profiles
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation, score
 from dereason.lm.api.model import ApiModel
-from dereason.lm.base import Progress
+from dereason.lm.base import Progress, Sampling
 from dereason.lm.load import load_model
 from dereason.lm.local.model import LocalModel, ModelSettings
 from dereason.lm.prompts import Prompt, check_template
@@ -388,6 +388,51 @@ def do_train_rl(
     return finish_training(work, result, words) | facts | early_warning.finish(work) | {"warnings": warnings}
 
 
+def drawn(
+    work: Path,
+    problems: pl.DataFrame,
+    model: ModelSettings,
+    *,
+    n: int,
+    sampling: Sampling,
+    seed: int,
+    purpose: str,
+    identity: str | None,
+    expected_hash: str | None,
+    ctx: Context,
+) -> tuple[pl.DataFrame, Info]:
+    """Draw and judge n responses to each problem and write ``samples.parquet``.
+
+    Returns:
+        SAMPLE table; what ``step.json`` says of the model and of the responses.
+
+    Raises:
+        DereasonError: the model renders chats differently from the one that the run began with.
+    """
+    lm = ctx.model(model, identity)
+    found = lm.template_hash()
+    check_template(lm.identity, found, expected_hash)
+    samples = draw_samples(
+        lm,
+        problems,
+        ctx.prompt,
+        n=n,
+        sampling=sampling,
+        seed=seed,
+        purpose=purpose,
+        store=work / "batches",
+        verifier=ctx.verifier,
+        progress=ctx.progress(),
+    )
+    write_table(samples, work / "samples.parquet")
+    shutil.rmtree(work / "batches", ignore_errors=True)
+    return samples, {
+        "model": lm.identity,
+        "template_hash": found,
+        "tokens_generated": int(samples["tokens"].sum()),
+    }
+
+
 def do_eval(
     work: Path,
     problems: pl.DataFrame,
@@ -401,34 +446,23 @@ def do_eval(
     """Write ``samples.parquet`` of a model on held-out problems; the score goes to ``step.json``.
 
     Raises:
-        DereasonError: the model renders chats differently from the one that the run began with.
+        DereasonError: as :func:`drawn`.
     """
-    lm = ctx.model(model, identity)
-    found = lm.template_hash()
-    check_template(lm.identity, found, expected_hash)
-    samples = draw_samples(
-        lm,
+    samples, info = drawn(
+        work,
         problems,
-        ctx.prompt,
+        model,
         n=settings.samples,
         sampling=settings.sampling,
         seed=settings.seed,
         purpose="eval",
-        store=work / "batches",
-        verifier=ctx.verifier,
-        progress=ctx.progress(),
+        identity=identity,
+        expected_hash=expected_hash,
+        ctx=ctx,
     )
-    write_table(samples, work / "samples.parquet")
-    shutil.rmtree(work / "batches", ignore_errors=True)
     result = score(samples, problems, settings)
-    return {
-        "model": lm.identity,
-        "template_hash": found,
-        "result": result,
-        "confusion": result["confusion"],
-        "tokens_generated": int(samples["tokens"].sum()),
-        "words": f"{percent(result)}; {shares(result['verdicts'])}",
-    }
+    words = f"{percent(result)}; {shares(result['verdicts'])}"
+    return info | {"result": result, "confusion": result["confusion"], "words": words}
 
 
 def percent(result: Info) -> str:

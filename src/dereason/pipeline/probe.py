@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,12 +10,9 @@ from pydantic import Field
 from dereason.analysis.settings import Analysis
 from dereason.lm.base import Sampling
 from dereason.lm.local.model import ModelSettings
-from dereason.lm.prompts import check_template
-from dereason.pipeline.actions import Context, shares
+from dereason.pipeline.actions import Context, drawn, shares
 from dereason.pipeline.store import Info
-from dereason.problems.schema import write_table
 from dereason.verify.confusion import confusion
-from dereason.verify.samples import draw_samples
 from dereason.verify.verdict import verdict_counts
 
 
@@ -48,31 +44,20 @@ def do_probe(
     """Write ``samples.parquet`` of a model on the probe's problems.
 
     Raises:
-        DereasonError: the model renders chats differently from the one that the run began with.
+        DereasonError: as :func:`~dereason.pipeline.actions.drawn`.
     """
-    lm = ctx.model(model, identity)
-    found = lm.template_hash()
-    check_template(lm.identity, found, expected_hash)
-    samples = draw_samples(
-        lm,
+    samples, info = drawn(
+        work,
         problems.head(settings.problems) if settings.problems else problems,
-        ctx.prompt,
+        model,
         n=settings.samples,
         sampling=settings.sampling,
         seed=settings.seed,
         purpose="probe",
-        store=work / "batches",
-        verifier=ctx.verifier,
-        progress=ctx.progress(),
+        identity=identity,
+        expected_hash=expected_hash,
+        ctx=ctx,
     )
-    write_table(samples, work / "samples.parquet")
-    shutil.rmtree(work / "batches", ignore_errors=True)
     verdicts = verdict_counts(samples["verdict"].to_list())
-    return {
-        "model": lm.identity,
-        "template_hash": found,
-        "verdicts": verdicts,
-        "confusion": confusion(samples),
-        "tokens_generated": int(samples["tokens"].sum()),
-        "words": f"{samples.height} responses, {shares(verdicts)}",
-    }
+    words = f"{samples.height} responses, {shares(verdicts)}"
+    return info | {"verdicts": verdicts, "confusion": confusion(samples), "words": words}

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from dereason.errors import DereasonError
-from dereason.report import findings
+from dereason.report import contract, findings
 
 SCHEMA_VERSION = 3
 VERDICTS = ("correct", "wrong", "unparsable", "truncated", "error")
@@ -221,18 +221,9 @@ def _present(folder: Path, path: Any, what: str) -> Path:
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DereasonError(f"{path}: no such file", _AGAIN)
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise DereasonError(f"{path}: not readable as JSON ({exc})", _AGAIN) from exc
-    version = summary.get("schema_version") if isinstance(summary, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DereasonError(
-            f"{path}: schema_version is {version!r}, this version of dereason reads {SCHEMA_VERSION}",
-            "write the report with the version of dereason that made the run",
-        )
+    summary = contract.read_json(
+        path, SCHEMA_VERSION, _AGAIN, "write the report with the version of dereason that made the run"
+    )
     _need(path, "it", summary, _TOP)
     for name, keys in _INSIDE.items():
         if name != "profile" or summary[name] is not None:
@@ -260,9 +251,7 @@ def _need_arm(path: Path, where: str, arm: dict[str, Any]) -> None:
 
 
 def _need(path: Path, where: str, value: Any, keys: tuple[str, ...]) -> None:
-    missing = [key for key in keys if key not in value] if isinstance(value, dict) else list(keys)
-    if missing:
-        raise DereasonError(f"{path}: {where} has no {', '.join(missing)}", _AGAIN)
+    contract.need(path, where, value, keys, _AGAIN)
 
 
 def _read_curve(folder: Path, entry: dict[str, Any]) -> Curve:

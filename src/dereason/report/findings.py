@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dereason.errors import DereasonError
-from dereason.report import style
+from dereason.report import contract, style
 from dereason.report.text import plain
 
 FILE = "findings.json"
@@ -64,18 +64,9 @@ def load(path: Path) -> dict[str, Any]:
         DereasonError: the file is missing, unreadable, of an unknown version or incomplete, or a row names a model
             that is not listed.
     """
-    if not path.is_file():
-        raise DereasonError(f"{path}: no such file", _AGAIN)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise DereasonError(f"{path}: not readable as JSON ({exc})", _AGAIN) from exc
-    version = found.get("schema_version") if isinstance(found, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DereasonError(
-            f"{path}: schema_version is {version!r}, this version of dereason reads {SCHEMA_VERSION}",
-            "write the page with the version of dereason that made the analysis",
-        )
+    found = contract.read_json(
+        path, SCHEMA_VERSION, _AGAIN, "write the page with the version of dereason that made the analysis"
+    )
     _need(path, "it", found, _TOP)
     _need(path, "trajectories", found["trajectories"], [key[1] for key in _ROWS if key[0] == "trajectories"])
     if found["graphs"] is not None:
@@ -102,10 +93,8 @@ def _inside(found: dict[str, Any], keys: tuple[str, ...]) -> list[Any]:
     return list(found)
 
 
-def _need(path: Path, where: str, value: Any, keys: Any) -> None:
-    missing = [key for key in keys if key not in value] if isinstance(value, dict) else list(keys)
-    if missing:
-        raise DereasonError(f"{path}: {where} has no {', '.join(missing)}", _AGAIN)
+def _need(path: Path, where: str, value: Any, keys: Iterable[str]) -> None:
+    contract.need(path, where, value, keys, _AGAIN)
 
 
 def looks(found: dict[str, Any]) -> dict[str, Look]:
