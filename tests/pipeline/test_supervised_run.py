@@ -105,6 +105,8 @@ def test_a_killed_run_asks_the_teacher_nothing_twice(tmp_path: Path, tiny_model:
         # What was in flight when the run was killed never came back to it, and has to be asked again: that alone.
         assert sum(n - 1 for n in repeated) <= 2 * CONCURRENCY
 
+        paid = json.loads((run / "summary.json").read_text())["arms"][0]["phases"][0]["targets"]["sources"][0]["asked"]
+
         asked = len(endpoint.bodies)
         shutil.rmtree(next((run / "steps").glob("targets-*")))  # a whole step lost: the calls are kept apart from it
         assert main(["run", str(recipe), "--run-dir", str(run), "--json"]) == 0
@@ -123,7 +125,6 @@ def test_a_killed_run_asks_the_teacher_nothing_twice(tmp_path: Path, tiny_model:
     summary = json.loads((whole / "summary.json").read_text())
     assert [p["round"] for p in summary["arms"][0]["phases"]] == [1, 1, 2, 2]
     assert [r["round"] for r in summary["arms"][0]["rounds"]] == [1, 2]
-    paid = json.loads((run / "summary.json").read_text())["arms"][0]["phases"][0]["targets"]["sources"][0]["asked"]
     most = 8 * (10 + 2 * 10) / 1e6  # what was in flight or not yet written down at a kill may lack
     assert most * (1 - 2 * CONCURRENCY / 8) <= paid[0]["price"] <= most
     source = summary["arms"][0]["phases"][0]["targets"]["sources"][0]

@@ -23,9 +23,9 @@ would so tie θ', which is to go where RL alone leads, to θ. What is bounded: n
 times. What is not: the bias of taking tokens by themselves, and of the cap, grows as θ' leaves θ; ``resync_every``
 starts the copy at θ again.
 
-Cost, measured with the embedded model on a CPU (a step of 4 problems, 4 rollouts each, of 48 tokens): 6.1 GiB at the
-peak where plain RL has 3.5; 2361 tokens trained (rollouts twice, demonstrations once) where it has 968; 730 drawn, as
-there. By 6 operations a weight and trained token and 2 a drawn one, a step is 2.1 times as long.
+Cost, measured with the embedded model on a CPU by ``benchmarks/joint_step.py`` (a step of 4 problems, 4 rollouts each,
+of 48 tokens): 6.2 GiB at the peak where plain RL has 3.5; 2,404 tokens trained (rollouts twice, demonstrations once)
+where it has 954; 2.3 times its time.
 
 Logged: ``gain``, the bracket without its KL part, on the same rollouts: mean reward less the mean weighted by whole
 responses' ratios that sum to one in each group. It is never larger than the spread of the group's rewards, and 0
