@@ -172,7 +172,10 @@ def short(findings: Info) -> Info:
             }
         )
     found = "; ".join(f"{v['before']} → {v['after']}: {v['verdict']}" for v in verdicts)
-    counts = f"{len(models)} models, {len(findings['problems'])} problems, {findings['responses']} responses each"
+    several = "s" * (len(models) != 1)
+    counts = (
+        f"{len(models)} model{several}, {len(findings['problems'])} problems, {findings['responses']} responses each"
+    )
     return {
         "problems": len(findings["problems"]),
         "responses": findings["responses"],
