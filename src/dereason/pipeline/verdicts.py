@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dereason.errors import DereasonError
+from dereason.pipeline.output import output_locked
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import Info
 from dereason.verify.confusion import tabulate
@@ -49,8 +50,8 @@ def verify_file(
         ``rows``, ``verifier`` (its version), ``settings`` and ``confusion``.
 
     Raises:
-        DereasonError: ``out`` is there already, or a row cannot be used: file, row and field are named, and
-            nothing has been written.
+        DereasonError: ``out`` is there already or another call is writing it, or a row cannot be used: file, row and
+            field are named, and nothing has been written.
 
     A call that was interrupted leaves ``OUT.KEY.part`` (the key is of limits and verifier version). The same call
     goes on from there, with the rows that equal those of the input; its result is that of an uninterrupted one.
@@ -59,27 +60,28 @@ def verify_file(
     total = sum(1 for _ in _items(path))
     if total == 0:
         raise DereasonError(f"{path}: no rows in it", "give one JSON object a line, with response and answer")
-    _check_out(path, out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
-    key = sha256(json.dumps([VERIFIER_VERSION, settings.key()], sort_keys=True).encode()).hexdigest()[:8]
-    part = out.with_name(f"{out.name}.{key}.part")
-    seen, size = _finished(part, path)
-    progress = screen.step("verify")
-    try:
-        with Verifier(settings) as verifier, part.open("ab") as handle:
-            handle.truncate(size)
-            progress(len(seen), total, f"{len(seen):,} from before" if seen else "")
-            rows = islice(_items(path), len(seen), None)
-            while batch := list(islice(rows, BATCH)):
-                judged = verifier.judge_many([item for _, item in batch])
-                for (row, _), judgement in zip(batch, judged, strict=True):
-                    handle.write(_line(row | _fields(judgement)))
-                handle.flush()
-                seen += [_seen(_fields(j)) for j in judged]
-                progress(len(seen), total, "")
-        part.replace(out)
-    finally:
-        screen.stop()
+    with output_locked(out):  # two calls would write into one file
+        _check_out(path, out, overwrite)
+        key = sha256(json.dumps([VERIFIER_VERSION, settings.key()], sort_keys=True).encode()).hexdigest()[:8]
+        part = out.with_name(f"{out.name}.{key}.part")
+        seen, size = _finished(part, path)
+        progress = screen.step("verify")
+        try:
+            with Verifier(settings) as verifier, part.open("ab") as handle:
+                handle.truncate(size)
+                progress(len(seen), total, f"{len(seen):,} from before" if seen else "")
+                rows = islice(_items(path), len(seen), None)
+                while batch := list(islice(rows, BATCH)):
+                    judged = verifier.judge_many([item for _, item in batch])
+                    for (row, _), judgement in zip(batch, judged, strict=True):
+                        handle.write(_line(row | _fields(judgement)))
+                    handle.flush()
+                    seen += [_seen(_fields(j)) for j in judged]
+                    progress(len(seen), total, "")
+            part.replace(out)
+        finally:
+            screen.stop()
     return {
         "rows": total,
         "verifier": VERIFIER_VERSION,
