@@ -63,7 +63,7 @@ def test_rows_keep_what_they_had_and_get_their_verdicts(tmp_path: Path, capsys: 
     assert shown[0].split() == ["kind", "correct", "wrong", "unparsable", "truncated", "error", "n"]
     assert any("1 × error: verifier failed: the reference 'Q' names none of the 2 options" in line for line in shown)
     assert shown[-1] == f"{out}: 7 rows"
-    assert [p.name for p in out.parent.iterdir()] == ["out.jsonl"]
+    assert {p.name for p in out.parent.iterdir()} == {"out.jsonl", ".out.jsonl.lock.d"}
 
 
 def test_json_and_limits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

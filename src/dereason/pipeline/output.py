@@ -63,7 +63,7 @@ def make_way(out: Path, step: Step, *, overwrite: bool, restart: bool) -> None:
             "and not finished",
             "repeat that call to finish it, choose another --out, or give --restart to discard it",
         )
-    if begun is not None and restart:
+    if partial.exists() and (begun is None or restart):
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     part = partial / f"{_KEY}.part"
@@ -72,18 +72,19 @@ def make_way(out: Path, step: Step, *, overwrite: bool, restart: bool) -> None:
 
 
 def _begun(partial: Path) -> str | None:
-    """The key of the call that has begun to make an output; None where none has.
+    """The key of the call that has computed something on the way to an output; None where none has.
 
     Raises:
         DereasonError: something else stands at that place.
     """
     if not partial.exists():
         return None
-    mark = partial / _KEY
-    if mark.is_file():
-        return mark.read_text()
-    if partial.is_dir() and {p.name for p in partial.iterdir()} <= {f"{_KEY}.part"}:
-        return None  # killed before it could say which it was
+    marks = {_KEY, f"{_KEY}.part", "seconds"}
+    found = {path.name for path in partial.rglob("*") if not path.is_dir()} if partial.is_dir() else {"a file"}
+    if found <= marks:
+        return None  # killed before it began, or its settings or files were refused
+    if (partial / _KEY).is_file():
+        return (partial / _KEY).read_text()
     raise DereasonError(
         f"{partial}, where the output is to be made, exists and is not of dereason",
         "move it away, or choose another --out",
