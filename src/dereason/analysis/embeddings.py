@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dereason.content import files_digest
 from dereason.errors import DereasonError, disk_full
 
 MINILM = "minilm"
@@ -53,12 +53,8 @@ def identity(name: str) -> str:
     if not folder.is_dir():
         commit = _downloaded(name)
         return f"{name}@{commit[:12]}" if commit else name
-    digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and ".git" not in p.parts):
-        digest.update(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}".encode())
-        with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return f"{folder.resolve().name}@{digest.hexdigest()[:12]}"
+    found = files_digest([p for p in folder.rglob("*") if p.is_file() and ".git" not in p.parts], folder)
+    return f"{folder.resolve().name}@{found[:12]}"
 
 
 class Embedder:

@@ -25,7 +25,7 @@ from dereason.lm.local.model import ModelSettings, model_identity, resolve_devic
 from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
-from dereason.pipeline.build import entry_key, phase_key
+from dereason.pipeline.build import entry_key, model_key, phase_key
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Student, judges
 from dereason.pipeline.store import Info, Log, Step, execute, finished, locked
@@ -228,7 +228,7 @@ def run_single(
     config["files"] = {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()}
     for model in _models(settings):
         check_model(model)
-        config.setdefault("identities", []).append(model_identity(model))
+        config.setdefault("models", []).append(model_key(model))
     launch = settings.launch if isinstance(settings, SFTJob | RLJob) else Launch()
     if isinstance(settings, SFTJob | RLJob):
         check_adapter(settings.phase.adapter, settings.model)
@@ -296,8 +296,8 @@ def profile(pool: Path, job: ProfileJob, out: Path, *, screen: Screen | None = N
             ctx.screen.end(name, record["info"]["words"])
             return dict(record["info"])
 
-        judge = work / "judge" if job.profile.judge.enabled else None
-        rates = work / "pass-rate" if job.profile.pass_rate.enabled else None
+        judge = work / "judge" if job.profile.judge.enabled is not False else None
+        rates = work / "pass-rate" if job.profile.pass_rate.enabled is not False else None
         if judge is None and rates is None:
             raise DereasonError("both profilers are off", "enable profile.judge or profile.pass_rate")
         if judge is not None:

@@ -18,16 +18,21 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dereason.content import Repository
 from dereason.errors import DereasonError
+from dereason.pipeline.environment import made_with
 
 Info = dict[str, Any]
+
+BEGUN = "begun.json"
+"""File in a step's folder until it is finished: what it was begun with, as ``made_with`` of ``step.json``."""
 
 
 def digest(value: Any) -> str:
@@ -48,9 +53,9 @@ def code_version(rooms: tuple[str, ...]) -> str:
     return hasher.hexdigest()[:12]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
-    """One unit of work.
+    """One unit of work. Steps of one key do the same work; compare those.
 
     Attributes:
         kind: what it does: ``judge``, ``train-sft``, ``eval``, ...
@@ -59,19 +64,21 @@ class Step:
         rooms: whose source code its key covers.
         label: a few words for people.
         action: does the work: ``action(folder, inputs' folders) -> info``, info lands in ``step.json``.
+        repositories: what it may load from the hub; its record names their commits.
+        key: content address, twelve hex digits; found once, from the keys of the inputs.
     """
 
     kind: str
     config: Mapping[str, Any]
-    inputs: Mapping[str, Step]
+    inputs: Mapping[str, Step] = field(repr=False)
     rooms: tuple[str, ...]
     label: str
     action: Callable[[Path, dict[str, Path]], Info]
+    repositories: tuple[Repository, ...] = ()
+    key: str = field(init=False)
 
-    @property
-    def key(self) -> str:
-        """Content address: twelve hex digits."""
-        return digest(
+    def __post_init__(self) -> None:
+        key = digest(
             {
                 "kind": self.kind,
                 "config": dict(self.config),
@@ -79,6 +86,7 @@ class Step:
                 "code": code_version(("settings.py", "pipeline/actions.py", *self.rooms)),
             }
         )
+        object.__setattr__(self, "key", key)
 
     @property
     def folder(self) -> str:
@@ -152,6 +160,15 @@ def finished(folder: Path) -> Info | None:
     return read_json(path) if path.is_file() else None
 
 
+def begun_with(work: Path) -> dict[str, str] | None:
+    """What an unfinished step was begun with, None where it was not or nothing readable says so."""
+    try:
+        found = json.loads((work / BEGUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tuple[Info, bool]:
     """Run a step unless it is finished.
 
@@ -169,8 +186,10 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tupl
         log.event("step-cached", kind=step.kind, key=step.key, label=step.label)
         return done, True
     work = folder.with_name(folder.name + ".partial")
-    resumed = work.is_dir() and any(p.name != "key" for p in work.iterdir())
+    resumed = work.is_dir() and any(p.name not in ("key", BEGUN) for p in work.iterdir())
     work.mkdir(parents=True, exist_ok=True)
+    if (begun := begun_with(work)) is None:
+        write_json(work / BEGUN, begun := made_with(step.repositories))
     before = _seconds_so_far(work)
     log.event("step-start", kind=step.kind, key=step.key, label=step.label, resumed=resumed)
     started = time.monotonic()
@@ -181,6 +200,8 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tupl
         log.event("step-failed", kind=step.kind, key=step.key, cause=f"{type(exc).__name__}: {exc}"[:500])
         raise
     (work / "seconds").unlink(missing_ok=True)
+    (work / BEGUN).unlink(missing_ok=True)
+    made = made_with(step.repositories)
     info: Info = {
         "kind": step.kind,
         "key": step.key,
@@ -190,6 +211,8 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tupl
         "seconds": round(before + time.monotonic() - started, 3),
         "resumed": resumed,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_with": made,
+        "begun_with": {what: then for what, then in begun.items() if made.get(what, then) != then},
         "info": outcome,
     }
     write_json(work / "step.json", info)
