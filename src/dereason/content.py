@@ -135,6 +135,6 @@ class Repository:
         ref = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=self.name, repo_type=self.kind) / "refs" / self.revision
         try:
             found = ref.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+        except (OSError, ValueError):
             return None
         return found if re.fullmatch("[0-9a-f]{40}", found) else None

@@ -38,7 +38,7 @@ def recipe_file(folder: Path, model: Path) -> Path:
         "name": "tiny",
         "model": {"name": str(model)},
         "problems": {"train": gym | {"seed": 1}, "test": gym | {"seed": 2}},
-        "profile": {"pass_rate": {"k": 2, "sampling": {"max_new_tokens": 8, "batch_size": 8}}},
+        "profile": {"pass_rate": {"enabled": True, "k": 2, "sampling": {"max_new_tokens": 8, "batch_size": 8}}},
         "arms": [
             {"name": "split", "route": {"policy": "quantile"}, "phases": phases},
             {"name": "backwards", "route": {"policy": "reversed", "of": "split"}, "phases": phases[:1]},

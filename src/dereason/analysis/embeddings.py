@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dereason.content import files_digest
+from dereason.content import Repository, files_digest
 from dereason.errors import DereasonError, disk_full
 
 MINILM = "minilm"
@@ -55,6 +55,13 @@ def identity(name: str) -> str:
         return f"{name}@{commit[:12]}" if commit else name
     found = files_digest([p for p in folder.rglob("*") if p.is_file() and ".git" not in p.parts], folder)
     return f"{folder.resolve().name}@{found[:12]}"
+
+
+def repositories(name: str) -> list[Repository]:
+    """What an embedding model is read from on the hub."""
+    if name == MINILM or Path(name).expanduser().is_dir():
+        return []
+    return [Repository("model", _hub_id(name), "main")]
 
 
 class Embedder:

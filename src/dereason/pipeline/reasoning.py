@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from dereason.analysis.comparison import Comparison
-from dereason.analysis.embeddings import MINILM, identity
+from dereason.analysis.embeddings import MINILM, identity, repositories
 from dereason.analysis.settings import Analysis
 from dereason.errors import DereasonError
 from dereason.pipeline.actions import Context
@@ -109,6 +109,7 @@ def analyse_step(settings: Analysis, stages: Sequence[Stage], problems: Step, ct
         rooms=("problems/schema.py", "evaluation", "analysis", "pipeline/reasoning.py"),
         label=f"analyse reasoning, {len(names)} models",
         action=action,
+        repositories=tuple([] if settings.steps is None else repositories(settings.steps.embedding)),
     )
 
 

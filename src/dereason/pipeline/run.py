@@ -64,8 +64,10 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
         (run_dir / "recipe.yaml").write_text(resolved_yaml(recipe, base), encoding="utf-8")
         _manifest(recipe, graph, run_dir, device)
         log.event("run-start", recipe=recipe.name, recipe_hash=digest(recipe.model_dump(mode="json")))
-        say_differences([(s, run_dir / "steps" / s.folder) for s in graph.steps()], screen, log)
+        folders = [(s, run_dir / "steps" / s.folder) for s in graph.steps()]
+        said = say_differences(folders, screen, log)
         cached = _steps(recipe, graph, run_dir, ctx, log)
+        say_differences(folders, screen, log, said)  # a branch on the hub may have moved while this ran
         peak = _peak_memory(run_dir)
         summary = summarise(recipe, graph, run_dir, cached, peak)
         write_json(run_dir / "summary.json", summary)
@@ -128,6 +130,7 @@ def _manifest(recipe: Recipe, graph: Graph, run_dir: Path, device: str) -> None:
         "recipe_hash": digest(recipe.model_dump(mode="json")),
         "seeds": recipe.seeds,
         "environment": environment(device),
+        "commits": {str(r): commit for s in graph.steps() for r in s.repositories if (commit := r.commit())},
         "steps": {s.folder: {"label": s.label, "inputs": [i.folder for i in s.inputs.values()]} for s in graph.steps()},
     }
     path = run_dir / "manifest.json"

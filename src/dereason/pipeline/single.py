@@ -7,7 +7,6 @@ call, and a finished one is not done again.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,15 +16,17 @@ import polars as pl
 from pydantic import model_validator
 
 from dereason.analysis.settings import Analysis
+from dereason.content import file_digest
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
 from dereason.lm.load import check_model
-from dereason.lm.local.model import ModelSettings, model_identity, resolve_device
+from dereason.lm.local.model import ModelSettings, model_identity, repositories, resolve_device
 from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import entry_key, model_key, phase_key
+from dereason.pipeline.differences import say_differences
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Student, judges
 from dereason.pipeline.store import Info, Log, Step, execute, finished, locked
@@ -225,7 +226,8 @@ def run_single(
         if not path.is_file():
             raise DereasonError(f"{path}: no such file ({role})", "check the path")
     config: dict[str, Any] = settings.model_dump(mode="json", exclude={"launch"}) | dict(instead or {})
-    config["files"] = {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()}
+    # names too: a pool's stem becomes its domain, and an ending says how a file is read
+    config["files"] = {role: [path.name, file_digest(path)] for role, path in files.items()}
     for model in _models(settings):
         check_model(model)
         config.setdefault("models", []).append(model_key(model))
@@ -250,7 +252,9 @@ def run_single(
             del config["model"]
     calls = out.parent / f"{out.name}.calls"
     ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch, calls=calls)
-    step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx))
+    loaded = tuple(r for model in _models(settings) for r in repositories(model))
+    step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx), loaded)
+    log = Log(out.parent / f"{out.name}.log.jsonl")
     partial = out.with_name(out.name + ".partial")
     with locked(out.parent / f".{out.name}.lock.d"):
         done = finished(out)
@@ -268,8 +272,9 @@ def run_single(
         if not out.exists():
             partial.mkdir(parents=True, exist_ok=True)
             mark.write_text(step.key)
+        say_differences([(step, out)], ctx.screen, log)
         try:
-            record, cached = execute(out, step, {}, Log(out.parent / f"{out.name}.log.jsonl"))
+            record, cached = execute(out, step, {}, log)
         finally:
             ctx.screen.stop()
             verifier.close()
@@ -397,7 +402,9 @@ def supervise(
 
     files = {"problems": pool} | ({"routes": routes} if routes else {})
     files |= ({"attempts": attempts} if attempts else {}) | ({"rollouts": rollouts} if rollouts else {})
-    return run_single(f"targets-{set_name}", job, files, out, action, screen=screen, overwrite=overwrite)
+    rooms = (*_ROOMS, "pipeline/targets.py")
+    kind = f"targets-{set_name}"
+    return run_single(kind, job, files, out, action, screen=screen, overwrite=overwrite, rooms=rooms)
 
 
 def train_sft(
