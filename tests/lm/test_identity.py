@@ -96,9 +96,7 @@ def test_two_rows_of_an_embedding_are_seen(tmp_path: Path, hashed: list[int]) ->
         "a-file-of-a-tokenizer-to-come",
     ],
 )
-def test_every_file_that_can_decide_an_answer_is_in_the_identity(
-    tmp_path: Path, hashed: list[int], name: str
-) -> None:
+def test_every_file_that_can_decide_an_answer_is_in_the_identity(tmp_path: Path, hashed: list[int], name: str) -> None:
     folder = model_at(tmp_path / "m")
     seen = [identity(folder)]
     (folder / name).parent.mkdir(exist_ok=True)

@@ -11,7 +11,12 @@ import pytest
 
 from dereason.cli.main import main
 from dereason.pipeline import environment
+from dereason.pipeline.actions import Context
+from dereason.pipeline.build import build
+from dereason.pipeline.differences import differences
 from dereason.pipeline.environment import DECIDING, SHOWING, made_with
+from dereason.pipeline.progress import Screen
+from dereason.pipeline.recipe import load_recipe
 from dereason.pipeline.store import BEGUN, Log, Step, execute
 
 NOWHERE = "nobody/nothing"
@@ -161,3 +166,29 @@ def test_every_dependency_is_recorded() -> None:
     assert {name.replace("_", "-").lower() for name in listed} <= known
     assert len(set(known)) == len((*DECIDING, *SHOWING))
     assert {"torch", "transformers", "trl", "math-verify", "reasoning_gym"} <= set(made_with())
+
+
+def test_settings_that_only_round_are_noted(tmp_path: Path, now: dict[str, str]) -> None:
+    """They are in no key, and a phase that was made with others says so."""
+
+    def training(*sets: str) -> Step:
+        recipe = load_recipe(recipe_at(tmp_path), list(sets))
+        (step,) = (s.training for s in build(recipe, tmp_path, Context(recipe.prompt, Screen(quiet=True))).stages[1:])
+        assert step is not None
+        return step
+
+    first = training()
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "step.json").write_text(json.dumps({"made_with": first.made_with()}))
+    other = training(
+        "arms.0.phases.0.rollout_batch=32", "arms.0.phases.0.optimiser.micro_batch=1", "launch.processes=2"
+    )
+    assert other.key == first.key
+    found = [(d.what, d.then, d.now) for d in differences([(other, tmp_path / "made")])]
+    assert found == [
+        ("launch", "1 process", "2 processes (ddp)"),
+        ("optimiser.micro_batch", "8", "1"),
+        ("rollout_batch", "256", "32"),
+    ]
+    for text in ("arms.0.phases.0.optimiser.checkpoint_every=1", "arms.0.phases.0.run_name=x"):
+        assert differences([(training(text), tmp_path / "made")]) == []

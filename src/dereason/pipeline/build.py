@@ -22,6 +22,7 @@ from dereason.problems.schema import read_table
 from dereason.problems.sources import fingerprint
 from dereason.routing.policies import needs
 from dereason.supervision.settings import CritiqueTargets, Targets, asked_models, needs_student, reads_profile
+from dereason.training.launch import Launch
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
 
@@ -68,6 +69,13 @@ def phase_key(phase: SFT | RL) -> Info:
     for name in ("checkpoint_every", "micro_batch", "gradient_checkpointing"):
         del settings["optimiser"][name]
     return settings
+
+
+def phase_notes(phase: SFT | RL, launch: Launch) -> dict[str, str]:
+    """What :func:`phase_key` leaves out and rounding depends on: what is computed together."""
+    notes = {"optimiser.micro_batch": str(phase.optimiser.micro_batch)}
+    notes["launch"] = f"{launch.processes} processes ({launch.config})" if launch.processes > 1 else "1 process"
+    return notes | ({"rollout_batch": str(phase.rollout_batch)} if isinstance(phase, RL) else {})
 
 
 def model_key(model: ModelSettings) -> Info:
@@ -355,7 +363,8 @@ class _Builder:
 
         inputs = _given(problems=self.problems, targets=targets, before=before)
         config = self._phase_config(phase, round_.seed)
-        return Step("train-sft", config, inputs, _TRAINING, f"train {words}", action, self.of_student)
+        notes = phase_notes(phase, recipe.launch)
+        return Step("train-sft", config, inputs, _TRAINING, f"train {words}", action, self.of_student, notes)
 
     def _train_rl(
         self, phase: RLPhase | JointPhase, round_: Round, targets: Step | None, before: Step | None, words: str
@@ -394,7 +403,8 @@ class _Builder:
         config = self._phase_config(phase, round_.seed) | {"verifier": recipe.verifier.key()}
         config["judges"] = [self._model_key(model) for model in judges(phase)]
         loaded = (*self.of_student, *(r for model in judges(phase) for r in repositories(model)))
-        return Step(f"train-{phase.kind}", config, inputs, _TRAINING, f"train {words}", action, loaded)
+        notes = phase_notes(phase, recipe.launch)
+        return Step(f"train-{phase.kind}", config, inputs, _TRAINING, f"train {words}", action, loaded, notes)
 
     def _choose_start(
         self, phase: RLPhase, start: Start, round_: Round, before: Step, names: Sequence[str], label: str

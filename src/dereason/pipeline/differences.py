@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dereason.pipeline.environment import made_with
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import Log, Step, begun_with, finished
 
@@ -16,7 +15,8 @@ class Difference:
     """One thing that is another one now.
 
     Attributes:
-        what: a package, ``python``, ``processor``, ``GPU``, or a repository of the hub.
+        what: a package, ``python``, ``processor``, ``device``, ``threads``, a repository of the hub, or a setting that
+            is in no key.
         then: its version, name or commit when the steps were made.
         now: the present one.
         made: labels of finished steps.
@@ -55,7 +55,7 @@ def differences(steps: Iterable[tuple[Step, Path]]) -> list[Difference]:
         record = finished(folder)
         begun = begun_with(folder.with_name(folder.name + ".partial")) if record is None else None
         then = begun or {} if record is None else record.get("made_with", {})
-        now = made_with(step.repositories) if then else {}
+        now = step.made_with() if then else {}
         for what in then.keys() & now.keys():
             if then[what] != now[what]:
                 labels = found.setdefault((what, then[what], now[what]), ([], []))

@@ -71,9 +71,12 @@ def made_with(repositories: Sequence[Repository] = ()) -> dict[str, str]:
         repositories: what the step may load from the hub; those that were never loaded here are left out.
     """
     found = {"python": platform.python_version(), "processor": cpu_name()}
-    torch = sys.modules.get("torch")  # a step that has not loaded it has not used a GPU
+    torch = sys.modules.get("torch")  # a process that has not loaded it has used no device
     if torch is not None and torch.cuda.is_available():
-        found["GPU"] = torch.cuda.get_device_name(0)
+        found["device"] = torch.cuda.get_device_name(0)
+    elif torch is not None:
+        mps = torch.backends.mps.is_available()
+        found |= {"device": "mps"} if mps else {"device": "cpu", "threads": str(torch.get_num_threads())}
     found |= {name: known for name in DECIDING if (known := _version(name)) is not None}
     return found | {str(r): commit for r in repositories if (commit := r.commit()) is not None}
 

@@ -25,7 +25,7 @@ from dereason.lm.local.model import ModelSettings, model_identity, repositories,
 from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
-from dereason.pipeline.build import entry_key, model_key, phase_key
+from dereason.pipeline.build import entry_key, model_key, phase_key, phase_notes
 from dereason.pipeline.differences import say_differences
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Student, judges
@@ -253,7 +253,8 @@ def run_single(
     calls = out.parent / f"{out.name}.calls"
     ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch, calls=calls)
     loaded = tuple(r for model in _models(settings) for r in repositories(model))
-    step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx), loaded)
+    notes = phase_notes(settings.phase, launch) if isinstance(settings, SFTJob | RLJob) else {}
+    step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx), loaded, notes)
     log = Log(out.parent / f"{out.name}.log.jsonl")
     partial = out.with_name(out.name + ".partial")
     with locked(out.parent / f".{out.name}.lock.d"):

@@ -65,6 +65,7 @@ class Step:
         label: a few words for people.
         action: does the work: ``action(folder, inputs' folders) -> info``, info lands in ``step.json``.
         repositories: what it may load from the hub; its record names their commits.
+        noted: settings outside the key that its record names, because its numbers depend on them by rounding.
         key: content address, twelve hex digits; found once, from the keys of the inputs.
     """
 
@@ -75,6 +76,7 @@ class Step:
     label: str
     action: Callable[[Path, dict[str, Path]], Info]
     repositories: tuple[Repository, ...] = ()
+    noted: Mapping[str, str] = field(default_factory=dict)
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +89,10 @@ class Step:
             }
         )
         object.__setattr__(self, "key", key)
+
+    def made_with(self) -> dict[str, str]:
+        """What it would be made with now: for ``made_with`` of its record."""
+        return {**made_with(self.repositories), **self.noted}
 
     @property
     def folder(self) -> str:
@@ -189,7 +195,7 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tupl
     resumed = work.is_dir() and any(p.name not in ("key", BEGUN) for p in work.iterdir())
     work.mkdir(parents=True, exist_ok=True)
     if (begun := begun_with(work)) is None:
-        write_json(work / BEGUN, begun := made_with(step.repositories))
+        write_json(work / BEGUN, begun := step.made_with())
     before = _seconds_so_far(work)
     log.event("step-start", kind=step.kind, key=step.key, label=step.label, resumed=resumed)
     started = time.monotonic()
@@ -201,7 +207,7 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tupl
         raise
     (work / "seconds").unlink(missing_ok=True)
     (work / BEGUN).unlink(missing_ok=True)
-    made = made_with(step.repositories)
+    made = step.made_with()
     info: Info = {
         "kind": step.kind,
         "key": step.key,
