@@ -109,7 +109,7 @@ def test_the_manifest_and_each_step_say_what_was_there(
         assert record["begun_with"] == {}
     ref.write_text(COMMITS[1])
     assert start(tmp_path, capsys) == [
-        f"model {NOWHERE}@main was {COMMITS[0]} when the step 'evaluate base' was begun; now it is {COMMITS[1]}"
+        f"model {NOWHERE}@main was {'0' * 12} when the step 'evaluate base' was begun; now it is {'1' * 12}"
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +34,12 @@ class Difference:
         """One line for people."""
         parts = [f"{_named(labels)} made" for labels in (self.made,) if labels]
         parts += [f"{_named(labels)} begun" for labels in (self.begun,) if labels]
-        return f"{self.what} was {self.then} when {' and '.join(parts)}; now it is {self.now}"
+        return f"{self.what} was {_short(self.then)} when {' and '.join(parts)}; now it is {_short(self.now)}"
+
+
+def _short(value: str) -> str:
+    """A commit by its first twelve digits, as everywhere."""
+    return value[:12] if re.fullmatch("[0-9a-f]{40}", value) else value
 
 
 def _named(labels: tuple[str, ...]) -> str:
