@@ -214,3 +214,30 @@ def test_the_commit_of_a_hub_model_is_the_one_that_was_loaded(tmp_path: Path, mo
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/base"}))
     assert [str(r) for r in repositories(ModelSettings(name=str(adapter)))] == ["model owner/base@main"]
     assert repositories(ModelSettings()) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "base_model_name_or_path is None"),
+        ('{"base_model_name_or_path": 3}', "base_model_name_or_path is 3"),
+        ('{"base_model_name_or_path": "/nowhere"}', "there is no such model"),
+        ('{"base_model_name_or_path": "owner/base", "revision": 1}', "revision is 1"),
+    ],
+)
+def test_an_adapters_configuration_that_cannot_be_used_is_named(tmp_path: Path, config: str, message: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(config)
+    with pytest.raises(DereasonError, match=message) as caught:
+        identity(tmp_path)
+    assert "adapter_config.json" in caught.value.cause
+
+
+def test_adapters_in_a_circle_are_refused(tmp_path: Path) -> None:
+    for name, base in (("a", "b"), ("b", "a"), ("c", "c")):
+        (tmp_path / name).mkdir()
+        config = {"base_model_name_or_path": str(tmp_path / base)}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
+    for name in "abc":
+        with pytest.raises(DereasonError, match="leads back to the same folder"):
+            identity(tmp_path / name)

@@ -93,6 +93,7 @@ def test_an_override_with_an_alias_of_its_own_shares_nothing() -> None:
         ("a: 2026-13-45\n", "not YAML: month must be in"),
         (f"a: {'9' * 5000}\n", "not YAML: Exceeds the limit"),
         ("a: \x00\n", "not YAML: .*special characters"),
+        ('a: "\\ud800"\n', "line 1: half a character"),
         ("? [a]\n: b\n", "line 1: not YAML: found unhashable key"),
     ],
 )
@@ -116,6 +117,33 @@ def test_as_many_aliases_as_a_large_recipe_has_are_read(tmp_path: Path) -> None:
     data, lines = read_yaml(tmp_path / "r.yaml")
     assert len({id(arm["phases"]) for arm in data["arms"]}) == len(data["arms"]) == 1000
     assert lines["arms", 999, "name"] == 1001
+
+
+def test_a_character_that_was_escaped_in_halves_is_read(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(json.dumps({"description": "x \U0001f600 ü"}))
+    assert "\\ud83d\\ude00" in (tmp_path / "r.yaml").read_text()
+    assert read_yaml(tmp_path / "r.yaml")[0] == {"description": "x \U0001f600 ü"}
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        "model.name=" + "a" * 5000,
+        "model.name=" + "a/" * 5000,
+        'model.name="\\0"',
+        "problems.train={source: file, path: " + "a" * 5000 + "}",
+        "problems.train={source: hub, name: " + "a" * 5000 + "}",
+        "analysis={steps: {embedding: ~nobody/" + "a" * 5000 + "}}",
+        "arms.0.name={a: 1}",
+        "arms.0.route={policy: random, like: {}}",
+        "arms.0={}",
+        "arms=[1]",
+    ],
+)
+def test_names_that_can_be_none_are_no_bug(capsys: pytest.CaptureFixture[str], sets: str) -> None:
+    assert main(["run", "quickstart", "--dry-run", "--set", sets]) in (0, 2)
+    assert "unexpected" not in capsys.readouterr().err
+    assert main(["run", "a" * 5000]) == 2
 
 
 @pytest.mark.parametrize("key", ["arms.²=1", f"arms.{'9' * 5000}=1", "arms.-1=1", "arms..=1", ".=1"])

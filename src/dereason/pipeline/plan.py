@@ -6,6 +6,7 @@ Sizes are exact where the step is cached or the recipe decides them; otherwise t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +110,8 @@ def _size(source: Source, base: Path) -> tuple[Count, str]:
         return Count(min(len(rows), source.limit or len(rows)), "problems"), f"{source.path}; duplicates are dropped"
     from datasets import config
 
-    there = (Path(config.HF_DATASETS_CACHE) / source.name.replace("/", "___").lower()).is_dir() or (
-        Path(config.HF_DATASETS_CACHE) / source.name.replace("/", "___")
-    ).is_dir()
+    folder = source.name.replace("/", "___")
+    there = any(os.path.isdir(os.path.join(config.HF_DATASETS_CACHE, name)) for name in (folder, folder.lower()))
     note = f"hub data set {source.name}, split {source.split}: " + ("in the cache" if there else "not downloaded")
     return Count(source.limit, "problems"), note
 

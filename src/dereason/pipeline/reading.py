@@ -72,6 +72,14 @@ def _too_deep(where: str) -> DereasonError:
     return DereasonError(f"{where}: nested more than {DEEPEST} levels deep", "write it flatter")
 
 
+def _text(value: str, line: str) -> str:
+    """A scalar with the two halves of a character as one, as other writers escape it (``\\ud83d\\ude00``)."""
+    try:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as exc:
+        raise DereasonError(f"{line}half a character (a lone surrogate) in {value!r}", "write the whole one") from exc
+
+
 class _Copy:
     """Copies a tree of nodes so that no mapping or list in it stands in two places."""
 
@@ -99,7 +107,7 @@ class _Copy:
         elif isinstance(node, yaml.SequenceNode):
             value = [self.of(item, inside) for item in node.value]
         else:
-            return node  # a scalar becomes a value that cannot be changed
+            return yaml.ScalarNode(node.tag, _text(node.value, line), node.start_mark, node.end_mark, node.style)
         return type(node)(node.tag, value, node.start_mark, node.end_mark, node.flow_style)
 
 

@@ -50,7 +50,7 @@ def analysis_key(settings: Analysis) -> Info:
     if settings.steps is not None:
         name = settings.steps.embedding
         # A hub model by its name: its commit is not known before it is downloaded, and a key must not change by that.
-        values["embedding"] = identity(name) if name == MINILM or Path(name).expanduser().is_dir() else name
+        values["embedding"] = name if repositories(name) else identity(name)
     return values
 
 

@@ -6,6 +6,7 @@ Unknown keys and bad values are refused before any model is loaded, each with it
 from __future__ import annotations
 
 import difflib
+import os
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -261,7 +262,8 @@ class Recipe(Settings):
         """Replace `like: NAME` and `of: NAME` by the named arm's own policy."""
         if not isinstance(data, dict) or not isinstance(data.get("arms"), list):
             return data
-        routes = {a.get("name"): a.get("route") for a in data["arms"] if isinstance(a, dict)}
+        named = [a for a in data["arms"] if isinstance(a, dict) and isinstance(a.get("name"), str)]
+        routes = {a["name"]: a.get("route") for a in named}
         arms = [
             {**a, "route": _resolved(a.get("route"), routes, (a.get("name"),))} if isinstance(a, dict) else a
             for a in data["arms"]
@@ -363,9 +365,8 @@ def find_recipe(name: str) -> Path:
     Raises:
         DereasonError: there is none.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
+    if os.path.isfile(name):
+        return Path(name)
     if name in shipped():
         return shipped()[name]
     close = difflib.get_close_matches(name, shipped(), 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -139,11 +140,12 @@ def fingerprint(source: Source, base: Path = Path()) -> str:
     parts: list[Any] = [source.model_dump(mode="json")]
     if isinstance(source, FileSource):
         path = base / source.path
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise DereasonError(f"{path}: no such problem file", "check problems.*.path in the recipe")
         # the name, because its stem becomes the domain and its ending says how it is read; where it lies is left out
         parts = [source.model_dump(mode="json", exclude={"path"}), path.name, file_digest(path)]
-    if isinstance(source, HubSource) and (folder := Path(source.name)).is_dir():  # a data set that is not on the hub
+    if isinstance(source, HubSource) and os.path.isdir(source.name):  # a data set that is not on the hub
+        folder = Path(source.name)
         files = [p for p in folder.rglob("*") if p.is_file() and ".git" not in p.parts]
         named = source.name.split("/")[-1]  # which becomes the domain
         parts = [source.model_dump(mode="json", exclude={"name"}), named, files_digest(files, folder)]
@@ -159,7 +161,7 @@ def fingerprint(source: Source, base: Path = Path()) -> str:
 
 def repositories(source: Source) -> list[Repository]:
     """What a source reads from the hub."""
-    if not isinstance(source, HubSource) or Path(source.name).is_dir():
+    if not isinstance(source, HubSource) or os.path.isdir(source.name):
         return []
     return [Repository("dataset", source.name, source.revision or "main")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -106,9 +107,9 @@ def model_identity(settings: ModelSettings) -> str:
     """
     if settings.name == embedded.NAME:
         return f"{embedded.NAME}@{embedded.converted_path().name.rsplit('-', 1)[-1]}"
-    folder = Path(settings.name)
-    if settings.backend == "api" or not folder.is_dir():
+    if settings.backend == "api" or not os.path.isdir(settings.name):  # no name is too long for it
         return f"{settings.name}@{settings.revision or 'main'}"
+    folder = Path(settings.name)
     found = files_digest(loaded_files(folder), folder)
     if (base := adapter_base(settings)) is not None:
         found = hashlib.sha256(f"{model_identity(base)} {found}".encode()).hexdigest()
@@ -133,7 +134,7 @@ def repositories(settings: ModelSettings) -> list[Repository]:
     """What a model reads from the hub: itself, or the base below an adapter's folder; nothing for any other."""
     if settings.name == embedded.NAME or settings.backend == "api":
         return []
-    if Path(settings.name).is_dir():
+    if os.path.isdir(settings.name):
         base = adapter_base(settings)
         return [] if base is None else repositories(base)
     return [Repository("model", settings.name, settings.revision or "main")]
