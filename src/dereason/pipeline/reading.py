@@ -107,6 +107,7 @@ class _Copy:
         elif isinstance(node, yaml.SequenceNode):
             value = [self.of(item, inside) for item in node.value]
         else:
+            assert isinstance(node, yaml.ScalarNode)  # there is no fourth kind
             return yaml.ScalarNode(node.tag, _text(node.value, line), node.start_mark, node.end_mark, node.style)
         return type(node)(node.tag, value, node.start_mark, node.end_mark, node.flow_style)
 

@@ -144,7 +144,7 @@ class Arm(Settings):
     """How problems are assigned to sets."""
     phases: list[Phase] = Field(min_length=1)
     """Training phases in order; any order and number."""
-    rounds: int = Field(default=1, gt=0)
+    rounds: int = Field(default=1, gt=0, le=1000)
     """How often the phases are gone through. From the second round on, the pool is profiled by the arm's current model
     and routed anew, and `critique` targets come from the RL phase before."""
 

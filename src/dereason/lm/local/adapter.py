@@ -27,15 +27,14 @@ def adapter_base(settings: ModelSettings) -> ModelSettings | None:
     found = _base(settings.name)
     if found is None:
         return None
-    below, next_ = [os.path.realpath(settings.name)], found
-    while (again := _base(next_["name"])) is not None:
-        if os.path.realpath(next_["name"]) in below:
+    passed, below = [os.path.realpath(settings.name)], found
+    while (further := _base(below["name"])) is not None:
+        if (folder := os.path.realpath(below["name"])) in passed:
             raise DereasonError(
-                f"{settings.name}: its adapter_config.json leads back to the same folder",
-                "name the adapter's base there",
+                f"{settings.name}: its {CONFIG} leads back to the same folder", "name the adapter's base there"
             )
-        below.append(os.path.realpath(next_["name"]))
-        next_ = again
+        passed.append(folder)
+        below = further
     return settings.model_copy(update=found | {"dtype": "float32"})
 
 
