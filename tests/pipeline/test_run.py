@@ -36,7 +36,7 @@ def recipe_file(folder: Path, model: Path) -> Path:
         "name": "tiny",
         "model": {"name": str(model)},
         "problems": {"train": gym | {"seed": 1}, "test": gym | {"seed": 2}},
-        "profile": {"pass_rate": {"k": 2, "sampling": {"max_new_tokens": 8, "batch_size": 8}}},
+        "profile": {"pass_rate": {"enabled": True, "k": 2, "sampling": {"max_new_tokens": 8, "batch_size": 8}}},
         "arms": [
             {"name": "split", "route": {"policy": "quantile"}, "phases": phases},
             {"name": "backwards", "route": {"policy": "reversed", "of": "split"}, "phases": phases[:1]},
@@ -108,7 +108,11 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(
     plan = json.loads(capsys.readouterr().out)
     judging = {"pass-rate", "targets", "train-rl", "eval"}
     assert judging <= {s["kind"] for s in plan["steps"] if not s["cached"]}
-    assert {s["kind"] for s in plan["steps"] if s["cached"]} == {"problems", "judge"}, "an error depends on the limit"
+    cached = {s["kind"] for s in plan["steps"] if s["cached"]}
+    assert cached == {"problems", "judge", "route"}, "an error depends on the limit, and these judge nothing"
+    assert main([*arguments, "--set", "profile.pass_rate.k=3"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [s["kind"] for s in plan["steps"] if not s["cached"]] == ["pass-rate", "profile"], "all route by the judge"
 
 
 def test_a_set_that_no_phase_can_use_stops_the_run_before_training(

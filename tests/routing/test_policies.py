@@ -21,6 +21,7 @@ from dereason.routing.policies import (
     Random,
     Reversed,
     Threshold,
+    decided_sizes,
     describe,
     needs,
     route,
@@ -352,3 +353,37 @@ def test_warning_where_a_set_is_empty_or_domains_do_not_matter() -> None:
     stratified = DomainMatched(rule=Random(like=Threshold()))
     assert route_warnings(route(problems(2), scores, stratified), scores, stratified) == []
     assert route_warnings(route(problems(2), None, All()), None, All()) == []
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"policy": "all", "set": "rl"},
+        {"policy": "quantile", "rl_fraction": 0.3},
+        {"policy": "quantile", "rl_fraction": 0.15, "drop_hardest": 0.05, "drop_easiest": 0.1},
+        {"policy": "reversed", "of": {"policy": "quantile", "rl_fraction": 0.35, "drop_easiest": 0.25}},
+        {"policy": "random", "seed": 3, "like": {"policy": "reversed", "of": {"policy": "quantile"}}},
+    ],
+)
+def test_decided_sizes_are_those_of_routing(policy: dict[str, Any]) -> None:
+    built = ADAPTER.validate_python(policy)
+    for n in (1, 2, 3, 7, 10, 30, 33):
+        for scores in ([float(1 + i % 5) for i in range(n)], [2.0] * n):  # with ties, and nothing but ties
+            found = Counter(route(problems(n), profiles(scores), built)["set"])
+            decided = decided_sizes(built, n)
+            assert decided is not None
+            assert {name: size for name, size in decided.items() if size} == found
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"policy": "threshold"},
+        {"policy": "pass_rate"},
+        {"policy": "domain_matched", "rule": {"policy": "quantile"}},
+        {"policy": "random", "like": {"policy": "threshold"}},
+        {"policy": "reversed", "of": {"policy": "threshold"}},
+    ],
+)
+def test_sizes_that_scores_or_domains_decide_are_not_guessed(policy: dict[str, Any]) -> None:
+    assert decided_sizes(ADAPTER.validate_python(policy), 10) is None

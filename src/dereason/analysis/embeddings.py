@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dereason.content import Repository, files_digest
 from dereason.errors import DereasonError, disk_full
 
 MINILM = "minilm"
@@ -49,16 +50,25 @@ def identity(name: str) -> str:
             return f"{MINILM}@{importlib.metadata.version(_PACKAGE)}"
         except importlib.metadata.PackageNotFoundError:
             return f"{MINILM}@none"
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = _folder(name)
+    if folder is None:
         commit = _downloaded(name)
         return f"{name}@{commit[:12]}" if commit else name
-    digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and ".git" not in p.parts):
-        digest.update(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}".encode())
-        with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return f"{folder.resolve().name}@{digest.hexdigest()[:12]}"
+    found = files_digest([p for p in folder.rglob("*") if p.is_file() and ".git" not in p.parts], folder)
+    return f"{folder.resolve().name}@{found[:12]}"
+
+
+def _folder(name: str) -> Path | None:
+    """The folder that a name stands for, None where it is none."""
+    path = os.path.expanduser(name)
+    return Path(path) if os.path.isdir(path) else None
+
+
+def repositories(name: str) -> list[Repository]:
+    """What an embedding model is read from on the hub."""
+    if name == MINILM or _folder(name) is not None:
+        return []
+    return [Repository("model", _hub_id(name), "main")]
 
 
 class Embedder:
@@ -128,20 +138,20 @@ def load_embedder(name: str = MINILM, device: str | None = None) -> Embedder:
         DereasonError: sentence-transformers or the packaged model is not installed, there is no such model, or no
             network to ask for it.
     """
-    folder = minilm_path() if name == MINILM else Path(name).expanduser()
-    if folder is None:
+    folder = minilm_path() if name == MINILM else _folder(name)
+    if folder is None and name == MINILM:
         raise DereasonError(
             f"the embedding model {MINILM} is not installed (package {_PACKAGE})",
             f"`pip install {_PACKAGE}`, or name another sentence-transformers model",
         )
-    if not folder.is_dir() and (name.startswith((".", "~", "/")) or name.count("/") > 1):
+    if folder is None and (name.startswith((".", "~", "/")) or name.count("/") > 1):
         raise DereasonError(f"there is no folder {name} with an embedding model", "give its path, or a hub id")
     if importlib.util.find_spec("sentence_transformers") is None:
         raise DereasonError(
             "embedding sentences needs the package sentence-transformers",
             "`pip install sentence-transformers`, or leave out the reasoning graphs (steps=null)",
         )
-    if folder.is_dir():
+    if folder is not None:
         return Embedder(identity(name), lambda: _read(str(folder), name, device))
     revision = _downloaded(name) or _download(name)
     return Embedder(f"{name}@{revision[:12]}", lambda: _read_download(name, revision, device))

@@ -38,8 +38,8 @@ Reply with one digit."""
 class Judge(Settings):
     """The judge profiler: a model reads each problem and gives a distribution over the scores 1 to 5."""
 
-    enabled: bool = True
-    """Whether the judge runs."""
+    enabled: bool | None = None
+    """Whether the judge runs; null: where an arm reads its scores (`dereason profile`: always)."""
     model: ModelSettings | None = None
     """The judging model; null takes the recipe's own model."""
     rubric: str = RUBRIC

@@ -18,8 +18,8 @@ from dereason.verify.intervals import beta_interval
 class PassRate(Settings):
     """The pass-rate profiler: k responses of the student to each problem."""
 
-    enabled: bool = True
-    """Whether it runs."""
+    enabled: bool | None = None
+    """Whether it runs; null: where an arm reads pass rates or their responses (`dereason profile`: always)."""
     k: int = Field(default=8, gt=0)
     """Responses per problem."""
     sampling: Sampling = Sampling()

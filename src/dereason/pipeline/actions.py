@@ -211,7 +211,7 @@ def do_profile(
     if rates is not None:
         facts = read_json(rates / "step.json")["info"]
         provenance["pass_rate"] = {k: facts[k] for k in ("template_hash", "verifier")}
-        provenance["pass_rate"] |= profile.pass_rate.model_dump(mode="json")
+        provenance["pass_rate"] |= profile.pass_rate.model_dump(mode="json", exclude={"enabled"})
     table = build_profiles(
         problems,
         model=model,
@@ -222,6 +222,18 @@ def do_profile(
     )
     write_table(table, work / "profiles.parquet")
     return {"words": f"{table.height} profiles"}
+
+
+def measured(problems: pl.DataFrame, judge: Path | None, rates: Path | None) -> pl.DataFrame:
+    """PROFILE table of what the judge and pass-rate steps of these folders found, without its provenance."""
+    return build_profiles(
+        problems,
+        model="",
+        scores=None if judge is None else pl.read_parquet(judge / "scores.parquet"),
+        rates=None if rates is None else pl.read_parquet(rates / "rates.parquet"),
+        judge_model=None,
+        provenance={},
+    )
 
 
 def do_route(work: Path, problems: pl.DataFrame, profiles: pl.DataFrame | None, policy: Any) -> Info:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dereason.lm.base import Sampling
-from dereason.lm.local.model import ModelSettings, model_identity
+from dereason.lm.local.model import ModelSettings, model_identity, repositories
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.graph import Graph, Round, Stage
 from dereason.pipeline.probe import do_probe
 from dereason.pipeline.reasoning import analyse_step
-from dereason.pipeline.recipe import Arm, JointPhase, Phase, Recipe, RLPhase, SFTPhase, entries, judges, set_names
+from dereason.pipeline.recipe import Arm, JointPhase, Phase, Recipe, RLPhase, SFTPhase, judges, reads, set_names
 from dereason.pipeline.start import Start, do_choose_start
 from dereason.pipeline.store import Info, Step, read_json
 from dereason.pipeline.targets import do_targets
+from dereason.problems import sources
 from dereason.problems.schema import read_table
 from dereason.problems.sources import fingerprint
 from dereason.routing.policies import needs
 from dereason.supervision.settings import CritiqueTargets, Targets, asked_models, needs_student, reads_profile
+from dereason.training.launch import Launch
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
 
@@ -62,15 +64,29 @@ def phase_key(phase: SFT | RL) -> Info:
     """A phase's settings for its key: without what changes how it is computed and not what it learns."""
     without = {"targets", "start", "rollout_batch", "stops", "report_to", "run_name", "early_warning"}
     settings = phase.model_dump(mode="json", exclude=without)
+    for reward in settings.get("rewards", []):
+        reward.pop("model", None)  # the judges of a phase stand in the key by what decides their answers
     for name in ("checkpoint_every", "micro_batch", "gradient_checkpointing"):
         del settings["optimiser"][name]
     return settings
 
 
-def entry_key(entry: Targets) -> Info:
+def phase_notes(phase: SFT | RL, launch: Launch) -> dict[str, str]:
+    """What :func:`phase_key` leaves out and rounding depends on: what is computed together."""
+    notes = {"optimiser.micro_batch": str(phase.optimiser.micro_batch)}
+    notes["launch"] = f"{launch.processes} processes ({launch.config})" if launch.processes > 1 else "1 process"
+    return notes | ({"rollout_batch": str(phase.rollout_batch)} if isinstance(phase, RL) else {})
+
+
+def model_key(model: ModelSettings) -> Info:
+    """A model for a key: its identity, and what besides the weights decides its answers."""
+    return {"model": model_identity(model), **model.numerics()}
+
+
+def entry_key(entry: Targets, key: Callable[[ModelSettings], Info] = model_key) -> Info:
     """An entry of targets for a key: the models that it asks by what decides their answers."""
     settings = entry.model_dump(mode="json", exclude={"teacher", "critic"})
-    return settings | {"asked": [{"model": model_identity(m), **m.numerics()} for m in asked_models(entry)]}
+    return settings | {"asked": [key(m) for m in asked_models(entry)]}
 
 
 def _given(**steps: Step | None) -> dict[str, Step]:
@@ -83,10 +99,17 @@ class _Builder:
         self.recipe = recipe
         self.base = base
         self.ctx = ctx
-        self.student: Info = {"model": model_identity(recipe.model), "prompt": recipe.prompt.model_dump(mode="json")}
-        self.sampled: Info = {**self.student, **recipe.model.numerics(), "verifier": recipe.verifier.key()}
+        self.keys: dict[str, Info] = {}
+        prompt = recipe.prompt.model_dump(mode="json")
+        self.student: Info = {"model": self._model_key(recipe.model)["model"], "prompt": prompt}
+        self.sampled: Info = {**self._model_key(recipe.model), "prompt": prompt, "verifier": recipe.verifier.key()}
+        self.of_student = tuple(repositories(recipe.model))
         self.problems = self._problems()
-        self.judge = self._judge() if recipe.profiled() and recipe.profile.judge.enabled else None
+        measured = recipe.measured()
+        self.judge = self._judge() if "judge" in measured else None
+        words = f"pass rate, {recipe.profile.pass_rate.k} responses each"
+        self.rates = self._pass_rate(None, words) if "pass_rate" in measured else None
+        self.profile = self._profile(self.rates, None, "profiles") if measured else None
         self.rounds: list[Round] = []
         self.stages: list[Stage] = []
 
@@ -100,6 +123,13 @@ class _Builder:
         if settings is not None:
             analysis = analyse_step(settings, self.stages, self.problems, self.ctx)
         return Graph(self.problems, self.judge, self.rounds, self.stages, analysis)
+
+    def _model_key(self, model: ModelSettings) -> Info:
+        """:func:`model_key`, found once for each model: a hundred arms may ask one teacher."""
+        settings = model.model_dump_json()
+        if settings not in self.keys:
+            self.keys[settings] = model_key(model)
+        return self.keys[settings]
 
     def _line(self, arm: Arm, seed: int) -> None:
         """All rounds and phases of one arm and seed."""
@@ -127,18 +157,16 @@ class _Builder:
                 before = training
 
     def _round(self, arm: Arm, seed: int, number: int, before: Step | None, last: Round | None) -> Round:
-        """What a round is routed by: profiled anew where anything in the arm reads the student's pass rate."""
-        recipe = self.recipe
-        read = "pass_rate" in needs(arm.route) or any(map(reads_profile, entries(arm)))
-        if last is not None and not (read and recipe.profile.pass_rate.enabled):
+        """What a round is routed by: profiled anew where the arm reads its student's pass rate."""
+        if last is None:
+            route = self._route(arm, self.rates, f"route, {arm.name}")
+            return Round(arm.name, seed, number, self.rates, self.profile, route)
+        if self.rates is None or "pass_rate" not in reads(arm):
             return Round(arm.name, seed, number, last.pass_rate, last.profile, last.route)
-        words = "" if number == 1 else f", {arm.name}, seed {seed}, round {number}"
-        rates = None
-        if recipe.profiled() and recipe.profile.pass_rate.enabled:
-            rates = self._pass_rate(before, f"pass rate, {recipe.profile.pass_rate.k} responses each{words}")
-        profile = self._profile(rates, before, f"profiles{words}") if self.judge or rates else None
-        route = self._route(arm, profile, f"route, {arm.name}" if number == 1 else f"route{words}")
-        return Round(arm.name, seed, number, rates, profile, route)
+        words = f", {arm.name}, seed {seed}, round {number}"
+        rates = self._pass_rate(before, f"pass rate, {self.recipe.profile.pass_rate.k} responses each{words}")
+        profile = self._profile(rates, before, f"profiles{words}")
+        return Round(arm.name, seed, number, rates, profile, self._route(arm, rates, f"route{words}"))
 
     def _problems(self) -> Step:
         spec, base = self.recipe.problems, self.base
@@ -153,6 +181,7 @@ class _Builder:
             rooms=("problems",),
             label="problems",
             action=lambda work, at: actions.do_problems(work, spec.train, spec.test, base, spec.drop_unanswered),
+            repositories=(*sources.repositories(spec.train), *sources.repositories(spec.test)),
         )
 
     def _judge(self) -> Step:
@@ -162,10 +191,9 @@ class _Builder:
         return Step(
             kind="judge",
             config={
-                "model": model_identity(model),
-                **model.numerics(),
+                **self._model_key(model),
                 "kwargs": recipe.prompt.chat_template_kwargs,
-                "judge": judge.model_dump(mode="json", exclude={"model"}),
+                "judge": judge.model_dump(mode="json", exclude={"model", "enabled"}),
             },
             inputs={"problems": self.problems},
             rooms=(*_LM, "difficulty"),
@@ -173,6 +201,7 @@ class _Builder:
             action=lambda work, at: actions.do_judge(
                 work, read_table("problem", at["problems"] / "train.parquet"), recipe.profile, recipe.model, ctx
             ),
+            repositories=tuple(repositories(model)),
         )
 
     def _pass_rate(self, before: Step | None, label: str) -> Step:
@@ -190,9 +219,9 @@ class _Builder:
                 expected_hash=expected,
             )
 
-        config = {**self.sampled, "pass_rate": recipe.profile.pass_rate.model_dump(mode="json")}
+        config = {**self.sampled, "pass_rate": recipe.profile.pass_rate.model_dump(mode="json", exclude={"enabled"})}
         inputs = _given(problems=self.problems, training=before)
-        return Step("pass-rate", config, inputs, (*_SAMPLING, "difficulty"), label, action)
+        return Step("pass-rate", config, inputs, (*_SAMPLING, "difficulty"), label, action, self.of_student)
 
     def _profile(self, rates: Step | None, before: Step | None, label: str) -> Step:
         recipe = self.recipe
@@ -205,17 +234,25 @@ class _Builder:
             )
 
         inputs = _given(problems=self.problems, judge=self.judge, pass_rate=rates)
-        return Step("profile", {"model": model}, inputs, ("difficulty", "problems/schema.py"), label, action)
+        config = {"model": model, "prompt": self.student["prompt"]}
+        return Step("profile", config, inputs, ("difficulty", "problems/schema.py"), label, action)
 
-    def _route(self, arm: Arm, profiles: Step | None, label: str) -> Step:
+    def _route(self, arm: Arm, rates: Step | None, label: str) -> Step:
+        """A route reads what its policy needs and nothing else, so that another arm's needs change none of its keys."""
+        needed = needs(arm.route)
+
         def action(work: Path, at: dict[str, Path]) -> Info:
             pool = read_table("problem", at["problems"] / "train.parquet")
-            known = read_table("profile", at["profiles"] / "profiles.parquet") if "profiles" in at else None
+            known = actions.measured(pool, at.get("judge"), at.get("pass_rate")) if needed else None
             return actions.do_route(work, pool, known, arm.route)
 
-        config = {"policy": arm.route.model_dump(mode="json")}
-        inputs = _given(problems=self.problems, profiles=profiles if needs(arm.route) else None)
-        return Step("route", config, inputs, ("routing", "problems/schema.py"), label, action)
+        inputs = _given(
+            problems=self.problems,
+            judge=self.judge if "judge" in needed else None,
+            pass_rate=rates if "pass_rate" in needed else None,
+        )
+        rooms = ("routing", "difficulty", "problems/schema.py")
+        return Step("route", {"policy": arm.route.model_dump(mode="json")}, inputs, rooms, label, action)
 
     def _evaluate(self, training: Step | None, label: str) -> Step:
         recipe, ctx = self.recipe, self.ctx
@@ -234,7 +271,7 @@ class _Builder:
 
         config = {**self.sampled, "evaluation": recipe.evaluation.model_dump(mode="json")}
         inputs = _given(problems=self.problems, training=training)
-        return Step("eval", config, inputs, (*_SAMPLING, "evaluation"), label, action)
+        return Step("eval", config, inputs, (*_SAMPLING, "evaluation"), label, action, self.of_student)
 
     def _probe(self, training: Step | None, words: str) -> Step | None:
         """The responses that the analysis compares."""
@@ -249,7 +286,8 @@ class _Builder:
 
         config = {**self.sampled, "probe": settings.asked()}
         inputs = _given(problems=self.problems, training=training)
-        return Step("probe", config, inputs, (*_SAMPLING, "pipeline/probe.py"), f"probe {words}", action)
+        rooms = (*_SAMPLING, "pipeline/probe.py")
+        return Step("probe", config, inputs, rooms, f"probe {words}", action, self.of_student)
 
     def _targets(
         self,
@@ -278,7 +316,7 @@ class _Builder:
                 ctx=ctx,
             )
 
-        config: Info = {"sets": names, "targets": [entry_key(e) for e in phase.targets]}
+        config: Info = {"sets": names, "targets": [entry_key(e, self._model_key) for e in phase.targets]}
         config["verifier"] = recipe.verifier.key()
         if any(map(needs_student, phase.targets)):
             config |= self.sampled
@@ -293,11 +331,15 @@ class _Builder:
             failures=failures if any(isinstance(e, CritiqueTargets) for e in phase.targets) else None,
         )
         rooms = (*_SAMPLING, "supervision", "pipeline/targets.py")
-        return Step("targets", config, inputs, rooms, f"targets, {words}", action)
+        asked = [r for entry in phase.targets for model in asked_models(entry) for r in repositories(model)]
+        loaded = (*asked, *(self.of_student if any(map(needs_student, phase.targets)) else ()))
+        return Step("targets", config, inputs, rooms, f"targets, {words}", action, loaded)
 
     def _phase_config(self, phase: Phase, seed: int) -> Info:
         model = self.recipe.model
-        frozen = {"dtype": model.dtype} if phase.adapter is not None else {}  # other weights are always float32
+        # Weights that learn are always float32; those below an adapter, and vLLM's copy of them, are not.
+        drawn = isinstance(phase, RL) and phase.rollouts == "vllm-colocate"
+        frozen = {"dtype": model.dtype} if phase.adapter is not None or drawn else {}
         return {**self.student, **frozen, "device": model.device, "seed": seed, "phase": phase_key(phase)}
 
     def _train_sft(self, phase: SFTPhase, round_: Round, targets: Step, before: Step | None, words: str) -> Step:
@@ -320,7 +362,9 @@ class _Builder:
             )
 
         inputs = _given(problems=self.problems, targets=targets, before=before)
-        return Step("train-sft", self._phase_config(phase, round_.seed), inputs, _TRAINING, f"train {words}", action)
+        config = self._phase_config(phase, round_.seed)
+        notes = phase_notes(phase, recipe.launch)
+        return Step("train-sft", config, inputs, _TRAINING, f"train {words}", action, self.of_student, notes)
 
     def _train_rl(
         self, phase: RLPhase | JointPhase, round_: Round, targets: Step | None, before: Step | None, words: str
@@ -357,8 +401,10 @@ class _Builder:
 
         inputs = _given(problems=self.problems, routes=round_.route, targets=targets, before=before, start=chosen)
         config = self._phase_config(phase, round_.seed) | {"verifier": recipe.verifier.key()}
-        config["judges"] = [model_identity(model) for model in judges(phase)]
-        return Step(f"train-{phase.kind}", config, inputs, _TRAINING, f"train {words}", action)
+        config["judges"] = [self._model_key(model) for model in judges(phase)]
+        loaded = (*self.of_student, *(r for model in judges(phase) for r in repositories(model)))
+        notes = phase_notes(phase, recipe.launch)
+        return Step(f"train-{phase.kind}", config, inputs, _TRAINING, f"train {words}", action, loaded, notes)
 
     def _choose_start(
         self, phase: RLPhase, start: Start, round_: Round, before: Step, names: Sequence[str], label: str
@@ -389,4 +435,6 @@ class _Builder:
         inputs = _given(problems=self.problems, routes=round_.route, before=before)
         rooms = (*_SAMPLING, "evaluation", "pipeline/start.py")
         config = {**self.sampled, "set": list(names), "start": settings}
-        return Step("choose-start", config, inputs, rooms, label, action)
+        if round_.number > 1:  # with fewer problems, nothing is chosen
+            config["fewest"] = phase.prompts_per_generation
+        return Step("choose-start", config, inputs, rooms, label, action, self.of_student)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from dereason.pipeline.store import Step
 
@@ -78,9 +79,13 @@ class Graph:
     stages: list[Stage]
     analysis: Step | None = None
 
+    @cached_property
+    def _first_rounds(self) -> dict[str, Round]:
+        return {r.arm: r for r in reversed(self.rounds) if r.number == 1}
+
     def first_round(self, arm: str) -> Round:
         """The first round of an arm, which all seeds share."""
-        return next(r for r in self.rounds if r.arm == arm and r.number == 1)
+        return self._first_rounds[arm]
 
     @property
     def pass_rate(self) -> Step | None:
@@ -94,31 +99,28 @@ class Graph:
 
     def steps(self) -> Iterator[Step]:
         """Every step once, each after its inputs; all routes of first rounds come before any training."""
-        seen: set[str] = set()
+        found: dict[str, Step] = {}
 
-        def visit(step: Step | None) -> Iterator[Step]:
-            if step is None or step.folder in seen:
-                return
-            seen.add(step.folder)
-            for needed in step.inputs.values():
-                yield from visit(needed)
-            yield step
+        def visit(*steps: Step | None) -> None:
+            waiting = [step for step in reversed(steps) if step is not None]
+            while waiting:  # no recursion: a line of many rounds is longer than Python's stack
+                step = waiting[-1]
+                needed = [s for s in step.inputs.values() if s.folder not in found]
+                if needed and step.folder not in found:
+                    waiting += reversed(needed)
+                else:
+                    found.setdefault(step.folder, step)
+                    waiting.pop()
 
-        yield from visit(self.problems)
-        yield from visit(self.judge)
-
-        def routed(round_: Round) -> Iterator[Step]:
-            yield from visit(round_.pass_rate)
-            yield from visit(round_.profile)
-            yield from visit(round_.route)
-
+        visit(self.problems, self.judge)
         for round_ in self.rounds:
             if round_.number == 1:
-                yield from routed(round_)
+                visit(round_.pass_rate, round_.profile, round_.route)
+        rounds = {(r.arm, r.seed, r.number): r for r in self.rounds}
         for stage in self.stages:
-            for round_ in self.rounds:  # no phase need read a later round's profile, and the summary does
-                if (round_.arm, round_.seed, round_.number) == (stage.arm, stage.seed, stage.round):
-                    yield from routed(round_)
-            yield from visit(stage.evaluation)
-            yield from visit(stage.probe)
-        yield from visit(self.analysis)
+            # no phase need read a later round's profile, and the summary does
+            if (its := rounds.get((stage.arm, stage.seed, stage.round))) is not None:
+                visit(its.pass_rate, its.profile, its.route)
+            visit(stage.evaluation, stage.probe)
+        visit(self.analysis)
+        yield from found.values()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dereason.errors import DereasonError
-from dereason.pipeline.store import Step, finished, locked, partial_of, settle
+from dereason.pipeline.store import BEGUN, Step, finished, locked, partial_of, settle
 
 _KEY = "key"
 """A file with the step's key: in an output it says that a single command made it, since a step of a run has none."""
@@ -79,7 +79,7 @@ def _begun(partial: Path) -> str | None:
     """
     if not partial.exists():
         return None
-    marks = {_KEY, f"{_KEY}.part", "seconds"}
+    marks = {_KEY, f"{_KEY}.part", BEGUN, f"{BEGUN}.part", "seconds"}
     found = {path.name for path in partial.rglob("*") if not path.is_dir()} if partial.is_dir() else {"a file"}
     if found <= marks:
         return None  # killed before it began, or its settings or files were refused

@@ -6,20 +6,21 @@ Sizes are exact where the step is cached or the recipe decides them; otherwise t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
+from dereason.pipeline.differences import differences
 from dereason.pipeline.graph import Graph, Stage
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Arm, Imitates, Phase, Recipe, SFTPhase, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
 from dereason.problems.sources import FileSource, GymSource, Source, read_rows
+from dereason.routing.policies import decided_sizes, needs, sets
 from dereason.supervision.settings import CritiqueTargets, DataTargets, asked_models, responses_per_problem
 from dereason.training.joint.bread import BREAD
 from dereason.training.joint.settings import Joint
@@ -69,7 +70,9 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         pool, test = Count(record["info"]["train"]["n"]), Count(record["info"]["test"]["n"])
         pool_note = test_note = "cached"
     set_sizes = {arm.name: _set_sizes(arm, graph, steps, pool) for arm in recipe.arms}
-    rows = [_row(step, recipe, graph, steps, pool, test, set_sizes) for step in graph.steps()]
+    phases = _phases(recipe, graph)
+    planned = list(graph.steps())
+    rows = [_row(s, recipe, graph, steps, pool, test, set_sizes, phases.get(s.folder)) for s in planned]
     return {
         "name": recipe.name,
         "run_dir": str(run_dir),
@@ -82,7 +85,20 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         },
         "steps": rows,
         "cached": sum(r["cached"] for r in rows),
+        "left_out": _left_out(recipe),
+        "differs": [d.words() for d in differences((s, steps / s.folder) for s in planned)],
     }
+
+
+def _left_out(recipe: Recipe) -> list[str]:
+    """The profilers that do not run because nothing reads them."""
+    words = {"judge": "judge scores", "pass_rate": "pass rates"}
+    measured = recipe.measured()
+    return [
+        f"{words[need]}: no arm reads them; profile.{need}.enabled=true has them measured for the report"
+        for need, on in recipe.profilers().items()
+        if on is None and need not in measured
+    ]
 
 
 def _size(source: Source, base: Path) -> tuple[Count, str]:
@@ -94,16 +110,13 @@ def _size(source: Source, base: Path) -> tuple[Count, str]:
         return Count(min(len(rows), source.limit or len(rows)), "problems"), f"{source.path}; duplicates are dropped"
     from datasets import config
 
-    there = (Path(config.HF_DATASETS_CACHE) / source.name.replace("/", "___").lower()).is_dir() or (
-        Path(config.HF_DATASETS_CACHE) / source.name.replace("/", "___")
-    ).is_dir()
+    folder = source.name.replace("/", "___")
+    there = any(os.path.isdir(os.path.join(config.HF_DATASETS_CACHE, name)) for name in (folder, folder.lower()))
     note = f"hub data set {source.name}, split {source.split}: " + ("in the cache" if there else "not downloaded")
     return Count(source.limit, "problems"), note
 
 
 def _set_sizes(arm: Arm, graph: Graph, steps: Path, pool: Count) -> dict[str, Count]:
-    from dereason.routing.policies import needs, sets
-
     folder = steps / graph.first_round(arm.name).route.folder
     names = sorted(sets(arm.route))
     if (folder / "step.json").is_file():
@@ -111,44 +124,10 @@ def _set_sizes(arm: Arm, graph: Graph, steps: Path, pool: Count) -> dict[str, Co
         return {name: Count(counts.get(name, 0)) for name in names}
     if len(names) == 1:
         return {names[0]: pool}
-    if not pool.known_after and pool.value and _by_rank(arm):
-        return _decided(arm, pool.value)
+    if not pool.known_after and pool.value and (decided := decided_sizes(arm.route, pool.value)) is not None:
+        return {name: Count(decided.get(name, 0)) for name in names}
     after = "profile" if needs(arm.route) else "route"
     return {name: Count(pool.value, after) for name in names}
-
-
-def _by_rank(arm: Arm) -> bool:
-    """Does the policy's own settings fix the set sizes for a pool of known size?"""
-    from dereason.routing.settings import Quantile, Random, Reversed
-
-    policy = arm.route
-    while isinstance(policy, Random | Reversed):
-        inner = policy.like if isinstance(policy, Random) else policy.of
-        if isinstance(inner, str):
-            return False
-        policy = inner
-    return isinstance(policy, Quantile)
-
-
-def _decided(arm: Arm, pool: int) -> dict[str, Count]:
-    """Sizes that ranks alone decide, found by routing a stand-in pool with distinct scores."""
-    from dereason.problems.schema import PROBLEM, PROFILE
-    from dereason.routing.policies import route, sets
-
-    ids = [str(i) for i in range(pool)]
-    problems = pl.DataFrame({"id": ids}).with_columns(
-        *[pl.lit("x" if t == pl.String else None, dtype=t).alias(n) for n, t in PROBLEM.items() if n != "id"]
-    )
-    scores = {
-        "pass_rate": [i / pool for i in range(pool)],
-        "judge_expectation": [1 + i / pool for i in range(pool)],
-        "judge_mode": [1] * pool,
-    }
-    profiles = pl.DataFrame({"problem_id": ids, **scores, "n": [1] * pool}).with_columns(
-        *[pl.lit(None, dtype=t).alias(n) for n, t in PROFILE.items() if n not in ("problem_id", "n", *scores)]
-    )
-    counts = dict(route(problems, profiles, arm.route).group_by("set").len().iter_rows())
-    return {name: Count(counts.get(name, 0)) for name in sorted(sets(arm.route))}
 
 
 def _row(
@@ -159,6 +138,7 @@ def _row(
     pool: Count,
     test: Count,
     set_sizes: dict[str, dict[str, Count]],
+    phase: tuple[Stage, Phase] | None,
 ) -> Info:
     record = finished(steps / step.folder)
     partial = (steps / (step.folder + ".partial")).is_dir()
@@ -169,11 +149,17 @@ def _row(
         "cached": record is not None,
         "state": "cached" if record else "interrupted, will be continued" if partial else "to do",
     }
-    return row | _work(step, recipe, graph, pool, test, set_sizes)
+    return row | _work(step, recipe, graph, pool, test, set_sizes, phase)
 
 
 def _work(
-    step: Step, recipe: Recipe, graph: Graph, pool: Count, test: Count, set_sizes: dict[str, dict[str, Count]]
+    step: Step,
+    recipe: Recipe,
+    graph: Graph,
+    pool: Count,
+    test: Count,
+    set_sizes: dict[str, dict[str, Count]],
+    found: tuple[Stage, Phase] | None,
 ) -> Info:
     """Problems and tokens of one step, in words."""
     if step is graph.judge:
@@ -203,7 +189,6 @@ def _work(
         return _generation(
             Count(kept * start["problems"] * start["samples"], "training"), start["sampling"]["max_new_tokens"]
         )
-    found = _phase_of(step, recipe, graph)
     if found is None:
         return {"work": ""}
     stage, phase = found
@@ -287,10 +272,13 @@ def _generation(responses: Count, limit: int) -> Info:
     }
 
 
-def _phase_of(step: Step, recipe: Recipe, graph: Graph) -> tuple[Stage, Phase] | None:
+def _phases(recipe: Recipe, graph: Graph) -> dict[str, tuple[Stage, Phase]]:
+    """The phase that each step of training or of targets belongs to, the first that has it, by the step's folder."""
+    arms = {arm.name: arm for arm in recipe.arms}
+    found: dict[str, tuple[Stage, Phase]] = {}
     for stage in graph.stages:
-        for mine in (stage.training, stage.targets):
-            if mine is not None and mine.folder == step.folder:
-                arm = next(a for a in recipe.arms if a.name == stage.arm)
-                return stage, arm.unrolled()[stage.phase - 1]
-    return None
+        for step in (stage.training, stage.targets):
+            if step is not None:
+                phases = arms[stage.arm].phases
+                found.setdefault(step.folder, (stage, phases[(stage.phase - 1) % len(phases)]))
+    return found

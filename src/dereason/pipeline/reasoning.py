@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from dereason.analysis.comparison import Comparison
-from dereason.analysis.embeddings import MINILM, identity
+from dereason.analysis.embeddings import MINILM, identity, repositories
 from dereason.analysis.settings import Analysis
 from dereason.errors import DereasonError
 from dereason.pipeline.actions import Context
@@ -49,7 +49,7 @@ def analysis_key(settings: Analysis) -> Info:
     if settings.steps is not None:
         name = settings.steps.embedding
         # A hub model by its name: its commit is not known before it is downloaded, and a key must not change by that.
-        values["embedding"] = identity(name) if name == MINILM or Path(name).expanduser().is_dir() else name
+        values["embedding"] = name if repositories(name) else identity(name)
     return values
 
 
@@ -108,6 +108,7 @@ def analyse_step(settings: Analysis, stages: Sequence[Stage], problems: Step, ct
         rooms=("problems/schema.py", "evaluation", "analysis", "pipeline/reasoning.py"),
         label=f"analyse reasoning, {len(names)} models",
         action=action,
+        repositories=tuple([] if settings.steps is None else repositories(settings.steps.embedding)),
     )
 
 

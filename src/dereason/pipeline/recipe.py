@@ -6,6 +6,7 @@ Unknown keys and bad values are refused before any model is loaded, each with it
 from __future__ import annotations
 
 import difflib
+import os
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ from dereason.pipeline.reading import NESTED_POLICIES, apply_override, parse, pa
 from dereason.pipeline.start import Start
 from dereason.problems.sources import Source
 from dereason.routing.policies import DomainMatched, Policy, Random, Reversed, needs, sets
+from dereason.routing.settings import Need
 from dereason.settings import Settings
 from dereason.supervision.settings import (
     CritiqueTargets,
@@ -142,7 +144,7 @@ class Arm(Settings):
     """How problems are assigned to sets."""
     phases: list[Phase] = Field(min_length=1)
     """Training phases in order; any order and number."""
-    rounds: int = Field(default=1, gt=0)
+    rounds: int = Field(default=1, gt=0, le=1000)
     """How often the phases are gone through. From the second round on, the pool is profiled by the arm's current model
     and routed anew, and `critique` targets come from the RL phase before."""
 
@@ -260,7 +262,8 @@ class Recipe(Settings):
         """Replace `like: NAME` and `of: NAME` by the named arm's own policy."""
         if not isinstance(data, dict) or not isinstance(data.get("arms"), list):
             return data
-        routes = {a.get("name"): a.get("route") for a in data["arms"] if isinstance(a, dict)}
+        named = [a for a in data["arms"] if isinstance(a, dict) and isinstance(a.get("name"), str)]
+        routes = {a["name"]: a.get("route") for a in named}
         arms = [
             {**a, "route": _resolved(a.get("route"), routes, (a.get("name"),))} if isinstance(a, dict) else a
             for a in data["arms"]
@@ -274,10 +277,10 @@ class Recipe(Settings):
             raise ValueError("two arms have the same name")
         for arm in self.arms:
             for need in sorted(needs(arm.route)):
-                if not (self.profile.judge if need == "judge" else self.profile.pass_rate).enabled:
+                if self.profilers()[need] is False:
                     raise ValueError(f"arm {arm.name!r} routes by {need}, and profile.{need}.enabled is false")
             for entry in entries(arm):
-                if isinstance(entry, SelfTargets) and entry.n == 0 and not self.profile.pass_rate.enabled:
+                if isinstance(entry, SelfTargets) and entry.n == 0 and self.profile.pass_rate.enabled is False:
                     raise ValueError(
                         f"arm {arm.name!r} takes `self` targets from the profile alone (n: 0), and "
                         "profile.pass_rate.enabled is false"
@@ -294,9 +297,24 @@ class Recipe(Settings):
                 named += judges(phase)
         return [m for m in named if m is not None]
 
-    def profiled(self) -> bool:
-        """Whether any arm's policy or targets read a profile."""
-        return any(needs(arm.route) or any(map(reads_profile, entries(arm))) for arm in self.arms)
+    def measured(self) -> frozenset[Need]:
+        """What is measured of the pool by the base model: what an arm reads, and what is asked for by name."""
+        read = frozenset[Need]().union(*map(reads, self.arms))
+        return frozenset(need for need, on in self.profilers().items() if on or (on is None and need in read))
+
+    def profilers(self) -> dict[Need, bool | None]:
+        """Which profilers are switched on or off by name; null leaves it to what the arms read."""
+        return {"judge": self.profile.judge.enabled, "pass_rate": self.profile.pass_rate.enabled}
+
+
+def reads(arm: Arm) -> frozenset[Need]:
+    """What of the profile of its round an arm reads: its policy, and the targets of the first phase.
+
+    In a later phase of the round the profile's responses are of a model before the one that is trained.
+    """
+    first = arm.phases[0]
+    own = isinstance(first, Imitates) and any(map(reads_profile, first.targets))
+    return needs(arm.route) | (frozenset[Need]({"pass_rate"}) if own else frozenset())
 
 
 def entries(arm: Arm) -> list[Targets]:
@@ -347,9 +365,8 @@ def find_recipe(name: str) -> Path:
     Raises:
         DereasonError: there is none.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
+    if os.path.isfile(name):
+        return Path(name)
     if name in shipped():
         return shipped()[name]
     close = difflib.get_close_matches(name, shipped(), 1)

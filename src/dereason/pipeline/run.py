@@ -11,12 +11,13 @@ from dereason.lm.load import check_model
 from dereason.memory import peak_bytes
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
+from dereason.pipeline.differences import say_differences
 from dereason.pipeline.environment import environment
 from dereason.pipeline.graph import Graph
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.reasoning import check_analysis
-from dereason.pipeline.recipe import Recipe, resolved_yaml, set_names
-from dereason.pipeline.store import Info, Log, Step, digest, execute, locked, read_json, write_json
+from dereason.pipeline.recipe import Arm, Recipe, resolved_yaml, set_names
+from dereason.pipeline.store import Info, Log, digest, execute, locked, read_json, write_json
 from dereason.pipeline.summary import summarise
 from dereason.training.adapters import check_adapter
 from dereason.training.joint.settings import Joint, check_processes_of
@@ -63,7 +64,10 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
         (run_dir / "recipe.yaml").write_text(resolved_yaml(recipe, base), encoding="utf-8")
         _manifest(recipe, graph, run_dir, device)
         log.event("run-start", recipe=recipe.name, recipe_hash=digest(recipe.model_dump(mode="json")))
+        folders = [(s, run_dir / "steps" / s.folder) for s in graph.steps()]
+        said = say_differences(folders, screen, log)
         cached = _steps(recipe, graph, run_dir, ctx, log)
+        say_differences(folders, screen, log, said)  # a branch on the hub may have moved while this ran
         peak = _peak_memory(run_dir)
         summary = summarise(recipe, graph, run_dir, cached, peak)
         write_json(run_dir / "summary.json", summary)
@@ -78,6 +82,9 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
 def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) -> dict[str, bool]:
     cached: dict[str, bool] = {}
     steps = run_dir / "steps"
+    routed: dict[str, list[Arm]] = {}
+    for arm in recipe.arms:
+        routed.setdefault(graph.first_round(arm.name).route.folder, []).append(arm)
     for step in graph.steps():
         ctx.label = step.label
         try:
@@ -86,7 +93,8 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
         finally:
             ctx.screen.stop()
         cached[step.folder] = was_there
-        _check_sets(recipe, graph, step, record["info"])
+        for arm in routed.get(step.folder, []):
+            _check_sets(arm, record["info"])
         how = "cached" if was_there else f"{record['seconds']:.0f} s"
         ctx.screen.end(step.label, f"{how:>7}  {record['info'].get('words', '')}")
         ctx.screen.confusion(record["info"].get("confusion"))
@@ -96,23 +104,23 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
     return cached
 
 
-def _check_sets(recipe: Recipe, graph: Graph, step: Step, info: Info) -> None:
-    """Once an arm is routed, refuse sets that one of its phases could not use: before anything is trained."""
-    for arm in recipe.arms:
-        if graph.first_round(arm.name).route.folder != step.folder:
-            continue  # in later rounds a phase without problems is skipped: hours of work lie before it
-        for phase in arm.phases:
-            names = set_names(phase)
-            size = sum(info["sets"].get(name, 0) for name in names)
-            if size == 0:
-                filled = ", ".join(f"{name} ({count})" for name, count in info["sets"].items())
-                wanted = " or ".join(map(repr, names))
-                raise DereasonError(
-                    f"arm {arm.name}: no problem was routed to the set {wanted} (sets: {filled})",
-                    "use the quantile policy, or another threshold",
-                )
-            if isinstance(phase, RL):
-                check_set_size(size, phase)
+def _check_sets(arm: Arm, info: Info) -> None:
+    """Once an arm is routed, refuse sets that one of its phases could not use: before anything is trained.
+
+    In later rounds a phase without problems is skipped: hours of work lie before it.
+    """
+    for phase in arm.phases:
+        names = set_names(phase)
+        size = sum(info["sets"].get(name, 0) for name in names)
+        if size == 0:
+            filled = ", ".join(f"{name} ({count})" for name, count in info["sets"].items())
+            wanted = " or ".join(map(repr, names))
+            raise DereasonError(
+                f"arm {arm.name}: no problem was routed to the set {wanted} (sets: {filled})",
+                "use the quantile policy, or another threshold",
+            )
+        if isinstance(phase, RL):
+            check_set_size(size, phase)
 
 
 def _manifest(recipe: Recipe, graph: Graph, run_dir: Path, device: str) -> None:
@@ -122,6 +130,7 @@ def _manifest(recipe: Recipe, graph: Graph, run_dir: Path, device: str) -> None:
         "recipe_hash": digest(recipe.model_dump(mode="json")),
         "seeds": recipe.seeds,
         "environment": environment(device),
+        "commits": {str(r): commit for s in graph.steps() for r in s.repositories if (commit := r.commit())},
         "steps": {s.folder: {"label": s.label, "inputs": [i.folder for i in s.inputs.values()]} for s in graph.steps()},
     }
     path = run_dir / "manifest.json"

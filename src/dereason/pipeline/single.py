@@ -8,7 +8,6 @@ up a finished output, and only once the new one is finished; ``restart`` an unfi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,15 +16,17 @@ import polars as pl
 from pydantic import model_validator
 
 from dereason.analysis.settings import Analysis
+from dereason.content import file_digest
 from dereason.difficulty.profiles import Profile
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
 from dereason.lm.load import check_model
-from dereason.lm.local.model import ModelSettings, model_identity, resolve_device
+from dereason.lm.local.model import ModelSettings, model_identity, repositories, resolve_device
 from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
-from dereason.pipeline.build import entry_key, phase_key
+from dereason.pipeline.build import entry_key, model_key, phase_key, phase_notes
+from dereason.pipeline.differences import say_differences
 from dereason.pipeline.output import make_way, output_locked
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Student, judges
@@ -230,10 +231,11 @@ def run_single(
         if not path.is_file():
             raise DereasonError(f"{path}: no such file ({role})", "check the path")
     config: dict[str, Any] = settings.model_dump(mode="json", exclude={"launch"}) | dict(instead or {})
-    config["files"] = {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()}
+    # names too: a pool's stem becomes its domain, and an ending says how a file is read
+    config["files"] = {role: [path.name, file_digest(path)] for role, path in files.items()}
     for model in _models(settings):
         check_model(model)
-        config.setdefault("identities", []).append(model_identity(model))
+        config.setdefault("models", []).append(model_key(model))
     launch = settings.launch if isinstance(settings, SFTJob | RLJob) else Launch()
     if isinstance(settings, SFTJob | RLJob):
         check_adapter(settings.phase.adapter, settings.model)
@@ -255,11 +257,15 @@ def run_single(
             del config["model"]
     calls = out.parent / f"{out.name}.calls"
     ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch, calls=calls)
-    step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx))
+    loaded = tuple(r for model in _models(settings) for r in repositories(model))
+    notes = phase_notes(settings.phase, launch) if isinstance(settings, SFTJob | RLJob) else {}
+    step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx), loaded, notes)
+    log = Log(out.parent / f"{out.name}.log.jsonl")
     with output_locked(out):
         make_way(out, step, overwrite=overwrite, restart=restart)
+        say_differences([(step, out)], ctx.screen, log)
         try:
-            record, cached = execute(out, step, {}, Log(out.parent / f"{out.name}.log.jsonl"), replace=overwrite)
+            record, cached = execute(out, step, {}, log, replace=overwrite)
         finally:
             ctx.screen.stop()
             verifier.close()
@@ -294,8 +300,8 @@ def profile(
             ctx.screen.end(name, record["info"]["words"])
             return dict(record["info"])
 
-        judge = work / "judge" if job.profile.judge.enabled else None
-        rates = work / "pass-rate" if job.profile.pass_rate.enabled else None
+        judge = work / "judge" if job.profile.judge.enabled is not False else None
+        rates = work / "pass-rate" if job.profile.pass_rate.enabled is not False else None
         if judge is None and rates is None:
             raise DereasonError("both profilers are off", "enable profile.judge or profile.pass_rate")
         if judge is not None:
@@ -400,9 +406,9 @@ def supervise(
 
     files = {"problems": pool} | ({"routes": routes} if routes else {})
     files |= ({"attempts": attempts} if attempts else {}) | ({"rollouts": rollouts} if rollouts else {})
-    return run_single(
-        f"targets-{set_name}", job, files, out, action, screen=screen, overwrite=overwrite, restart=restart
-    )
+    rooms = (*_ROOMS, "pipeline/targets.py")
+    kind = f"targets-{set_name}"
+    return run_single(kind, job, files, out, action, screen=screen, overwrite=overwrite, restart=restart, rooms=rooms)
 
 
 def train_sft(

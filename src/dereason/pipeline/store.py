@@ -21,19 +21,24 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dereason.content import Repository
 from dereason.errors import DereasonError
+from dereason.pipeline.environment import made_with
 
 Info = dict[str, Any]
 SCRATCH = "scratch"
 """Names, in a step's folder, of what only an unfinished step needs."""
 _RECORD = ("kind", "key", "config", "info", SCRATCH)
+
+BEGUN = "begun.json"
+"""File in a step's folder until it is finished: what it was begun with, as ``made_with`` of ``step.json``."""
 
 
 def digest(value: Any) -> str:
@@ -54,9 +59,9 @@ def code_version(rooms: tuple[str, ...]) -> str:
     return hasher.hexdigest()[:12]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
-    """One unit of work.
+    """One unit of work. Steps of one key do the same work; compare those.
 
     Attributes:
         kind: what it does: ``judge``, ``train-sft``, ``eval``, ...
@@ -67,19 +72,23 @@ class Step:
         action: does the work: ``action(folder, inputs' folders) -> info``, info lands in ``step.json``. It removes
             nothing that a repeated attempt would have to compute again: the entry :data:`SCRATCH` of info names what in
             the folder is needed no more once the step is finished.
+        repositories: what it may load from the hub; its record names their commits.
+        noted: settings outside the key that its record names, because its numbers depend on them by rounding.
+        key: content address, twelve hex digits; found once, from the keys of the inputs.
     """
 
     kind: str
     config: Mapping[str, Any]
-    inputs: Mapping[str, Step]
+    inputs: Mapping[str, Step] = field(repr=False)
     rooms: tuple[str, ...]
     label: str
     action: Callable[[Path, dict[str, Path]], Info]
+    repositories: tuple[Repository, ...] = ()
+    noted: Mapping[str, str] = field(default_factory=dict)
+    key: str = field(init=False)
 
-    @property
-    def key(self) -> str:
-        """Content address: twelve hex digits."""
-        return digest(
+    def __post_init__(self) -> None:
+        key = digest(
             {
                 "kind": self.kind,
                 "config": dict(self.config),
@@ -87,6 +96,11 @@ class Step:
                 "code": code_version(("settings.py", "pipeline/actions.py", *self.rooms)),
             }
         )
+        object.__setattr__(self, "key", key)
+
+    def made_with(self) -> dict[str, str]:
+        """What it would be made with now: for ``made_with`` of its record."""
+        return {**made_with(self.repositories), **self.noted}
 
     @property
     def folder(self) -> str:
@@ -173,6 +187,15 @@ def finished(folder: Path) -> Info | None:
     return record
 
 
+def begun_with(work: Path) -> dict[str, str] | None:
+    """What an unfinished step was begun with, None where it was not or nothing readable says so."""
+    try:
+        found = json.loads((work / BEGUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log, *, replace: bool = False) -> tuple[Info, bool]:
     """Run a step unless it is finished.
 
@@ -198,8 +221,10 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log, *, repl
         _clean(folder, adopted)
         log.event("step-adopted", kind=step.kind, key=step.key, label=step.label)
         return adopted, True
-    resumed = work.is_dir() and any(p.name != "key" for p in work.iterdir())
+    resumed = work.is_dir() and any(p.name not in ("key", BEGUN) for p in work.iterdir())
     work.mkdir(parents=True, exist_ok=True)
+    if (begun := begun_with(work)) is None:
+        write_json(work / BEGUN, begun := step.made_with())
     before = _seconds_so_far(work)
     log.event("step-start", kind=step.kind, key=step.key, label=step.label, resumed=resumed)
     started = time.monotonic()
@@ -209,7 +234,8 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log, *, repl
         (work / "seconds").write_text(repr(before + time.monotonic() - started))
         log.event("step-failed", kind=step.kind, key=step.key, cause=f"{type(exc).__name__}: {exc}"[:500])
         raise
-    scratch = [*outcome.pop(SCRATCH, ()), "seconds"]
+    scratch = [*outcome.pop(SCRATCH, ()), "seconds", BEGUN]
+    made = step.made_with()
     info: Info = {
         "kind": step.kind,
         "key": step.key,
@@ -219,6 +245,8 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log, *, repl
         "seconds": round(before + time.monotonic() - started, 3),
         "resumed": resumed,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_with": made,
+        "begun_with": {what: then for what, then in begun.items() if made.get(what, then) != then},
         "info": outcome,
         SCRATCH: scratch,
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from dereason.errors import DereasonError
 from dereason.pipeline.output import output_locked
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.store import Info
+from dereason.pipeline.store import Info, code_version, digest
 from dereason.verify.confusion import tabulate
 from dereason.verify.verdict import VERIFIER_VERSION, Judgement
 from dereason.verify.verifier import Item, Verifier, VerifierSettings
@@ -53,7 +52,7 @@ def verify_file(
         DereasonError: ``out`` is there already or another call is writing it, or a row cannot be used: file, row and
             field are named, and nothing has been written.
 
-    A call that was interrupted leaves ``OUT.KEY.part`` (the key is of limits and verifier version). The same call
+    A call that was interrupted leaves ``OUT.KEY.part`` (the key is of limits and the verifier's code). The same call
     goes on from there, with the rows that equal those of the input; its result is that of an uninterrupted one.
     """
     screen = screen or Screen(quiet=True)
@@ -63,7 +62,7 @@ def verify_file(
     out.parent.mkdir(parents=True, exist_ok=True)
     with output_locked(out):  # two calls would write into one file
         _check_out(path, out, overwrite)
-        key = sha256(json.dumps([VERIFIER_VERSION, settings.key()], sort_keys=True).encode()).hexdigest()[:8]
+        key = digest([VERIFIER_VERSION, settings.key(), code_version(("verify", "problems/schema.py"))])[:8]
         part = out.with_name(f"{out.name}.{key}.part")
         seen, size = _finished(part, path)
         progress = screen.step("verify")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 import polars as pl
 from pydantic import Field, field_validator
 
+from dereason.content import Repository, file_digest, files_digest
 from dereason.errors import DereasonError
 from dereason.problems.schema import Origin, frame
 from dereason.settings import Settings
@@ -130,16 +132,23 @@ def load_source(source: Source, base: Path = Path()) -> pl.DataFrame:
 
 
 def fingerprint(source: Source, base: Path = Path()) -> str:
-    """What identifies the source's content: settings, file bytes, generator version."""
+    """What identifies the source's content: settings, name and bytes of files, generator version.
+
+    Raises:
+        DereasonError: a file is missing or cannot be read.
+    """
     parts: list[Any] = [source.model_dump(mode="json")]
     if isinstance(source, FileSource):
         path = base / source.path
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise DereasonError(f"{path}: no such problem file", "check problems.*.path in the recipe")
-        parts = [
-            source.model_dump(mode="json", exclude={"path"}),
-            hashlib.sha256(path.read_bytes()).hexdigest(),
-        ]
+        # the name, because its stem becomes the domain and its ending says how it is read; where it lies is left out
+        parts = [source.model_dump(mode="json", exclude={"path"}), path.name, file_digest(path)]
+    if isinstance(source, HubSource) and os.path.isdir(source.name):  # a data set that is not on the hub
+        folder = Path(source.name)
+        files = [p for p in folder.rglob("*") if p.is_file() and ".git" not in p.parts]
+        named = source.name.split("/")[-1]  # which becomes the domain
+        parts = [source.model_dump(mode="json", exclude={"name"}), named, files_digest(files, folder)]
     if isinstance(source, GymSource):
         from importlib.metadata import PackageNotFoundError, version
 
@@ -148,6 +157,13 @@ def fingerprint(source: Source, base: Path = Path()) -> str:
         except PackageNotFoundError:
             parts.append("not installed")
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def repositories(source: Source) -> list[Repository]:
+    """What a source reads from the hub."""
+    if not isinstance(source, HubSource) or os.path.isdir(source.name):
+        return []
+    return [Repository("dataset", source.name, source.revision or "main")]
 
 
 def _load_gym(source: GymSource) -> pl.DataFrame:

@@ -52,6 +52,7 @@ __all__ = [
     "Random",
     "Reversed",
     "Threshold",
+    "decided_sizes",
     "describe",
     "needs",
     "route",
@@ -103,6 +104,31 @@ def route(problems: pl.DataFrame, profiles: pl.DataFrame | None, policy: Policy)
             for problem, (name, reason) in zip(table, _apply(table, policy), strict=True)
         ],
     )
+
+
+def decided_sizes(policy: Policy, total: int) -> dict[str, int] | None:
+    """The sizes of the sets that a policy's settings alone fix, whatever the scores; None where those decide.
+
+    Args:
+        policy: what would route.
+        total: problems in the pool.
+    """
+    match policy:
+        case All():
+            return {policy.set: total}
+        case Quantile():
+            ends = _quantile_ends(total, policy)
+            sizes = Counter[str]()
+            for (name, _), begin, end in zip(_QUANTILE_PARTS, (0, *ends[:-1]), ends, strict=True):
+                sizes[name] += end - begin
+            return dict(sizes)
+        case Random():
+            return decided_sizes(inner_policy(policy), total)
+        case Reversed():
+            swapped = decided_sizes(inner_policy(policy), total)
+            return None if swapped is None else {SWAPPED.get(name, name): n for name, n in swapped.items()}
+        case _:
+            return None
 
 
 def route_warnings(routes: pl.DataFrame, profiles: pl.DataFrame | None, policy: Policy) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from dereason.lm.local.model import ModelSettings
 
 CONFIG = "adapter_config.json"
+BASE = "base_model_name_or_path"
 
 
 def adapter_base(settings: ModelSettings) -> ModelSettings | None:
@@ -20,19 +22,40 @@ def adapter_base(settings: ModelSettings) -> ModelSettings | None:
     The base may be a hub id, a folder of whole weights, or a folder that holds an adapter again.
 
     Raises:
-        DereasonError: the folder names no base, or one that is not there.
+        DereasonError: the folder names no base, or one that is not there, or adapters stand on each other in a circle.
     """
-    path = Path(settings.name) / CONFIG
-    if not path.is_file():
+    found = _base(settings.name)
+    if found is None:
         return None
-    config = json.loads(path.read_text(encoding="utf-8"))
-    name = config.get("base_model_name_or_path")
-    if not name or (Path(name).is_absolute() and not Path(name).is_dir()):
+    passed, below = [os.path.realpath(settings.name)], found
+    while (further := _base(below["name"])) is not None:
+        if (folder := os.path.realpath(below["name"])) in passed:
+            raise DereasonError(
+                f"{settings.name}: its {CONFIG} leads back to the same folder", "name the adapter's base there"
+            )
+        passed.append(folder)
+        below = further
+    return settings.model_copy(update=found | {"dtype": "float32"})
+
+
+def _base(name: str) -> dict[str, Any] | None:
+    """Name and revision of what an adapter's folder stands on."""
+    path = os.path.join(name, CONFIG)
+    if not os.path.isfile(path):
+        return None
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as exc:
+        raise DereasonError(f"{path}: cannot be read as JSON: {exc}", "write the adapter again") from exc
+    base, revision = (config.get(k) if isinstance(config, dict) else None for k in (BASE, "revision"))
+    if not isinstance(base, str) or not base or (os.path.isabs(base) and not os.path.isdir(base)):
         raise DereasonError(
-            f"{path}: base_model_name_or_path is {name!r}, and there is no such model",
+            f"{path}: {BASE} is {base!r}, and there is no such model",
             "write there where the adapter's base is now, or train with adapter.merge=true",
         )
-    return settings.model_copy(update={"name": name, "revision": config.get("revision"), "dtype": "float32"})
+    if revision is not None and not isinstance(revision, str):
+        raise DereasonError(f"{path}: revision is {revision!r}", "write a commit, tag or branch there, or null")
+    return {"name": base, "revision": revision}
 
 
 def merge_adapter(weights: Any, folder: Path) -> Any:

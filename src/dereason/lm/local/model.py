@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from dereason.content import Repository, files_digest
 from dereason.errors import DereasonError
 from dereason.lm import embedded
 from dereason.lm.api.settings import ApiSettings
@@ -26,6 +28,18 @@ from dereason.settings import Settings
 
 HAND_OFF = "hand-off.json"
 """File in a trained model's folder: what was checked when it was saved. It is no part of the model."""
+
+OTHER_WEIGHTS = frozenset((".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".tflite"))
+"""Endings of weights in formats that are not loaded where there are safetensors, and of a trainer's state."""
+
+NOT_LOADED = frozenset((".gif", ".jpeg", ".jpg", ".lock", ".log", ".md", ".pdf", ".png", ".py", ".svg"))
+"""Endings of files in a model's folder that are never loaded; a model's own code is not run."""
+
+TRAINERS = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
+"""What transformers' trainer leaves beside a model."""
+
+NOTICES = ("LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY")
+"""How the names of files for people begin."""
 
 TOGETHER = 4
 """Batches of :meth:`LocalModel.generate` that are decoded together, so that freed places can be filled."""
@@ -84,31 +98,46 @@ class ModelSettings(Settings):
 def model_identity(settings: ModelSettings) -> str:
     """Name and content of a model, for keys and provenance, without loading it.
 
-    A hub model or an endpoint's is its id and revision; the embedded one its package version; a local folder is
-    hashed: small files whole, weight files by size and 64 evenly spaced blocks of 64 KiB; that of an adapter with its
-    base.
+    A hub model or an endpoint's is its id and revision as they are asked for (:func:`repositories` tells the commit);
+    the embedded one its package version; a local folder's a hash of the bytes of every file that is loaded from it
+    (:func:`loaded_files`), an adapter's with its base.
+
+    Raises:
+        DereasonError: a file cannot be read, or an adapter's base is not there.
     """
     if settings.name == embedded.NAME:
         return f"{embedded.NAME}@{embedded.converted_path().name.rsplit('-', 1)[-1]}"
-    folder = Path(settings.name)
-    if settings.backend == "api" or not folder.is_dir():
+    if settings.backend == "api" or not os.path.isdir(settings.name):  # no name is too long for it
         return f"{settings.name}@{settings.revision or 'main'}"
-    digest = hashlib.sha256()
+    folder = Path(settings.name)
+    found = files_digest(loaded_files(folder), folder)
     if (base := adapter_base(settings)) is not None:
-        digest.update(model_identity(base).encode())
-    for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".model")):
-        if file.name == HAND_OFF:
-            continue
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
-        with file.open("rb") as handle:
-            if size <= 1 << 24:
-                digest.update(handle.read())
-            else:
-                for block in range(64):
-                    handle.seek(block * (size // 64))
-                    digest.update(handle.read(1 << 16))
-    return f"{folder.name}@{digest.hexdigest()[:12]}"
+        found = hashlib.sha256(f"{model_identity(base)} {found}".encode()).hexdigest()
+    return f"{folder.resolve().name}@{found[:12]}"
+
+
+def loaded_files(folder: Path) -> list[Path]:
+    """The files of a model's folder that can decide its answers: all but those known not to be loaded.
+
+    Named by what is left out, because tokenizers bring files of any name (``merges.txt``, ``tekken.json``,
+    ``source.spm``); a file too many makes a step anew, one too few takes another model's answers for this one's.
+    """
+    inside = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    # vLLM and peft take another format where there is no safetensors
+    left_out = NOT_LOADED | (OTHER_WEIGHTS if any(p.suffix == ".safetensors" for p in inside) else frozenset())
+    found = [p for p in inside if p.suffix.lower() not in left_out and p.name not in (HAND_OFF, *TRAINERS)]
+    templates = (folder / "additional_chat_templates").glob("*.jinja")
+    return [*(p for p in found if not p.name.upper().startswith(NOTICES)), *templates]
+
+
+def repositories(settings: ModelSettings) -> list[Repository]:
+    """What a model reads from the hub: itself, or the base below an adapter's folder; nothing for any other."""
+    if settings.name == embedded.NAME or settings.backend == "api":
+        return []
+    if os.path.isdir(settings.name):
+        base = adapter_base(settings)
+        return [] if base is None else repositories(base)
+    return [Repository("model", settings.name, settings.revision or "main")]
 
 
 def resolve_device(device: str) -> str:
