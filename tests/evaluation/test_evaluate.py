@@ -8,6 +8,7 @@ import pytest
 from dereason.evaluation.evaluate import Evaluation, compare, outcomes, score
 from dereason.problems.schema import frame
 
+SAMPLED = Evaluation(samples=4, sampling={"temperature": 0.6})
 VERDICTS = {
     "a": ("correct", "correct", "wrong", "error"),
     "b": ("wrong", "truncated", "unparsable", "wrong"),
@@ -35,7 +36,7 @@ def problems() -> pl.DataFrame:
 
 
 def test_score_by_hand() -> None:
-    result = score(samples(VERDICTS), problems(), Evaluation(samples=4))
+    result = score(samples(VERDICTS), problems(), SAMPLED)
     assert outcomes(samples(VERDICTS)) == {"a": (2, 3), "b": (0, 4), "c": (4, 4), "d": (1, 4)}
     assert result["accuracy"] == pytest.approx((2 / 3 + 0 + 1 + 1 / 4) / 4)
     assert (result["n_problems"], result["n_samples"]) == (4, 15)
@@ -52,16 +53,16 @@ def test_score_by_hand() -> None:
 
 def test_comparison_is_paired_by_problem() -> None:
     better = VERDICTS | {"b": ("correct",) * 4, "d": ("correct",) * 4}
-    found = compare(samples(VERDICTS), samples(better), Evaluation(samples=4))
+    found = compare(samples(VERDICTS), samples(better), SAMPLED)
     assert found["difference"] == pytest.approx((1 + 3 / 4) / 4)
     assert found["n_problems"] == 4
-    same = compare(samples(VERDICTS), samples(VERDICTS), Evaluation(samples=4))
+    same = compare(samples(VERDICTS), samples(VERDICTS), SAMPLED)
     assert same["difference"] == 0
     assert same["low"] <= 0 <= same["high"]
 
 
 def test_a_domain_that_the_verifier_failed_on_is_left_out() -> None:
     verdicts = VERDICTS | {"c": ("error",) * 4, "d": ("error",) * 4}
-    result = score(samples(verdicts), problems(), Evaluation(samples=4))
+    result = score(samples(verdicts), problems(), SAMPLED)
     assert list(result["by_domain"]) == ["x"]
     assert (result["n_problems"], result["problems_left_out"]) == (2, 2)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dereason.evaluation.statistics import accuracy_interval, paired_difference, pass_at_k
-from dereason.lm.base import Sampling
+from dereason.lm.base import Sampling, check_draws
 from dereason.settings import Settings
 from dereason.verify.confusion import confusion
 from dereason.verify.verdict import verdict_counts
@@ -17,8 +17,9 @@ from dereason.verify.verdict import verdict_counts
 class EvaluationSampling(Sampling):
     """How scored responses are drawn: greedily, unless said otherwise."""
 
-    temperature: float = Field(default=0.0, ge=0)
-    """Softmax temperature; 0 takes the most probable token (greedy)."""
+    temperature: float | None = Field(default=0.0, ge=0)
+    """Softmax temperature; 0 takes the most probable token (greedy), null leaves it to the endpoint
+    (`backend: api` only)."""
     max_new_tokens: int = Field(default=1024, gt=0)
     """Length limit of a response, in tokens, the end token included."""
 
@@ -34,6 +35,11 @@ class Evaluation(Settings):
     """Seed of the sampling streams and of the bootstrap."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Confidence level of all intervals."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        check_draws(self.sampling, self.samples, "samples")
+        return self
 
 
 Outcomes = dict[str, tuple[int, int]]

@@ -178,6 +178,7 @@ class VllmModel(ChatModel):
         """
         encoded = [self.encode(chat) for chat in prompts]
         self._check_lengths(encoded, sampling.max_new_tokens)
+        temperature = self._temperature(sampling)
         for number, members in enumerate(plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)):
             if number in finished:
                 continue
@@ -186,7 +187,7 @@ class VllmModel(ChatModel):
                 [encoded[i] for i, _ in asked],
                 [
                     self._params(
-                        temperature=sampling.temperature,
+                        temperature=temperature,
                         max_tokens=sampling.max_new_tokens,
                         stop_token_ids=list(self._stop_ids),
                         seed=sample_seed(seed, encoded[i], j),

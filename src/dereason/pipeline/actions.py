@@ -42,7 +42,7 @@ from dereason.training.rollouts import rollout_table
 from dereason.training.sft import SFT, run_sft
 from dereason.training.watch import phase_facts
 from dereason.verify.confusion import confusion
-from dereason.verify.samples import draw_samples
+from dereason.verify.samples import draw_samples, replaced_characters
 from dereason.verify.verdict import VERIFIER_VERSION, verdict_counts
 from dereason.verify.verifier import Verifier
 
@@ -185,7 +185,7 @@ def do_pass_rate(
         "confusion": confusion(samples),
         "tokens_generated": int(samples["tokens"].sum()),
         "words": f"{samples.height} responses, {shares(verdicts)}",
-    }
+    } | (replaced_characters(samples, lm.identity) if model.backend == "api" else {})
 
 
 def shares(verdicts: dict[str, int]) -> str:
@@ -430,7 +430,7 @@ def drawn(
         "model": lm.identity,
         "template_hash": found,
         "tokens_generated": int(samples["tokens"].sum()),
-    }
+    } | (replaced_characters(samples, lm.identity) if model.backend == "api" else {})
 
 
 def do_eval(

@@ -137,7 +137,9 @@ class ApiModel:
         for i, chat in enumerate(prompts):
             if i not in finished:
                 members.setdefault(self._response_key(chat, sampling, seed), []).append(i)
-        body = {"temperature": sampling.temperature, self.settings.api.length_field: sampling.max_new_tokens}
+        body: dict[str, Any] = {self.settings.api.length_field: sampling.max_new_tokens}
+        if sampling.temperature is not None:
+            body["temperature"] = sampling.temperature
         questions = [
             Question(key, self._body(prompts[at[0]], body), n, sampling.max_new_tokens) for key, at in members.items()
         ]

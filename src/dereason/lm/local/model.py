@@ -246,6 +246,7 @@ class LocalModel(ChatModel):
         finished: frozenset[int] = frozenset(),
     ) -> Iterator[tuple[int, list[Completion]]]:
         """See :class:`~dereason.lm.base.LanguageModel`."""
+        temperature = self._temperature(sampling)
         encoded = [self.encode(chat) for chat in prompts]
         plan = plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)
         for first in range(0, len(plan), TOGETHER):
@@ -260,7 +261,7 @@ class LocalModel(ChatModel):
                 self.model,
                 [encoded[i] for i in members],
                 n,
-                temperature=sampling.temperature,
+                temperature=temperature,
                 max_new_tokens=sampling.max_new_tokens,
                 stop_ids=self._stop_ids,
                 pad_id=self.tokenizer.pad_token_id,
