@@ -7,7 +7,7 @@ from typing import Any, Self
 import polars as pl
 from pydantic import Field, model_validator
 
-from dereason.evaluation.statistics import accuracy_interval, paired_difference, pass_at_k
+from dereason.evaluation.statistics import accuracy_interval, paired_difference
 from dereason.lm.base import Sampling, check_draws
 from dereason.settings import Settings
 from dereason.verify.confusion import confusion
@@ -93,20 +93,35 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
         "confusion": confusion(samples),
         "answered_accuracy": verdicts["correct"] / answered if answered else None,
         "mean_tokens": float(samples["tokens"].mean() or 0.0),  # type: ignore[arg-type]
-        "pass_at_k": _pass_at(found),
+        "pass_at_k": _pass_at(found, settings),
         "by_domain": by_domain,
     }
 
 
-def _pass_at(found: Outcomes) -> dict[str, float]:
-    """pass@k, unbiased (arXiv 2107.03374), mean over problems, for k = 1, 2, 4, ... up to the fewest responses."""
-    fewest = min(n for _, n in found.values())
-    powers = [2**i for i in range(fewest.bit_length())]
-    return {str(k): sum(pass_at_k(n, c, k) for c, n in found.values()) / len(found) for k in powers}
+def _pass_at(found: Outcomes, settings: Evaluation) -> dict[str, dict[str, float]]:
+    """pass@k, unbiased (arXiv 2107.03374), with its interval, for k = 1, 2, 4, ... up to the most judged responses.
+
+    A problem counts where k of its responses were judged: an error of the verifier costs its problem the largest k, and
+    no k its figure.
+    """
+    out = {}
+    for power in range(max(n for _, n in found.values()).bit_length()):
+        part = accuracy_interval(list(found.values()), level=settings.level, seed=settings.seed, k=2**power)
+        out[str(2**power)] = {
+            "pass": part.estimate,
+            "low": part.low,
+            "high": part.high,
+            "n_problems": part.n_problems,
+            "problems_left_out": part.left_out,
+        }
+    return out
 
 
 def compare(before: pl.DataFrame, after: pl.DataFrame, settings: Evaluation) -> dict[str, Any]:
-    """Difference of two models' accuracies on the same problems, paired by problem."""
+    """Difference of two models' accuracies on the same problems, paired by problem.
+
+    ``problems_left_out`` are those that one side lacks, or has no judged response to.
+    """
     interval = paired_difference(outcomes(before), outcomes(after), level=settings.level, seed=settings.seed)
     return {
         "difference": interval.estimate,
@@ -114,4 +129,5 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, settings: Evaluation) -> 
         "high": interval.high,
         "level": settings.level,
         "n_problems": interval.n_problems,
+        "problems_left_out": interval.left_out,
     }
