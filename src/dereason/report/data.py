@@ -39,7 +39,9 @@ _EACH: dict[str, tuple[str, ...]] = {
         "arm", "seed", "stage", "phase", "accuracy", "low", "high", "level", "n_problems", "n_samples",
         "verdicts", "confusion", "rollouts", "answered_accuracy", "mean_tokens", "by_domain",
     ),
-    "comparisons": ("arm", "seed", "from", "to", "difference", "low", "high", "level", "n_problems", "problems_left_out"),
+    "comparisons": (
+        "arm", "seed", "from", "to", "difference", "low", "high", "level", "n_problems", "problems_left_out",
+    ),
     "arm_comparisons": (
         "seed", "from", "to", "stage_from", "stage_to", "difference", "low", "high", "level", "n_problems",
         "problems_left_out",
