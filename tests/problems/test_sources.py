@@ -76,8 +76,8 @@ def test_gym_problems_of_a_source_are_those_that_they_have_always_been() -> None
 
 
 def test_gym_seeds_are_no_less_than_zero() -> None:
+    gym_of = {"source": "reasoning_gym", "families": [{"family": "chain_sum", "size": 1}], "seed": -1}
     with pytest.raises(ValueError, match="greater than or equal to 0"):  # -1 and 1 would be the same
-        gym_of = {"source": "reasoning_gym", "families": [{"family": "chain_sum", "size": 1}], "seed": -1}
         GymSource.model_validate(gym_of)
 
 
