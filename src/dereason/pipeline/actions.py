@@ -75,7 +75,8 @@ class Context:
         if self._loaded is None or self._loaded[0] != key:
             if settings.backend != "api":
                 self.release()  # free the old one before the new one is loaded
-            model = load_model(settings, self.prompt.chat_template_kwargs, identity=identity, store=self.calls)
+            kwargs, day = self.prompt.chat_template_kwargs, self.prompt.date
+            model = load_model(settings, kwargs, identity=identity, store=self.calls, day=day)
             if isinstance(model, ApiModel):
                 self._endpoints[key] = model
                 return model

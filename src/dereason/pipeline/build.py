@@ -165,6 +165,7 @@ class _Builder:
                 "model": model_identity(model),
                 **model.numerics(),
                 "kwargs": recipe.prompt.chat_template_kwargs,
+                "date": self.student["prompt"]["date"],
                 "judge": judge.model_dump(mode="json", exclude={"model"}),
             },
             inputs={"problems": self.problems},

@@ -26,6 +26,7 @@ from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import entry_key, phase_key
+from dereason.pipeline.dates import settled_date
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Student, judges
 from dereason.pipeline.store import Info, Log, Step, execute, finished, locked
@@ -250,7 +251,12 @@ def run_single(
             del config["model"]
     calls = out.parent / f"{out.name}.calls"
     ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch, calls=calls)
-    step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx))
+
+    def act(work: Path, _: dict[str, Path]) -> Info:
+        ctx.prompt = settled_date(prompt, _models(settings), work)
+        return action(work, ctx)
+
+    step = Step(kind, config, {}, rooms, kind, act)
     partial = out.with_name(out.name + ".partial")
     with locked(out.parent / f".{out.name}.lock.d"):
         done = finished(out)

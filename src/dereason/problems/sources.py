@@ -170,10 +170,10 @@ def _load_gym(source: GymSource) -> pl.DataFrame:
             # the first `size` seeds from `seed` on, one a problem
             make = partial(reasoning_gym.create_dataset, part.family, **part.args)
             config = vars(make(size=1, seed=0).config)
-            first = max(0, _STREAM - at) if config not in seen else 0
+            near = max(0, _STREAM - at) if config not in seen else 0
             entries: list[Any] = []
-            if first:
-                entries += make(size=min(part.size, first), seed=source.seed * _STREAM + at)
+            if near:
+                entries += make(size=min(part.size, near), seed=source.seed * _STREAM + at)
             if (more := part.size - len(entries)) > 0:
                 entries += make(size=more, seed=_far_seed(source.seed, at, config, more))
             seen.append(config)
