@@ -97,7 +97,7 @@ def test_a_run_over_many_midnights_asks_every_model_on_one_day(
     assert main(["run", str(recipe), "--run-dir", str(run), "--json"]) == 0
     summary = json.loads((run / "summary.json").read_text())
     day = date.fromisoformat((run / "date").read_text().strip())
-    assert clock[0] < day < clock[-1]
+    assert clock[1:] == [day]  # nobody looked again
     assert f"Today: {day:%d %B %Y}." in summary["prompt"]["example"]
     assert summary["prompt"]["date"] == day.isoformat()
     assert yaml.safe_load((run / "recipe.yaml").read_text())["prompt"]["date"] == day.isoformat()
@@ -111,7 +111,7 @@ def test_a_run_over_many_midnights_asks_every_model_on_one_day(
     assert main(["run", str(recipe), "--run-dir", str(run), "--json"]) == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("steps/*/step.json")} == stamps
     capsys.readouterr()
-    assert main(["plan", str(recipe), "--run-dir", str(run), "--json"]) == 0
+    assert main(["run", str(recipe), "--run-dir", str(run), "--json", "--dry-run"]) == 0
     assert all(step["cached"] for step in json.loads(capsys.readouterr().out)["steps"])
     # verl would render with the day on which it trains
     assert main(["export", str(run), "--to", "verl", "--out", str(tmp_path / "verl")]) == 0
