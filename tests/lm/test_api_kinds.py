@@ -112,9 +112,8 @@ def test_what_is_no_response_is_a_refusal_with_its_reason(choice: Any, why: str)
 
 
 def test_log_probabilities_that_nobody_asked_for_are_no_failure() -> None:
-    place = {"token": "4", "logprob": -0.1, "top_logprobs": None}
-    assert answer({**said("4"), "logprobs": {"content": [place]}}).first == {"4": -0.1}
-    for logprobs in (None, [], {"content": None}, {"content": [None]}, {"content": [{"token": "4", "logprob": None}]}):
+    place: dict[str, Any] = {"token": "4", "logprob": -0.1, "top_logprobs": None}
+    for logprobs in (None, [], {"content": None}, {"content": [None]}, {"content": [place]}):
         assert answer({**said("4"), "logprobs": logprobs}) == Answer("4", 1)
     wrong = [{"token": "5", "logprob": float(number)} for number in ("nan", "inf", "-inf", "7")]
     found = answer({**said("4"), "logprobs": {"content": [{**place, "top_logprobs": [*wrong, None, {"token": 1}]}]}})

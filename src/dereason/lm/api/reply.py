@@ -171,14 +171,16 @@ def _text(value: Any) -> str:
 
 
 def _first(choice: Mapping[str, Any]) -> dict[str, float] | None:
-    """Log-probabilities of the likeliest first tokens, where the reply has them."""
+    """Log-probabilities of the likeliest first tokens, where the reply has them: one alone says too little."""
     logprobs = choice.get("logprobs")
     places = logprobs.get("content") if isinstance(logprobs, Mapping) else None
     if not isinstance(places, list) or not places or not isinstance(places[0], Mapping):
         return None
     listed = places[0].get("top_logprobs")
+    if not isinstance(listed, list) or not listed:
+        return None
     found = {}
-    for entry in [*(listed if isinstance(listed, list) else []), places[0]]:
+    for entry in [*listed, places[0]]:
         if isinstance(entry, Mapping) and isinstance(entry.get("token"), str):
             logp = entry.get("logprob")
             # Rounding makes certain tokens a little more than certain; -inf says what not being listed says.
