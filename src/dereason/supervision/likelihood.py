@@ -101,7 +101,8 @@ def _asked(desk: Desk, rows: pl.DataFrame, problems: pl.DataFrame) -> list[tuple
             "score with the problems that the candidates were drawn for",
         )
     settings, identity = desk.student
-    student = [settings.model_dump(mode="json"), identity or model_identity(settings), desk.prompt.chat_template_kwargs]
+    rendered = desk.prompt.model_dump(mode="json", include={"chat_template_kwargs", "date"})
+    student = [settings.model_dump(mode="json"), identity or model_identity(settings), rendered]
     out = []
     for id, own, prefix, text in rows.select("problem_id", "prompt", "prefix", "response").rows():
         chat = desk.prompt.messages(*questions[id]) if own is None else desk.prompt.wrap(own)
