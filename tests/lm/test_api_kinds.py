@@ -172,6 +172,11 @@ def test_a_temperature_of_null_is_left_to_the_endpoint(tiny_model: Path) -> None
         dict(local.generate(chats(1), 1, Sampling(temperature=None), 0))
 
 
+def test_a_prompt_that_no_request_can_hold_is_named() -> None:
+    with pytest.raises(DereasonError, match=r"holds half a character.*mend the text"):
+        drawn(model("http://localhost:1/v1"), [[{"role": "user", "content": "1 + \ud83d?"}]])
+
+
 def evaluate(folder: Path, out: str, url: str, *more: str) -> int:
     sets = ["model.name=m", "model.backend=api", f"model.api.base_url={url}", "model.api.retries=0", *more]
     pool = folder / "pool.jsonl"

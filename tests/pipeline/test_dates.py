@@ -15,6 +15,9 @@ import yaml
 
 from dereason.cli.main import main
 from dereason.lm.local.model import ModelSettings, load_tokenizer
+from dereason.lm.prompts import Prompt, template_hash
+from dereason.training.launch import Job
+from dereason.training.phase import load_student
 
 pytestmark = pytest.mark.slow
 
@@ -149,6 +152,18 @@ def test_a_single_command_keeps_the_day_of_its_first_start(dated: Path, tmp_path
     assert main(command) == 0
     assert (tmp_path / "out" / "date").read_text() == begun
     assert json.loads((tmp_path / "out" / "step.json").read_text())["info"]["template_hash"] != hashed
+
+
+def test_every_process_of_a_phase_is_told_the_day(dated: Path, tmp_path: Path) -> None:
+    """A worker reads its job from a file."""
+    prompt = Prompt(date=date(2024, 7, 26))
+    job = Job(
+        processes=2, kind="sft", work=tmp_path, model={"name": str(dated)}, prompt=prompt, seed=0, expected_hash=None
+    )
+    read = Job.model_validate_json(job.model_dump_json())
+    assert read.prompt.date == prompt.date
+    hashes = {load_student(read.model, read.prompt, None)[2] for _ in range(2)}
+    assert hashes == {template_hash(load_tokenizer(read.model, prompt.date), {})}
 
 
 def _stopped(*args: Any, **kwargs: Any) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
+from dereason.errors import DereasonError
 from dereason.lm.dates import given_date, today
 from dereason.lm.local.model import ModelSettings, load_tokenizer
 from dereason.lm.prompts import Prompt
@@ -36,17 +37,23 @@ def settled_date(prompt: Prompt, models: Iterable[ModelSettings], folder: Path) 
         folder: of the run or of the step; made where it is missing and a day is to be kept.
 
     Returns:
-        The prompt as it is where no template prints a date.
-
-    Raises:
-        DereasonError: there is no such model.
+        The prompt as it is where no template prints a date. A model that is not there is left to the step that loads
+        it.
     """
     prompt = recorded_date(prompt, folder)
     if prompt.date is None:
         day = today()
         local = {(model.name, model.revision): model for model in models if model.backend != "api"}
-        if any(given_date(load_tokenizer(model, day)) for model in local.values()):
+        if any(_asks(model, day) for model in local.values()):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / FILE).write_text(f"{day}\n")
             return prompt.model_copy(update={"date": day})
     return prompt
+
+
+def _asks(model: ModelSettings, day: date) -> bool:
+    """Whether the model's template prints a date."""
+    try:
+        return given_date(load_tokenizer(model, day)) is not None
+    except DereasonError:
+        return False

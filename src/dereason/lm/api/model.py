@@ -205,7 +205,13 @@ class ApiModel:
 
     def _key(self, kind: str, chat: Sequence[Message], **decides: Any) -> str:
         common = {"identity": self._identity, "extra": self.settings.api.extra, "kwargs": self._kwargs}
-        return question_key(kind=kind, messages=list(chat), **common, **decides)
+        try:
+            return question_key(kind=kind, messages=list(chat), **common, **decides)
+        except UnicodeEncodeError as error:
+            raise DereasonError(
+                f"a prompt for {self._identity} holds half a character, which no request can: {error.object[:200]!r}",
+                "mend the text of the problem, of prompt, or of api.extra",
+            ) from error
 
     def _body(self, chat: Sequence[Message], fields: dict[str, Any]) -> dict[str, Any]:
         kwargs = {"chat_template_kwargs": self._kwargs} if self._kwargs else {}
