@@ -169,7 +169,7 @@ def _load_gym(source: GymSource) -> pl.DataFrame:
         try:
             # the first `size` seeds from `seed` on, one a problem
             make = partial(reasoning_gym.create_dataset, part.family, **part.args)
-            config = vars(make(size=1, seed=0).config)
+            config = {"family": part.family, **vars(make(size=1, seed=0).config)}
             near = max(0, _STREAM - at) if config not in seen else 0
             entries: list[Any] = []
             if near:
