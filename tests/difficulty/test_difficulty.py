@@ -54,6 +54,9 @@ class CountingJudge:
 
     identity = "counting"
 
+    def template_hash(self) -> str:
+        return "counting"
+
     def __init__(self, fail_at: int | None = None) -> None:
         self.calls = 0
         self.fail_at = fail_at

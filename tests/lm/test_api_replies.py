@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from dereason.errors import DereasonError
-from dereason.lm.api.endpoint import asked_wait, read_reply
+from dereason.lm.api.endpoint import asked_wait
+from dereason.lm.api.reply import read_reply
 from dereason.lm.base import Sampling
 from dereason.lm.cost import estimate, usage
 from dereason.lm.load import check_model, load_model

@@ -13,7 +13,7 @@ import pytest
 from dereason.errors import disk_full
 from dereason.lm.calls import Answer, Call, CallStore, question_key, runs
 
-ANSWER = Answer('line\nbreak "quoted" ∑ \ud800', 3, True, "", {"1": -0.5})
+ANSWER = Answer('line\nbreak "quoted" ∑ \U0001f600', 3, True, "", {"1": -0.5})
 
 
 def stored(path: Path) -> CallStore:
@@ -33,6 +33,42 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert (each.calls, each.prompt_tokens, each.tokens, each.served) == (2, 16, 4, {"served"})
     assert CallStore(tmp_path, "teacher/model@v2").calls == 0
     assert all(name.startswith("teacher-model@") for name in os.listdir(tmp_path))
+
+
+def test_a_text_that_is_no_unicode_is_kept_and_read_as_one_that_is(tmp_path: Path) -> None:
+    stored(tmp_path).add(
+        Call("k", 0, (Answer("a \ud83d b", 1, refusal="\udc00", first={"\ud800": -1.0}),), 1, "m\ud800")
+    )
+    again = stored(tmp_path)
+    assert again.read("k", 0)[0] == Answer("a \ufffd b", 1, refusal="\ufffd", first={"\ufffd": -1.0})
+    assert again.served == {"m\ufffd"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"key": "k", "at": 0, "answers": [{"text": null, "tokens": 1}], "prompt_tokens": 1, "served": ""}',
+        '{"key": "k", "at": 0, "answers": [{"text": "x", "tokens": "many"}], "prompt_tokens": 1, "served": ""}',
+        '{"key": "k", "at": 0, "answers": [{"text": "x", "tokens": 1e99}], "prompt_tokens": 1, "served": ""}',
+        '{"key": "k", "at": 0, "answers": [{"text": "x", "tokens": 9, "first": 1}], "prompt_tokens": 1, "served": ""}',
+        '{"key": "k", "at": 0, "answers": [{"text": "x", "tokens": 9}], "prompt_tokens": null, "served": ""}',
+        '{"key": ["k"], "at": 0, "answers": [{"text": "x", "tokens": 9}], "prompt_tokens": 1, "served": ""}',
+        '{"key": "k", "at": -1, "answers": [{"text": "x", "tokens": 9}], "prompt_tokens": 1, "served": ""}',
+        '{"key": "k", "at": 0, "answers": [3], "prompt_tokens": 1, "served": ""}',
+        "[" * 100_000,
+        "[1]",
+        "null",
+        "",
+    ],
+)
+def test_a_line_that_holds_no_call_is_as_if_it_were_not_there(tmp_path: Path, line: str) -> None:
+    store = stored(tmp_path)
+    store.add(Call("before", 0, (Answer("x", 1),), 1))
+    with store.path.open("a") as handle:
+        handle.write(line + "\n")
+    stored(tmp_path).add(Call("k", 0, (Answer("y", 1),), 1))
+    again = stored(tmp_path)
+    assert (again.known("before"), again.read("k", 0)[0].text, again.calls) == ({0}, "y", 2)
 
 
 def test_the_first_answer_that_was_written_stays(tmp_path: Path) -> None:

@@ -39,6 +39,51 @@ def test_gym_problems_are_the_same_everywhere_and_differ_by_seed() -> None:
     assert not set(load_source(gym(seed=1))["question"]) & set(table["question"])
 
 
+LONG: dict[str, object] = {"min_terms": 4, "max_terms": 6, "min_digits": 3, "max_digits": 4}  # hardly two are equal
+
+
+def long_sums(*sizes: int, seed: int = 1, args: dict[str, object] = LONG) -> set[str]:
+    families = [GymFamily(family="chain_sum", size=size, args=args) for size in sizes]
+    return set(load_source(GymSource(source="reasoning_gym", families=families, seed=seed))["question"])
+
+
+def test_equal_entries_and_sources_with_other_seeds_share_no_problem() -> None:
+    assert len(long_sums(100, 100)) == 200
+    assert len(long_sums(100, 30, 100)) == 230
+    train = long_sums(1500)
+    assert len(train) == 1500
+    assert not train & long_sums(500, seed=2)
+    assert not train & long_sums(1500, 500, seed=2)
+    assert not train & long_sums(500, 500, seed=0)
+    # what is the default counts as said
+    small = GymFamily(family="chain_sum", size=100)
+    said = GymFamily(family="chain_sum", size=100, args={"min_terms": 2})
+    table = load_source(GymSource(source="reasoning_gym", families=[small, said], seed=1))
+    assert len(set(table["question"][:100]) & set(table["question"][100:])) < 5
+
+
+def test_gym_problems_of_a_source_are_those_that_they_have_always_been() -> None:
+    """Published accuracies hang on them."""
+    import reasoning_gym
+
+    args = [{"max_terms": 6}, {"max_terms": 3}]
+    families = [GymFamily(family="chain_sum", size=size, args=a) for size, a in zip((1200, 40), args, strict=True)]
+    families.append(GymFamily(family="products", size=20, args=args[0]))  # its arguments are called the same
+    found = load_source(GymSource(source="reasoning_gym", families=families, seed=3))["question"].to_list()
+    first = [e["question"].strip() for e in reasoning_gym.create_dataset("chain_sum", size=1000, seed=3000, **args[0])]
+    other = [e["question"].strip() for e in reasoning_gym.create_dataset("chain_sum", size=40, seed=3001, **args[1])]
+    assert found[:1000] == first
+    assert found[1200:1240] == other
+    third = [e["question"].strip() for e in reasoning_gym.create_dataset("products", size=20, seed=3002, **args[0])]
+    assert found[1240:] == third
+
+
+def test_gym_seeds_are_no_less_than_zero() -> None:
+    gym_of = {"source": "reasoning_gym", "families": [{"family": "chain_sum", "size": 1}], "seed": -1}
+    with pytest.raises(ValueError, match="greater than or equal to 0"):  # -1 and 1 would be the same
+        GymSource.model_validate(gym_of)
+
+
 def test_gym_mistakes_name_the_family() -> None:
     for family, args in (("no_such_family", {}), ("chain_sum", {"min_terms": 9, "max_terms": 1}), ("gcd", {"x": 1})):
         source = GymSource(source="reasoning_gym", families=[GymFamily(family=family, size=1, args=args)])

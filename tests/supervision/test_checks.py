@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dereason.problems.schema import frame
-from dereason.supervision.checks import failed_attempts, false_calculation, stray_phrase, words_before_answer
+from dereason.supervision.checks import failed_attempts, false_calculation, spoken, stray_phrase, words_before_answer
 from dereason.supervision.wording import STRAY
 
 
@@ -71,3 +71,20 @@ def test_an_attempt_is_shown_without_its_thoughts() -> None:
     said = {"problem_id": "p", "model": "m", "purpose": "rollout", "tokens": 9, "hit_limit": False, "verdict": "wrong"}
     rows = [said | {"index": 0, "response": "<think>\nWe add.\n</think>\n2 + 3 = 6\n\\boxed{6}"}]
     assert failed_attempts(frame("sample", rows)) == {"p": "2 + 3 = 6\n\\boxed{6}"}
+
+
+def test_a_thought_that_is_left_out_leaves_no_trail() -> None:
+    """The blanked text is as long as the response: nothing of it may be shown or imitated."""
+    said = {"problem_id": "p", "model": "m", "purpose": "teacher", "tokens": 9, "verdict": "correct"}
+    thought = f"<think>\n{'hm ' * 100}\n</think>"
+    responses = {
+        f"{thought}\n\n\\boxed{{6}}": "\\boxed{6}",
+        f"Let us see. {thought} It is \\boxed{{6}}.": "Let us see.\n\nIt is \\boxed{6}.",
+        f"First:\n\n{thought}\n\n{thought}\n2 + 4\n": "First:\n\n2 + 4",
+        f"It is 6.\n{thought}\n{thought[:50]}": "It is 6.",
+        "a thought\n</think>\nIt is\n\n\n6.  ": "It is\n\n\n6.",
+        " It is\n\n\n6.": "It is\n\n\n6.",
+        thought: "",
+    }
+    rows = [said | {"index": i, "response": response} for i, response in enumerate(responses)]
+    assert spoken(frame("sample", rows))["response"].to_list() == list(responses.values())

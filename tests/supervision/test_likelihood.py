@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,24 @@ def test_another_prompt_is_another_measurement(student: Counted, tmp_path: Path)
 def test_a_candidate_of_an_unknown_problem_is_named(student: Counted, tmp_path: Path) -> None:
     with pytest.raises(DereasonError, match="problem 'z'"):
         score(desk_of(student, tmp_path), rows("one", problem_id="z"), pool(), pl.lit(True))
+
+
+def test_a_student_that_changed_in_its_place_is_measured_anew(tiny_model: Path, tmp_path: Path) -> None:
+    place = tmp_path / "student"
+    shutil.copytree(tiny_model, place)
+    before = Counted(ModelSettings(name=str(place)))
+    first = score(desk_of(before, tmp_path / "store"), rows("2 + 2 = 4"), pool(), pl.lit(True))
+    with torch.no_grad():
+        before.model.model.norm.weight.mul_(2)
+    before.model.float().save_pretrained(place)
+    after = Counted(ModelSettings(name=str(place)))
+    again = score(desk_of(after, tmp_path / "store"), rows("2 + 2 = 4"), pool(), pl.lit(True))
+    assert after.scored == ["2 + 2 = 4"]
+    assert first["nll"].item() != again["nll"].item()
+
+
+def test_scores_that_cannot_be_read_are_measured_again(student: Counted, tmp_path: Path) -> None:
+    whole = score(desk_of(student, tmp_path), rows("2 + 2 = 4"), pool(), pl.lit(True))
+    (chunk,) = tmp_path.rglob("chunk-*.parquet")
+    chunk.write_bytes(b"PAR1")
+    assert score(desk_of(student, tmp_path), rows("2 + 2 = 4"), pool(), pl.lit(True)).equals(whole)

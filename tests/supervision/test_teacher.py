@@ -182,3 +182,12 @@ def test_what_the_data_carries(tmp_path: Path) -> None:
     assert targets(table)["note"].to_list() == ["worked solution", "bare answer (no worked solution)"]
     assert coverage(table, problems, "solution")["reason"].to_list() == [None, "no target is correct", None]
     assert data_candidates(desk, problems, DataTargets(keep="all"))["chosen"].all()
+
+
+def test_a_target_whose_thought_is_dropped_holds_what_was_said_and_nothing_else(tmp_path: Path) -> None:
+    def thinks(text: str, index: int) -> str:
+        return f"Sure. <think>\n{'hm ' * 100}\n</think>\n\n{solve(text, index)}"
+
+    entry = TeacherTargets(style="teacher", teacher=TEACHER, thoughts="drop")
+    table = teacher_candidates(desk_of(ScriptedModel(thinks), tmp_path), pool(), entry)
+    assert targets(table)["response"].to_list() == [f"Sure.\n\n{solve(f'{i} + 1', 0)}" for i in range(3)]

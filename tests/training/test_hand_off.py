@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_model_saved_as_it_was_trained_passes(saved: tuple[Path, ModelSettings
     assert facts["logits_gap"] == 0
     assert facts["stop_ids"] == [2]
     logits = probe_logits(live, load_tokenizer(start))
-    check_saved(out, start, logits, live.state_dict(), EXACT)  # type: ignore[attr-defined]
+    check_saved(out, start, logits, live.state_dict(), EXACT, date.today())  # type: ignore[attr-defined]
     identity = model_identity(ModelSettings(name=str(out)))
     edit_json(out / "hand-off.json", logits_gap=1)
     assert model_identity(ModelSettings(name=str(out))) == identity, "what was checked is no part of the model"
@@ -94,7 +95,7 @@ def test_a_saved_model_that_differs_is_refused(
     spoil(copy)
     logits = probe_logits(live, load_tokenizer(start))
     with pytest.raises(DereasonError, match=f"the saved model is not the one that was trained: .*({message})"):
-        check_saved(copy, start, logits, live.state_dict(), EXACT)  # type: ignore[attr-defined]
+        check_saved(copy, start, logits, live.state_dict(), EXACT, date.today())  # type: ignore[attr-defined]
 
 
 def test_models_are_kept_on_the_way_and_the_phase_does_not_notice(tiny_model: Path, tmp_path: Path) -> None:

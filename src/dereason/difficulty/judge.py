@@ -21,6 +21,7 @@ from pydantic import Field
 
 from dereason.lm.base import LanguageModel, Message, Progress
 from dereason.lm.local.model import ModelSettings
+from dereason.lm.stored import begin
 from dereason.settings import Settings
 
 SCORES = ("1", "2", "3", "4", "5")
@@ -69,27 +70,27 @@ def judge_scores(
 ) -> pl.DataFrame:
     """Score every problem.
 
-    Finished batches are kept in ``store`` as .npy files; a second call computes only what is missing.
+    Finished batches are kept in ``store`` as .npy files; a second call with the same arguments computes only what is
+    missing, and one that asks something else (of other problems, of another judge) begins anew.
 
     Returns:
         Table with problem_id, judge_probs (five numbers that sum to 1), judge_expectation, judge_mode.
     """
-    store.mkdir(parents=True, exist_ok=True)
     chats = [judge.messages(q, o) for q, o in problems.select("question", "options").iter_rows()]
+    begin(store, "scores-*.npy", lm.identity, lm.template_hash(), chats, judge.batch_size)
     starts = list(range(0, len(chats), judge.batch_size))
     parts: list[np.ndarray] = []
     for number, start in enumerate(starts):
         file = store / f"scores-{number:06d}.npy"
-        if file.is_file():
-            parts.append(np.load(file, allow_pickle=False))
-        else:
-            batch = chats[start : start + judge.batch_size]
+        batch = chats[start : start + judge.batch_size]
+        probs = _stored(file, len(batch))
+        if probs is None:
             (probs,) = lm.choice_probabilities(batch, SCORES, judge.batch_size)
             part = file.with_suffix(".part")
             with part.open("wb") as handle:
                 np.save(handle, probs)
             part.replace(file)
-            parts.append(probs)
+        parts.append(probs)
         progress(number + 1, len(starts), f"mean score {np.concatenate(parts).mean(0) @ np.arange(1, 6):.2f}")
     probs = np.concatenate(parts)
     return pl.DataFrame(
@@ -100,3 +101,12 @@ def judge_scores(
             "judge_mode": (probs.argmax(1) + 1).astype(np.int32),
         }
     )
+
+
+def _stored(file: Path, problems: int) -> np.ndarray | None:
+    """The scores of a stored batch, shape (problems, 5); None where it is not there or cannot be read."""
+    try:
+        probs: np.ndarray = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return probs if probs.shape == (problems, len(SCORES)) else None

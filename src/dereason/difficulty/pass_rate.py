@@ -6,10 +6,12 @@ A verifier ``error`` is left out of n.
 
 from __future__ import annotations
 
-import polars as pl
-from pydantic import Field
+from typing import Self
 
-from dereason.lm.base import Sampling
+import polars as pl
+from pydantic import Field, model_validator
+
+from dereason.lm.base import Sampling, check_draws
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
 from dereason.verify.intervals import beta_interval
@@ -26,6 +28,11 @@ class PassRate(Settings):
     """How they are drawn."""
     seed: int = 0
     """Seed of the sampling streams."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        check_draws(self.sampling, self.k, "k")
+        return self
 
 
 def pass_rates(samples: pl.DataFrame) -> pl.DataFrame:

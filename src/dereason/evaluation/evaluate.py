@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dereason.evaluation.statistics import accuracy_interval, paired_difference, pass_at_k
-from dereason.lm.base import Sampling
+from dereason.evaluation.statistics import accuracy_interval, paired_difference
+from dereason.lm.base import Sampling, check_draws
 from dereason.settings import Settings
 from dereason.verify.confusion import confusion
 from dereason.verify.verdict import verdict_counts
@@ -17,8 +17,9 @@ from dereason.verify.verdict import verdict_counts
 class EvaluationSampling(Sampling):
     """How scored responses are drawn: greedily, unless said otherwise."""
 
-    temperature: float = Field(default=0.0, ge=0)
-    """Softmax temperature; 0 takes the most probable token (greedy)."""
+    temperature: float | None = Field(default=0.0, ge=0)
+    """Softmax temperature; 0 takes the most probable token (greedy), null leaves it to the endpoint
+    (`backend: api` only)."""
     max_new_tokens: int = Field(default=1024, gt=0)
     """Length limit of a response, in tokens, the end token included."""
 
@@ -34,6 +35,11 @@ class Evaluation(Settings):
     """Seed of the sampling streams and of the bootstrap."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Confidence level of all intervals."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        check_draws(self.sampling, self.samples, "samples")
+        return self
 
 
 Outcomes = dict[str, tuple[int, int]]
@@ -87,20 +93,35 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
         "confusion": confusion(samples),
         "answered_accuracy": verdicts["correct"] / answered if answered else None,
         "mean_tokens": float(samples["tokens"].mean() or 0.0),  # type: ignore[arg-type]
-        "pass_at_k": _pass_at(found),
+        "pass_at_k": _pass_at(found, settings),
         "by_domain": by_domain,
     }
 
 
-def _pass_at(found: Outcomes) -> dict[str, float]:
-    """pass@k, unbiased (arXiv 2107.03374), mean over problems, for k = 1, 2, 4, ... up to the fewest responses."""
-    fewest = min(n for _, n in found.values())
-    powers = [2**i for i in range(fewest.bit_length())]
-    return {str(k): sum(pass_at_k(n, c, k) for c, n in found.values()) / len(found) for k in powers}
+def _pass_at(found: Outcomes, settings: Evaluation) -> dict[str, dict[str, float]]:
+    """pass@k, unbiased (arXiv 2107.03374), with its interval, for k = 1, 2, 4, ... up to the most judged responses.
+
+    A problem counts where k of its responses were judged: an error of the verifier costs its problem the largest k, and
+    no k its figure.
+    """
+    out = {}
+    for power in range(max(n for _, n in found.values()).bit_length()):
+        part = accuracy_interval(list(found.values()), level=settings.level, seed=settings.seed, k=2**power)
+        out[str(2**power)] = {
+            "pass": part.estimate,
+            "low": part.low,
+            "high": part.high,
+            "n_problems": part.n_problems,
+            "problems_left_out": part.left_out,
+        }
+    return out
 
 
 def compare(before: pl.DataFrame, after: pl.DataFrame, settings: Evaluation) -> dict[str, Any]:
-    """Difference of two models' accuracies on the same problems, paired by problem."""
+    """Difference of two models' accuracies on the same problems, paired by problem.
+
+    ``problems_left_out`` are those that one side lacks, or has no judged response to.
+    """
     interval = paired_difference(outcomes(before), outcomes(after), level=settings.level, seed=settings.seed)
     return {
         "difference": interval.estimate,
@@ -108,4 +129,5 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, settings: Evaluation) -> 
         "high": interval.high,
         "level": settings.level,
         "n_problems": interval.n_problems,
+        "problems_left_out": interval.left_out,
     }

@@ -29,12 +29,34 @@ class Message(TypedDict):
 class Sampling(Settings):
     """How responses are drawn."""
 
-    temperature: float = Field(default=1.0, ge=0)
-    """Softmax temperature; 0 takes the most probable token (greedy)."""
+    temperature: float | None = Field(default=1.0, ge=0)
+    """Softmax temperature; 0 takes the most probable token (greedy), null leaves it to the endpoint
+    (`backend: api` only)."""
     max_new_tokens: int = Field(default=256, gt=0)
     """Length limit of a response, in tokens, the end token included."""
     batch_size: int = Field(default=64, gt=0)
     """Sequences decoded at once; part of the result's identity, because floating point sums depend on it."""
+
+
+def check_draws(sampling: Sampling, n: int, field: str, *, endpoint: bool = True) -> None:
+    """Refuse settings of a draw that make no sense together.
+
+    Args:
+        sampling: how responses are drawn.
+        n: responses to each prompt.
+        field: the setting that says so.
+        endpoint: whether an endpoint may be asked, which has a temperature of its own.
+
+    Raises:
+        ValueError: several greedy responses to a prompt, which are all the same; or no temperature for a model here.
+    """
+    if n > 1 and sampling.temperature == 0:
+        raise ValueError(
+            f"{field} is {n} and sampling.temperature is 0: greedy responses to a prompt are all the same; "
+            f"set {field} to 1, or a temperature above 0"
+        )
+    if sampling.temperature is None and not endpoint:
+        raise ValueError("sampling.temperature is null, which leaves it to an endpoint, and none is asked: set one")
 
 
 @dataclass(frozen=True)
@@ -81,6 +103,7 @@ class Usage:
         prompt_tokens: tokens of the prompts, as the endpoint counts them.
         tokens: generated tokens, as the endpoint counts them.
         price: in dollars; None where the prices are not known.
+        replaced: characters of the responses that were no Unicode.
     """
 
     calls: int = 0
@@ -89,6 +112,7 @@ class Usage:
     prompt_tokens: int = 0
     tokens: int = 0
     price: float | None = None
+    replaced: int = 0
 
     def since(self, before: Usage) -> Usage:
         """What came on top of an earlier state."""
@@ -99,6 +123,7 @@ class Usage:
             self.prompt_tokens - before.prompt_tokens,
             self.tokens - before.tokens,
             None if self.price is None else self.price - (before.price or 0.0),
+            self.replaced - before.replaced,
         )
 
     def words(self) -> str:
@@ -110,6 +135,8 @@ class Usage:
             parts.insert(1, f"{self.retries:,} retries")
         if self.stored:
             parts.append(f"{self.stored:,} stored")
+        if self.replaced:
+            parts.append(f"{self.replaced:,} characters replaced")
         if self.price is not None and self.calls:
             parts.append(f"${self.price:,.2f}" if self.price >= 0.1 else f"${self.price:.4f}")
         return ", ".join(parts)

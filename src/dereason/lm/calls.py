@@ -2,7 +2,8 @@
 
 A call is found again by a hash of everything that decides its answer, so any step of a run that asks the same question
 gets the stored answer. Lines are only ever added. A process killed in the middle of a line leaves a broken last line,
-which is not read; the next writer ends it. Several processes may write to one file: a line is one write.
+which is not read; the next writer ends it. Several processes may write to one file: a line is one write. A line that
+holds no call is as if it were not there: what it answered is asked again.
 """
 
 from __future__ import annotations
@@ -13,12 +14,29 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dereason.errors import DereasonError
+
+MOST_TOKENS = 2**31 - 1
+"""More tokens than a response can have: what the tables hold."""
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def whole_text(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair whose other half is missing.
+
+    JSON can hold such halves (a character cut in two by a server that streams bytes), files and tokenizers cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # UTF-16 brings together the halves of a character that parts of a message hold
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 @dataclass(frozen=True)
@@ -160,13 +178,39 @@ def runs(choices: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _call(line: bytes) -> Call | None:
-    """The call of a line; None of a broken one."""
+    """The call of a line; None where it holds none. Texts are whole, whoever wrote them."""
     try:
         fields = json.loads(line.decode("utf-8", "surrogatepass"))
         answers = tuple(Answer(**answer) for answer in fields["answers"])
-        return Call(fields["key"], fields["at"], answers, fields["prompt_tokens"], fields["served"])
-    except (ValueError, TypeError, KeyError):
+        call = Call(fields["key"], fields["at"], answers, fields["prompt_tokens"], fields["served"])
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    if not (_is_number(call.at) and _is_number(call.prompt_tokens) and all(map(_is_answer, answers))):
+        return None
+    if not (isinstance(call.key, str) and isinstance(call.served, str)):
+        return None
+    return replace(call, answers=tuple(map(_whole, answers)), served=whole_text(call.served))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+
+
+def _is_answer(answer: Answer) -> bool:
+    first = {} if answer.first is None else answer.first
+    return (
+        isinstance(answer.text, str)
+        and isinstance(answer.refusal, str)
+        and isinstance(answer.hit_limit, bool)
+        and _is_number(answer.tokens)
+        and isinstance(first, dict)
+        and all(isinstance(logp, float) and logp < 1 for logp in first.values())
+    )
+
+
+def _whole(answer: Answer) -> Answer:
+    first = None if answer.first is None else {whole_text(token): logp for token, logp in answer.first.items()}
+    return replace(answer, text=whole_text(answer.text), refusal=whole_text(answer.refusal), first=first)
 
 
 def _sync(folder: Path) -> None:

@@ -50,6 +50,15 @@ class ChatModel:
         """See :class:`~dereason.lm.base.LanguageModel`."""
         return len(plan_batches([0] * len(prompts), n, sampling.batch_size))
 
+    def _temperature(self, sampling: Sampling) -> float:
+        """The temperature, which a model here cannot choose itself."""
+        if sampling.temperature is None:
+            raise DereasonError(
+                f"sampling.temperature is null, which leaves it to an endpoint, and {self.identity} is none",
+                "set a number; 0 is greedy",
+            )
+        return sampling.temperature
+
     def _completion(
         self, request: int, index: int, ids: Sequence[int], logps: Sequence[float], prompt_tokens: int
     ) -> Completion:

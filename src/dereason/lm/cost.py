@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dereason.lm.api.endpoint import about_tokens
 from dereason.lm.api.model import ApiModel
+from dereason.lm.api.reply import about_tokens
 from dereason.lm.base import LanguageModel, Message, Sampling, Usage
 from dereason.lm.chats import ChatModel
 
@@ -59,7 +59,7 @@ def estimate(lm: LanguageModel, chats: Sequence[Sequence[Message]], n: int, samp
     else:
         lengths = [sum(about_tokens(message["content"]) for message in chat) for chat in chats]
         missing = lm.missing(chats, n, sampling, seed) if isinstance(lm, ApiModel) else [n] * len(chats)
-        several = isinstance(lm, ApiModel) and lm.several and sampling.temperature > 0
+        several = isinstance(lm, ApiModel) and lm.several and sampling.temperature != 0
         sent = [min(count, 1) if several else count for count in missing]
     prompt_tokens = sum(length * times for length, times in zip(lengths, sent, strict=True))
     tokens = sum(missing) * sampling.max_new_tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def load_model(
     *,
     identity: str | None = None,
     store: Path | None = None,
+    day: date | None = None,
 ) -> LocalModel | VllmModel | ApiModel:
     """Load a model for generation; see :class:`LocalModel`, :class:`~dereason.lm.vllm.VllmModel`, :class:`ApiModel`.
 
@@ -41,8 +43,9 @@ def load_model(
         chat_template_kwargs: extra arguments of its chat template.
         identity: in place of the model's own (a trained model is named by the step that made it).
         store: folder where an endpoint's finished calls are kept; None keeps none. Other backends have no use for it.
+        day: told to a chat template that prints today's date; None takes today, once. An endpoint has its own clock.
     """
     if settings.backend == "api":
         return ApiModel(settings, chat_template_kwargs, identity=identity, store=store)
     backend = VllmModel if settings.backend == "vllm" else LocalModel
-    return backend(settings, chat_template_kwargs, identity=identity)
+    return backend(settings, chat_template_kwargs, identity=identity, day=day)

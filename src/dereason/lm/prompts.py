@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ class Prompt(Settings):
     """Text put under the question, on a line of its own."""
     chat_template_kwargs: dict[str, Any] = {}
     """Extra arguments of the model's chat template, for example `enable_thinking: false`."""
+    date: datetime.date | None = None
+    """The day that chat templates which print today's date are told, in every phase; null takes the day on which the
+    run was first started and keeps it."""
 
     def messages(self, question: str, options: Sequence[str] | None = None) -> list[Message]:
         """The chat for one problem; options are listed under the question with letters from A on."""

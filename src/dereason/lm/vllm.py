@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -127,6 +128,7 @@ class VllmModel(ChatModel):
         chat_template_kwargs: dict[str, Any] | None = None,
         *,
         identity: str | None = None,
+        day: date | None = None,
     ) -> None:
         """Start an engine.
 
@@ -134,6 +136,7 @@ class VllmModel(ChatModel):
             settings: which model, and how vLLM is started.
             chat_template_kwargs: extra arguments of its chat template.
             identity: overrides :func:`~dereason.lm.local.model.model_identity`.
+            day: see :func:`~dereason.lm.local.model.load_tokenizer`.
 
         Raises:
             DereasonError: vLLM is not installed, is built for another device, or cannot serve the model.
@@ -147,7 +150,7 @@ class VllmModel(ChatModel):
         self.settings = settings
         self._engine, self._params = _start(settings)
         self._max_length: int = self._engine.llm_engine.model_config.max_model_len
-        tokenizer = load_tokenizer(settings)
+        tokenizer = load_tokenizer(settings, day)
         super().__init__(
             tokenizer,
             stop_ids(SimpleNamespace(generation_config=_generation_config(settings)), tokenizer),
@@ -178,6 +181,7 @@ class VllmModel(ChatModel):
         """
         encoded = [self.encode(chat) for chat in prompts]
         self._check_lengths(encoded, sampling.max_new_tokens)
+        temperature = self._temperature(sampling)
         for number, members in enumerate(plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)):
             if number in finished:
                 continue
@@ -186,7 +190,7 @@ class VllmModel(ChatModel):
                 [encoded[i] for i, _ in asked],
                 [
                     self._params(
-                        temperature=sampling.temperature,
+                        temperature=temperature,
                         max_tokens=sampling.max_new_tokens,
                         stop_token_ids=list(self._stop_ids),
                         seed=sample_seed(seed, encoded[i], j),

@@ -42,7 +42,7 @@ from dereason.training.rollouts import rollout_table
 from dereason.training.sft import SFT, run_sft
 from dereason.training.watch import phase_facts
 from dereason.verify.confusion import confusion
-from dereason.verify.samples import draw_samples
+from dereason.verify.samples import draw_samples, replaced_characters
 from dereason.verify.verdict import VERIFIER_VERSION, verdict_counts
 from dereason.verify.verifier import Verifier
 
@@ -75,7 +75,8 @@ class Context:
         if self._loaded is None or self._loaded[0] != key:
             if settings.backend != "api":
                 self.release()  # free the old one before the new one is loaded
-            model = load_model(settings, self.prompt.chat_template_kwargs, identity=identity, store=self.calls)
+            kwargs, day = self.prompt.chat_template_kwargs, self.prompt.date
+            model = load_model(settings, kwargs, identity=identity, store=self.calls, day=day)
             if isinstance(model, ApiModel):
                 self._endpoints[key] = model
                 return model
@@ -185,7 +186,7 @@ def do_pass_rate(
         "confusion": confusion(samples),
         "tokens_generated": int(samples["tokens"].sum()),
         "words": f"{samples.height} responses, {shares(verdicts)}",
-    }
+    } | (replaced_characters(samples, lm.identity) if model.backend == "api" else {})
 
 
 def shares(verdicts: dict[str, int]) -> str:
@@ -441,7 +442,7 @@ def drawn(
         "model": lm.identity,
         "template_hash": found,
         "tokens_generated": int(samples["tokens"].sum()),
-    }
+    } | (replaced_characters(samples, lm.identity) if model.backend == "api" else {})
 
 
 def do_eval(

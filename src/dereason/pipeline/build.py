@@ -193,6 +193,7 @@ class _Builder:
             config={
                 **self._model_key(model),
                 "kwargs": recipe.prompt.chat_template_kwargs,
+                "date": self.student["prompt"]["date"],
                 "judge": judge.model_dump(mode="json", exclude={"model", "enabled"}),
             },
             inputs={"problems": self.problems},

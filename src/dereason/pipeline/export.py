@@ -18,6 +18,7 @@ import polars as pl
 
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
+from dereason.lm.dates import given_date
 from dereason.lm.local.adapter import adapter_base
 from dereason.lm.local.model import ModelSettings, load_tokenizer, model_path
 from dereason.lm.prompts import PLAIN_TEMPLATE, Prompt
@@ -193,7 +194,7 @@ def _to_verl(exported: Exported, out: Path) -> Info:
             f"{exported.model.name} is an adapter, which verl does not start from",
             "set adapter.merge=true in the phase before",
         )
-    tokenizer = load_tokenizer(exported.model)
+    tokenizer = load_tokenizer(exported.model, exported.prompt.date)
     if tokenizer.chat_template == PLAIN_TEMPLATE:
         raise DereasonError(
             f"{exported.model.name} comes without a chat template, and verl needs one",
@@ -211,6 +212,8 @@ def _to_verl(exported: Exported, out: Path) -> Info:
         for table in rows.values()
         for chat in table["prompt"].to_list()
     )
+    if (day := given_date(tokenizer)) is not None:  # verl loads the template that would print the day of its own run
+        kwargs["chat_template"] = tokenizer.chat_template
     settings = verl.overrides(
         exported.phase,
         exported.evaluation,
@@ -228,6 +231,7 @@ def _to_verl(exported: Exported, out: Path) -> Info:
         "model": settings["actor_rollout_ref.model.path"],
         "rows": {split: table.height for split, table in tables.items()},
         "longest_prompt": longest,
+        "date": day,
         "warnings": _warnings(exported),
         "overrides": settings,
     }

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dereason.errors import DereasonError
+from dereason.pipeline.dates import FILE as DAY
 from dereason.pipeline.store import BEGUN, Step, finished, locked, partial_of, settle
 
 _KEY = "key"
@@ -79,7 +80,7 @@ def _begun(partial: Path) -> str | None:
     """
     if not partial.exists():
         return None
-    marks = {_KEY, f"{_KEY}.part", BEGUN, f"{BEGUN}.part", "seconds"}
+    marks = {_KEY, f"{_KEY}.part", BEGUN, f"{BEGUN}.part", DAY, "seconds"}
     found = {path.name for path in partial.rglob("*") if not path.is_dir()} if partial.is_dir() else {"a file"}
     if found <= marks:
         return None  # killed before it began, or its settings or files were refused

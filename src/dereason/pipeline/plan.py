@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
+from dereason.pipeline.dates import recorded_date
 from dereason.pipeline.differences import differences
 from dereason.pipeline.graph import Graph, Stage
 from dereason.pipeline.progress import Screen
@@ -62,6 +63,7 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         run_dir: its run directory; need not exist.
         base: folder that relative paths in the recipe start from.
     """
+    recipe = recipe.model_copy(update={"prompt": recorded_date(recipe.prompt, run_dir)})
     graph = build(recipe, base, Context(recipe.prompt, Screen(quiet=True)))  # steps that a plan never runs
     steps = run_dir / "steps"
     pool, pool_note = _size(recipe.problems.train, base)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dereason.analysis.settings import Analysis
-from dereason.lm.base import Sampling
+from dereason.lm.base import Sampling, check_draws
 from dereason.lm.local.model import ModelSettings
 from dereason.pipeline.actions import Context, drawn, shares
 from dereason.pipeline.store import Info
@@ -25,6 +26,11 @@ class ProbedAnalysis(Analysis):
     """Responses per problem and model (the paper's 256), drawn with `seed`."""
     sampling: Sampling = Sampling()
     """How they are drawn; the same for every model."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        check_draws(self.sampling, self.samples, "samples", endpoint=False)
+        return self
 
     def asked(self) -> Info:
         """What decides the responses, for a key."""

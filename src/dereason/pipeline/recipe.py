@@ -275,6 +275,11 @@ class Recipe(Settings):
         names = [a.name for a in self.arms]
         if len(set(names)) != len(names):
             raise ValueError("two arms have the same name")
+        for where, draws in (("profile.pass_rate", self.profile.pass_rate), ("evaluation", self.evaluation)):
+            if draws.sampling.temperature is None:
+                raise ValueError(
+                    f"{where}.sampling.temperature is null, which leaves it to an endpoint; the student needs a number"
+                )
         for arm in self.arms:
             for need in sorted(needs(arm.route)):
                 if self.profilers()[need] is False:

@@ -11,6 +11,7 @@ from dereason.lm.load import check_model
 from dereason.memory import peak_bytes
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
+from dereason.pipeline.dates import settled_date
 from dereason.pipeline.differences import say_differences
 from dereason.pipeline.environment import environment
 from dereason.pipeline.graph import Graph
@@ -54,6 +55,7 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
             phase.vllm.check(phase.rollouts, device)
         if isinstance(phase, Joint):
             check_processes_of(phase, recipe.launch.processes)
+    recipe = recipe.model_copy(update={"prompt": settled_date(recipe.prompt, recipe.models(), run_dir)})
     verifier = Verifier(recipe.verifier)
     calls = run_dir / "calls"
     ctx = Context(prompt=recipe.prompt, screen=screen, verifier=verifier, launch=recipe.launch, calls=calls)
@@ -129,6 +131,7 @@ def _manifest(recipe: Recipe, graph: Graph, run_dir: Path, device: str) -> None:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe_hash": digest(recipe.model_dump(mode="json")),
         "seeds": recipe.seeds,
+        "date": recipe.prompt.date,
         "environment": environment(device),
         "commits": {str(r): commit for s in graph.steps() for r in s.repositories if (commit := r.commit())},
         "steps": {s.folder: {"label": s.label, "inputs": [i.folder for i in s.inputs.values()]} for s in graph.steps()},

@@ -26,6 +26,7 @@ from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import entry_key, model_key, phase_key, phase_notes
+from dereason.pipeline.dates import settled_date
 from dereason.pipeline.differences import say_differences
 from dereason.pipeline.output import make_way, output_locked
 from dereason.pipeline.progress import Screen
@@ -259,7 +260,12 @@ def run_single(
     ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch, calls=calls)
     loaded = tuple(r for model in _models(settings) for r in repositories(model))
     notes = phase_notes(settings.phase, launch) if isinstance(settings, SFTJob | RLJob) else {}
-    step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx), loaded, notes)
+
+    def act(work: Path, _: dict[str, Path]) -> Info:
+        ctx.prompt = settled_date(prompt, _models(settings), work)
+        return action(work, ctx)
+
+    step = Step(kind, config, {}, rooms, kind, act, loaded, notes)
     log = Log(out.parent / f"{out.name}.log.jsonl")
     with output_locked(out):
         make_way(out, step, overwrite=overwrite, restart=restart)

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Outcomes, outcomes
 from dereason.evaluation.statistics import accuracy_interval, paired_difference
-from dereason.lm.base import Sampling
+from dereason.lm.base import Sampling, check_draws
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import check_template
 from dereason.pipeline.store import SCRATCH
@@ -50,6 +50,8 @@ class Start(Settings):
     def _enough_samples(self) -> Self:
         if self.samples < self.k:
             raise ValueError(f"samples is {self.samples}: pass@{self.k} needs at least {self.k} responses a problem")
+        if self.sampling is not None:
+            check_draws(self.sampling, self.samples, "samples", endpoint=False)
         return self
 
 

@@ -127,7 +127,7 @@ def _model(recipe: Recipe) -> Info:
 
 
 def _prompt(recipe: Recipe, pool: pl.DataFrame) -> Info:
-    tokenizer = load_tokenizer(recipe.model)
+    tokenizer = load_tokenizer(recipe.model, recipe.prompt.date)
     kwargs = dict(recipe.prompt.chat_template_kwargs)
     first = pool.row(0, named=True)
     chat = recipe.prompt.messages(first["question"], first["options"])
@@ -135,6 +135,7 @@ def _prompt(recipe: Recipe, pool: pl.DataFrame) -> Info:
         "template_hash": template_hash(tokenizer, kwargs),
         "system": recipe.prompt.system,
         "suffix": recipe.prompt.suffix,
+        "date": recipe.prompt.date,
         "example": tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **kwargs),
     }
 

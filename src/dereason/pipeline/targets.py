@@ -16,6 +16,7 @@ from dereason.supervision.build import build_targets
 from dereason.supervision.desk import Desk
 from dereason.supervision.settings import CritiqueTargets, Targets, asked_models
 from dereason.verify.confusion import confusion
+from dereason.verify.samples import replaced_characters
 
 
 def do_targets(
@@ -93,6 +94,8 @@ def do_targets(
     ]
     if without * 2 > asked.height:
         warnings.append(f"{without} of {asked.height} problems got no target: coverage.parquet and the report say why")
+    endpoints = [m.name for entry in entries for m in asked_models(entry) if m.backend == "api"]
+    replaced = replaced_characters(built.samples, ", ".join(dict.fromkeys(endpoints))) if endpoints else {}
     answers = built.samples.filter(pl.col("purpose") != "diagnosis")  # a diagnosis answers no problem
     return {
         SCRATCH: ["asked"],
@@ -103,7 +106,8 @@ def do_targets(
         "notes": dict(list(notes.items())[:10]),
         "sources": built.sources,
         "tokens_generated": int(built.samples["tokens"].sum()),
-        "warnings": warnings,
+        **replaced,
+        "warnings": warnings + replaced.get("warnings", []),
         "words": words + (f" ({next(iter(notes))})" if len(notes) == 1 else ""),
     } | ({"confusion": confusion(answers)} if answers.height else {})
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,8 +74,8 @@ class GymSource(Settings):
     """Names this kind of source."""
     families: list[GymFamily] = Field(min_length=1)
     """The families, in order."""
-    seed: int = 0
-    """Seed of the generators."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the generators; sources with other seeds, and entries of one source, have other problems."""
 
 
 class FileSource(Settings):
@@ -108,6 +109,9 @@ class HubSource(Settings):
     limit: int | None = Field(default=None, gt=0)
     """Read only the first rows."""
 
+
+_STREAM = 1000
+"""Seeds that belong to each seed of a :class:`GymSource`: of each entry, the first problems are made with these."""
 
 Source = Annotated[GymSource | FileSource | HubSource, Field(discriminator="source")]
 
@@ -152,6 +156,7 @@ def fingerprint(source: Source, base: Path = Path()) -> str:
     if isinstance(source, GymSource):
         from importlib.metadata import PackageNotFoundError, version
 
+        parts.append(_STREAM)
         try:
             parts.append(version("reasoning-gym"))
         except PackageNotFoundError:
@@ -175,11 +180,19 @@ def _load_gym(source: GymSource) -> pl.DataFrame:
             "pip install 'dereason[quickstart]', or use a file or hub source",
         ) from exc
     rows: list[dict[str, object]] = []
+    seen: list[dict[str, Any]] = []
     for at, part in enumerate(source.families):
-        seed = source.seed * 1000 + at  # two entries of one family must not repeat each other
         try:
-            data = reasoning_gym.create_dataset(part.family, size=part.size, seed=seed, **part.args)
-            entries = list(data)
+            # the first `size` seeds from `seed` on, one a problem
+            make = partial(reasoning_gym.create_dataset, part.family, **part.args)
+            config = {"family": part.family, **vars(make(size=1, seed=0).config)}
+            near = max(0, _STREAM - at) if config not in seen else 0
+            entries: list[Any] = []
+            if near:
+                entries += make(size=min(part.size, near), seed=source.seed * _STREAM + at)
+            if (more := part.size - len(entries)) > 0:
+                entries += make(size=more, seed=_far_seed(source.seed, at, config, more))
+            seen.append(config)
         except (ValueError, TypeError, AssertionError, KeyError) as exc:
             first = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
             raise DereasonError(
@@ -202,6 +215,15 @@ def _load_gym(source: GymSource) -> pl.DataFrame:
                 }
             )
     return frame("problem", rows)
+
+
+def _far_seed(seed: int, at: int, config: dict[str, Any], size: int) -> int:
+    """Where a stream of ``size`` seeds begins that no other one overlaps, but by a rare chance.
+
+    Above all streams that are counted on from a source's seed; below 2^32, as some families want it.
+    """
+    text = json.dumps([seed, at, config], sort_keys=True, default=str)
+    return 2**31 + int(hashlib.sha256(text.encode()).hexdigest(), 16) % max(1, 2**31 - size)
 
 
 def _load_hub(source: HubSource) -> pl.DataFrame:

@@ -39,9 +39,12 @@ _EACH: dict[str, tuple[str, ...]] = {
         "arm", "seed", "stage", "phase", "accuracy", "low", "high", "level", "n_problems", "n_samples",
         "verdicts", "confusion", "rollouts", "answered_accuracy", "mean_tokens", "by_domain",
     ),
-    "comparisons": ("arm", "seed", "from", "to", "difference", "low", "high", "level", "n_problems"),
+    "comparisons": (
+        "arm", "seed", "from", "to", "difference", "low", "high", "level", "n_problems", "problems_left_out",
+    ),
     "arm_comparisons": (
         "seed", "from", "to", "stage_from", "stage_to", "difference", "low", "high", "level", "n_problems",
+        "problems_left_out",
     ),
     "budgets": ("arm", "seed", "problems", "tokens_trained", "tokens_generated", "tokens_of_targets", "flops"),
     "steps": ("name", "key", "seconds", "cached", "path"),

@@ -20,7 +20,7 @@ from dereason.supervision.likelihood import score
 from dereason.supervision.reference import NotArithmetic, derive_steps
 from dereason.verify.extract import extract
 from dereason.verify.kinds import kind_of
-from dereason.verify.thinking import outside_thinking
+from dereason.verify.thinking import without_thinking
 
 # A word or a number; the name of a LaTeX command is neither.
 _WORD = re.compile(r"(?<![\\\w])\w+")
@@ -71,7 +71,7 @@ def spoken(samples: pl.DataFrame) -> pl.DataFrame:
     A teacher's thoughts are about the task of rewriting, which the student does not have. No verdict changes: the
     verifier does not look there.
     """
-    texts = [outside_thinking(text)[0].strip() for text in samples["response"]]
+    texts = [without_thinking(text) for text in samples["response"]]
     return samples.with_columns(response=pl.Series(texts, dtype=pl.String))
 
 

@@ -41,6 +41,7 @@ class _Spent:
             now.prompt_tokens + before.prompt_tokens,
             now.tokens + before.tokens,
             known,
+            now.replaced + before.replaced,
         )
 
     def watch(self, progress: Progress) -> Progress:

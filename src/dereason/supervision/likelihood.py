@@ -10,6 +10,8 @@ import polars as pl
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Message
+from dereason.lm.local.model import model_identity
+from dereason.lm.stored import whole_tables
 from dereason.problems.schema import CANDIDATE, write_table
 from dereason.supervision.desk import Desk
 
@@ -51,7 +53,8 @@ def score(
     asked = _asked(desk, rows, problems)
     folder = desk.store / name
     folder.mkdir(parents=True, exist_ok=True)
-    files = sorted(folder.glob("chunk-*.parquet"))
+    files = whole_tables(folder, "chunk-*.parquet")
+    first = int(files[-1].stem.split("-")[1]) + 1 if files else 0
     stored = [pl.DataFrame(schema=STORED), *(pl.read_parquet(file) for file in files)]
     known = {key for part in stored for key in part["key"]}
     # In order and without repeats: whoever goes on after an interruption cuts the rest into the same chunks.
@@ -59,7 +62,7 @@ def score(
     if missing:
         scorer, progress = desk.scorer(), desk.progress(name)
         left = list(missing.items())
-        for number, start in enumerate(range(0, len(left), CHUNK), len(files)):
+        for number, start in enumerate(range(0, len(left), CHUNK), first):
             progress(start, len(left), "")
             part = left[start : start + CHUNK]
             logps = scorer.reply_logps(
@@ -98,7 +101,8 @@ def _asked(desk: Desk, rows: pl.DataFrame, problems: pl.DataFrame) -> list[tuple
             "score with the problems that the candidates were drawn for",
         )
     settings, identity = desk.student
-    student = [settings.model_dump(mode="json"), identity, desk.prompt.chat_template_kwargs]
+    rendered = desk.prompt.model_dump(mode="json", include={"chat_template_kwargs", "date"})
+    student = [settings.model_dump(mode="json"), identity or model_identity(settings), rendered]
     out = []
     for id, own, prefix, text in rows.select("problem_id", "prompt", "prefix", "response").rows():
         chat = desk.prompt.messages(*questions[id]) if own is None else desk.prompt.wrap(own)

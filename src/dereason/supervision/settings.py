@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dereason.lm.base import Sampling
+from dereason.lm.base import Sampling, check_draws
 from dereason.lm.local.model import ModelSettings
 from dereason.settings import Settings
 from dereason.supervision.wording import BRIDGE, DIAGNOSIS, NEW_TRACE, REPAIR, STRAY, check_slots
@@ -30,8 +30,9 @@ CritiqueKind = Literal["diagnosis", "repair", "new_trace"]
 class TeacherSampling(Sampling):
     """How a teacher responds."""
 
-    temperature: float = Field(default=0.7, ge=0)
-    """Softmax temperature; 0 takes the most probable token (greedy)."""
+    temperature: float | None = Field(default=0.7, ge=0)
+    """Softmax temperature; 0 takes the most probable token (greedy), null leaves it to the endpoint
+    (`backend: api` only)."""
     max_new_tokens: int = Field(default=4096, gt=0)
     """Length limit of a response, in tokens, the end token included."""
 
@@ -39,8 +40,9 @@ class TeacherSampling(Sampling):
 class CriticSampling(TeacherSampling):
     """How a critic responds."""
 
-    temperature: float = Field(default=0.3, ge=0)
-    """Softmax temperature; 0.3 is critique fine-tuning's (arXiv 2501.17703)."""
+    temperature: float | None = Field(default=0.3, ge=0)
+    """Softmax temperature; 0.3 is critique fine-tuning's (arXiv 2501.17703). 0 takes the most probable token (greedy),
+    null leaves it to the endpoint (`backend: api` only)."""
 
 
 class Entry(Settings):
@@ -91,6 +93,7 @@ class TeacherTargets(Entry):
     def _enough(self) -> TeacherTargets:
         if self.per_problem > self.n:
             raise ValueError(f"per_problem is {self.per_problem}, and only n = {self.n} responses are drawn")
+        check_draws(self.sampling, self.n, "n", endpoint=self.teacher.backend == "api")
         return self
 
 
@@ -116,6 +119,7 @@ class SelfTargets(Entry):
     def _some(self) -> SelfTargets:
         if self.n == 0 and not self.from_profile:
             raise ValueError("n is 0 and from_profile is false: there would be no response to choose from")
+        check_draws(self.sampling, self.n, "n", endpoint=False)
         return self
 
 
@@ -147,6 +151,14 @@ class BridgeTargets(Entry):
     """How the teacher responds."""
     seed: int = 0
     """Seed of the sampling streams."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> BridgeTargets:
+        endpoint = self.teacher.backend == "api"
+        check_draws(self.sampling, self.n, "n", endpoint=endpoint)
+        if self.traces == "teacher":
+            check_draws(self.sampling, self.trace_n, "trace_n", endpoint=endpoint)
+        return self
 
     @field_validator("instructions")
     @classmethod
@@ -181,6 +193,11 @@ class CritiqueTargets(Entry):
     """How the critic responds."""
     seed: int = 0
     """Seed of the sampling streams and of the draw of problems."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> CritiqueTargets:
+        check_draws(self.sampling, self.n, "n", endpoint=self.critic.backend == "api")
+        return self
 
     @field_validator("diagnosis")
     @classmethod

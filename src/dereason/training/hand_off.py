@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dereason.errors import DereasonError
+from dereason.lm.dates import given_date, own_template, today
 from dereason.lm.local.model import HAND_OFF, ModelSettings, load_tokenizer, load_weights, model_path, stop_ids
 from dereason.lm.prompts import template_hash
 from dereason.training.adapters import is_adapted, merged_state, save_adapter, whole_model
@@ -113,11 +115,12 @@ def write_model(
         else:
             live.save_pretrained(out, state_dict=dict(state))
         _generation_config(start, base).save_pretrained(out)
-        tokenizer.save_pretrained(out)
+        with own_template(tokenizer):
+            tokenizer.save_pretrained(out)
         whole = state if facts["adapter"] != "kept" else None
         bits = next(p for n, p in base.named_parameters() if "lora_" not in n).dtype
         exact = bits == torch.float32 and base.device.type == "cpu"
-        facts |= check_saved(out, start, logits, whole, EXACT if exact else ROUNDED)
+        facts |= check_saved(out, start, logits, whole, EXACT if exact else ROUNDED, given_date(tokenizer) or today())
     (out / HAND_OFF).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
@@ -136,6 +139,7 @@ def check_saved(
     logits: Sequence[Tensor] | None,
     state: Mapping[str, Tensor] | None,
     bound: float,
+    day: date,
 ) -> dict[str, Any]:
     """Load a saved model as the next phase does, in float32 on the CPU, and compare.
 
@@ -145,6 +149,7 @@ def check_saved(
         logits: of the trained model on :data:`PROBES`, or None.
         state: weights that the folder has to hold, or None.
         bound: largest :func:`gap`.
+        day: told to a chat template that prints today's date.
 
     Returns:
         What was found.
@@ -153,8 +158,8 @@ def check_saved(
         DereasonError: something differs.
     """
     saved = ModelSettings(name=str(out), dtype="float32", device="cpu")
-    model, tokenizer = load_weights(saved), load_tokenizer(saved)
-    wanted = load_tokenizer(start)
+    model, tokenizer = load_weights(saved), load_tokenizer(saved, day)
+    wanted = load_tokenizer(start, day)
     stops = stop_ids(model, tokenizer)
     found = {
         "template": template_hash(tokenizer, {}),

@@ -111,7 +111,7 @@ def load_student(
     """
     stack.check()
     check_adapter(adapter, model)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, prompt.date)
     found = template_hash(tokenizer, dict(prompt.chat_template_kwargs))
     check_template(model.name, found, expected_hash)
     if adapter is not None:

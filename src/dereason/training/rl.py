@@ -8,6 +8,7 @@ The parts: :mod:`~dereason.training.trainer` (TRL's trainer with our rollouts, a
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,6 +17,7 @@ from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Progress
+from dereason.lm.load import load_model
 from dereason.lm.local.model import ModelSettings, load_weights, stop_ids
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict
@@ -295,7 +297,13 @@ def run_rl(
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
         stops = stop_ids(student, tokenizer)
-        functions = build(settings.rewards, tokenizer=tokenizer, max_new_tokens=settings.max_new_tokens, stop_ids=stops)
+        functions = build(
+            settings.rewards,
+            tokenizer=tokenizer,
+            max_new_tokens=settings.max_new_tokens,
+            stop_ids=stops,
+            load=partial(load_model, day=prompt.date),
+        )
         names = ("loss", "learning_rate", "grad_norm", *METRICS, *(f"rewards/{f.__name__}/mean" for f in functions))
         rollouts = Rollouts(
             work / "rollouts",

@@ -5,17 +5,18 @@ Profiling, teachers and evaluation all come here, so that a response is worded, 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dereason.lm.base import Completion, LanguageModel, Message, Progress, Sampling
+from dereason.errors import DereasonError
+from dereason.lm.base import Completion, LanguageModel, Message, Progress, Sampling, check_draws
+from dereason.lm.calls import REPLACEMENT
 from dereason.lm.cost import usage
 from dereason.lm.prompts import Prompt
+from dereason.lm.stored import begin, whole_tables
 from dereason.problems.schema import frame, validate, write_table
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import Item, Verifier, default_verifier
@@ -60,15 +61,22 @@ def draw_samples(
 
     Returns:
         SAMPLE table, n rows a problem, in the problems' order.
+
+    Raises:
+        DereasonError: several greedy responses to a problem are asked for, which would all be the same.
     """
     verifier = verifier or default_verifier()
-    store.mkdir(parents=True, exist_ok=True)
+    try:
+        check_draws(sampling, n, "n")
+    except ValueError as error:
+        raise DereasonError(str(error)) from error
     rows = list(problems.select("id", "question", "answer", "options").iter_rows(named=True))
     chats = chats or [prompt.messages(r["question"], r["options"]) for r in rows]
     judge = judge or verifier.judge_many
-    _same_question(store, [r["id"] for r in rows], chats, prefixes, n, sampling, seed)
+    drawn_from = [lm.identity, lm.template_hash(), purpose, verifier.settings.key()]
+    begin(store, "batch-*.parquet", drawn_from, rows, chats, prefixes, n, sampling, seed)
     total = lm.batches(chats, n, sampling)
-    done = {int(p.stem.split("-")[1]) for p in store.glob("batch-*.parquet")}
+    done = {int(p.stem.split("-")[1]) for p in whole_tables(store, "batch-*.parquet")}
     progress(len(done), total, "")
 
     def item(c: Completion) -> Item:
@@ -108,12 +116,15 @@ def draw_samples(
     return validate("sample", table, "samples")
 
 
-def _same_question(store: Path, *asked: Any) -> None:
-    """Empty the store if what stands in it was drawn for another question."""
-    content = json.dumps(asked, default=lambda value: value.model_dump(mode="json"))
-    mark, digest = store / "asked", hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-    if mark.is_file() and mark.read_text() == digest:
-        return
-    for batch in store.glob("batch-*.parquet"):
-        batch.unlink()
-    mark.write_text(digest)
+def replaced_characters(samples: pl.DataFrame, who: str) -> dict[str, Any]:
+    """What a step says of an endpoint's characters that were no Unicode; nothing where there were none.
+
+    Args:
+        samples: SAMPLE table of an endpoint's responses.
+        who: named in the warning.
+    """
+    count = int(samples["response"].str.count_matches(REPLACEMENT, literal=True).sum() or 0)
+    if not count:
+        return {}
+    warning = f"{who}: {count:,} characters of the responses are U+FFFD, in place of ones that are no Unicode"
+    return {"replaced_characters": count, "warnings": [warning]}

@@ -27,8 +27,28 @@ def outside_thinking(text: str) -> tuple[str, bool]:
     second opening tag changes nothing, and a closing tag without an opening one ends a thought that began with the
     text. Linear in the length.
     """
-    if _TAG.search(text) is None:
-        return text, False
+    hidden, is_open = _thoughts(text)
+    kept: list[str] = []
+    position = 0
+    for start, end in hidden:
+        kept += [text[position:start], "\n" * (end - start)]
+        position = end
+    return "".join([*kept, text[position:]]), is_open
+
+
+def without_thinking(text: str) -> str:
+    """The text less every thought and the white space at its ends: what stood around a thought are two paragraphs."""
+    parts: list[str] = []
+    position = 0
+    for start, end in _thoughts(text)[0]:
+        parts.append(text[position:start].strip())
+        position = end
+    parts.append(text[position:].strip())
+    return "\n\n".join(part for part in parts if part)
+
+
+def _thoughts(text: str) -> tuple[list[tuple[int, int]], bool]:
+    """Where thoughts begin and end, tags included, in order; and whether the last one is still open."""
     hidden: list[tuple[int, int]] = []
     began: int | None = None
     for match in _TAG.finditer(text):
@@ -41,9 +61,4 @@ def outside_thinking(text: str) -> tuple[str, bool]:
             began = None
     if began is not None:
         hidden.append((began, len(text)))
-    kept: list[str] = []
-    position = 0
-    for start, end in hidden:
-        kept += [text[position:start], "\n" * (end - start)]
-        position = end
-    return "".join([*kept, text[position:]]), began is not None
+    return hidden, began is not None

@@ -1,4 +1,4 @@
-"""One call of an OpenAI-compatible endpoint: what is tried again, what is given up, what is read out of a reply.
+"""One call of an OpenAI-compatible endpoint: what is tried again, and what is given up.
 
 What is left out: streaming, tools, images, batch endpoints.
 """
@@ -6,21 +6,20 @@ What is left out: streaming, tools, images, batch endpoints.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
 from dereason.errors import DereasonError
+from dereason.lm.api.reply import NoReply, Reply, read_reply
 from dereason.lm.api.settings import ApiSettings
 from dereason.lm.base import Usage
-from dereason.lm.calls import Answer
+from dereason.lm.calls import whole_text
 
 LONGEST_WAIT = 600.0
 """Seconds; an endpoint that asks to wait longer ends the run, which goes on when it is started again."""
@@ -32,7 +31,6 @@ _BACKOFF = 60.0  # longest wait between two tries that nobody asked for, in seco
 _CONNECT = 20.0  # seconds until a connection that is not made is given up: it takes no thinking
 _TRIED_AGAIN = (408, 409, 425, 429)
 _ABOUT_THE_PROMPT = (400, 413, 422)
-_LENGTH = ("length", "max_tokens", "model_length")
 
 _log = logging.getLogger(__name__)
 
@@ -51,15 +49,6 @@ class Rejected(Exception):
 
 class Stopped(Exception):
     """The session ended before this call was made."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a call gave: at least one answer."""
-
-    answers: tuple[Answer, ...]
-    prompt_tokens: int
-    served: str
 
 
 class Endpoint:
@@ -174,7 +163,10 @@ class Endpoint:
             raise Transient(f"no connection: {error.__cause__ or error}") from error
         except APIStatusError as error:
             raise self._failure(error, body) from error
-        return read_reply(raw.content, body[self._api.length_field])
+        try:
+            return read_reply(raw.content, body[self._api.length_field])
+        except NoReply as error:
+            raise Transient(self._without_key(str(error))) from error
 
     def _failure(self, error: Any, body: dict[str, Any]) -> Exception:
         """What a status other than success means."""
@@ -217,96 +209,13 @@ def asked_wait(headers: Mapping[str, str]) -> float | None:
         return None
     with suppress(ValueError):
         return max(0.0, float(after))
-    with suppress(ValueError):
+    with suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
     return None
-
-
-def about_tokens(text: str) -> int:
-    """About how many tokens a text has: a quarter of its bytes."""
-    return -(-len(text.encode("utf-8", "replace")) // 4)
-
-
-def read_reply(content: bytes, length: int) -> Reply:
-    """The answers in the body of a reply.
-
-    Args:
-        content: the body.
-        length: most tokens of an answer.
-
-    Raises:
-        Transient: it is no JSON, or has no choices.
-    """
-    try:
-        reply = json.loads(content)
-        choices = reply["choices"] or []
-        answers = [_answer(choice) for choice in sorted(choices, key=lambda c: c.get("index") or 0)]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        start = content[:200].decode("utf-8", "replace")
-        raise Transient(f"the reply is no completion ({type(error).__name__}): {start!r}") from error
-    if not answers or any(choice.get("finish_reason") == "error" for choice in choices):
-        raise Transient(f"the reply has no choices: {content[:200].decode('utf-8', 'replace')!r}")
-    usage = reply.get("usage") or {}
-    told = usage.get("completion_tokens")
-    return Reply(
-        tuple(answers if told is None else _shared_out(answers, int(told), length)),
-        int(usage.get("prompt_tokens") or 0),
-        str(reply.get("model") or ""),
-    )
-
-
-def _answer(choice: dict[str, Any]) -> Answer:
-    """A choice as we keep it; its tokens are a guess until the reply's total is shared out."""
-    message, ended = choice["message"], choice.get("finish_reason")
-    hit_limit = ended in _LENGTH
-    content, thought = _parts(message.get("content"))
-    thought = message.get("reasoning_content") or message.get("reasoning") or thought
-    if message.get("refusal") or ended == "content_filter":
-        return Answer("", about_tokens(content or ""), refusal=str(message.get("refusal") or "content_filter"))
-    if content is None and not thought and not hit_limit:
-        return Answer("", 0, refusal=f"no content (finish_reason {ended})")
-    text = content or ""
-    if thought:
-        # A limit that fell inside the thought leaves it open, as a local thinker's text is.
-        text = f"<think>\n{thought}" + ("" if hit_limit and not text else f"\n</think>\n\n{text}")
-    return Answer(text, about_tokens(text), hit_limit, first=_first(choice))
-
-
-def _parts(content: str | list[dict[str, Any]] | None) -> tuple[str | None, str]:
-    """The text and the thought of a message's content, which some endpoints give as a list of parts."""
-    if not isinstance(content, list):
-        return content, ""
-    text = "".join(part["text"] for part in content if part["type"] == "text")
-    return text, "".join(_parts(part["thinking"])[0] or "" for part in content if part["type"] == "thinking")
-
-
-def _first(choice: dict[str, Any]) -> dict[str, float] | None:
-    """Log-probabilities of the likeliest first tokens, where the reply has them."""
-    places = (choice.get("logprobs") or {}).get("content") or []
-    if not places:
-        return None
-    listed = [*places[0].get("top_logprobs", []), places[0]]
-    return {str(entry["token"]): float(entry["logprob"]) for entry in listed}
-
-
-def _shared_out(answers: list[Answer], total: int, length: int) -> list[Answer]:
-    """The reply's tokens over its answers, sum exact: those that hit the limit have it, the others share by text."""
-    at_limit = [a.hit_limit for a in answers]
-    fixed = length * sum(at_limit)
-    if fixed > total or (all(at_limit) and fixed < total):  # the endpoint's own limit was hit, not ours
-        at_limit, fixed = [False] * len(answers), 0
-    weights = [0 if hit else max(1, len(a.text)) for a, hit in zip(answers, at_limit, strict=True)]
-    found, given, seen = [], 0, 0
-    for answer, weight in zip(answers, weights, strict=True):
-        seen += weight
-        share = (total - fixed) * seen // sum(weights) - given if weight else 0
-        given += share
-        found.append(replace(answer, tokens=share if weight else length))
-    return found
 
 
 def _said(error: Any) -> str:
     """What the endpoint says about an error, on one line."""
     body = error.body
     text = body.get("message") or body.get("detail") or body if isinstance(body, dict) else body or error.message
-    return " ".join(str(text).split())[:300]
+    return whole_text(" ".join(str(text).split())[:300])

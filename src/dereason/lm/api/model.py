@@ -137,7 +137,9 @@ class ApiModel:
         for i, chat in enumerate(prompts):
             if i not in finished:
                 members.setdefault(self._response_key(chat, sampling, seed), []).append(i)
-        body = {"temperature": sampling.temperature, self.settings.api.length_field: sampling.max_new_tokens}
+        body: dict[str, Any] = {self.settings.api.length_field: sampling.max_new_tokens}
+        if sampling.temperature is not None:
+            body["temperature"] = sampling.temperature
         questions = [
             Question(key, self._body(prompts[at[0]], body), n, sampling.max_new_tokens) for key, at in members.items()
         ]
@@ -203,7 +205,13 @@ class ApiModel:
 
     def _key(self, kind: str, chat: Sequence[Message], **decides: Any) -> str:
         common = {"identity": self._identity, "extra": self.settings.api.extra, "kwargs": self._kwargs}
-        return question_key(kind=kind, messages=list(chat), **common, **decides)
+        try:
+            return question_key(kind=kind, messages=list(chat), **common, **decides)
+        except UnicodeEncodeError as error:
+            raise DereasonError(
+                f"a prompt for {self._identity} holds half a character, which no request can: {error.object[:200]!r}",
+                "mend the text of the problem, of prompt, or of api.extra",
+            ) from error
 
     def _body(self, chat: Sequence[Message], fields: dict[str, Any]) -> dict[str, Any]:
         kwargs = {"chat_template_kwargs": self._kwargs} if self._kwargs else {}

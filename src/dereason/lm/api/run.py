@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any
 
 from dereason.errors import DereasonError
-from dereason.lm.api.endpoint import Endpoint, Rejected, Reply, Stopped
+from dereason.lm.api.endpoint import Endpoint, Rejected, Stopped
+from dereason.lm.api.reply import Reply
 from dereason.lm.api.settings import ApiSettings
 from dereason.lm.base import Usage
 from dereason.lm.calls import Answer, Call, CallStore, runs
@@ -198,7 +199,7 @@ class Run:
     def _next(self) -> Asked:
         """The next call, with one choice where the endpoint gives no more, or where all would be the same."""
         call = self._calls.popleft()
-        if call.count > 1 and (self._known.several is False or call.question.body["temperature"] == 0):
+        if call.count > 1 and (self._known.several is False or call.question.body.get("temperature") == 0):
             self._one_each(call.question, call.at, call.count)
             call = self._calls.popleft()
         return call
@@ -249,6 +250,12 @@ class Run:
         answers = reply.answers[: call.count]
         prompt_tokens = reply.prompt_tokens or -(-question.prompt_bytes() // 4)  # a guess where nothing is told
         self._keep(question, Call(question.key, call.at, answers, prompt_tokens, reply.served))
+        if reply.replaced and not usage.replaced:
+            _log.warning(
+                "%s sends characters that are no Unicode (halves of surrogate pairs): each becomes U+FFFD",
+                known.api.base_url,
+            )
+        usage.replaced += reply.replaced
         usage.prompt_tokens += prompt_tokens
         usage.tokens += sum(a.tokens for a in reply.answers)
         usage.price = known.api.price(usage.prompt_tokens, usage.tokens)
@@ -310,7 +317,8 @@ class Run:
     def _watch_sampling(self, question: Question) -> None:
         """Say it once if the endpoint does not sample: n equal responses cost as much as n others."""
         known = self._known
-        if known.alike is None or question.n < 2 or question.body["temperature"] < ALIKE_TEMPERATURE:
+        temperature = question.body.get("temperature", 1.0)
+        if known.alike is None or question.n < 2 or temperature < ALIKE_TEMPERATURE:
             return
         texts = {answer.text for answer, _ in question.got.values() if not answer.refusal}
         if len(texts) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from dereason.lm import embedded
 from dereason.lm.api.settings import ApiSettings
 from dereason.lm.base import Completion, Message, Progress, Sampling
 from dereason.lm.chats import ChatModel
+from dereason.lm.dates import give_date, today
 from dereason.lm.local.adapter import adapter_base, merge_adapter
 from dereason.lm.local.engine import plan_batches, stream
 from dereason.lm.local.forward import score_tokens
@@ -181,8 +183,12 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def load_tokenizer(settings: ModelSettings) -> Any:
+def load_tokenizer(settings: ModelSettings, day: date | None = None) -> Any:
     """The model's tokenizer, with a pad token and a chat template (a plain one where it has none).
+
+    Args:
+        settings: which model.
+        day: told to a template that prints today's date; None takes today, once.
 
     Raises:
         DereasonError: there is no such model.
@@ -199,6 +205,7 @@ def load_tokenizer(settings: ModelSettings) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
+    give_date(tokenizer, day or today())
     return tokenizer
 
 
@@ -250,6 +257,7 @@ class LocalModel(ChatModel):
         *,
         identity: str | None = None,
         weights: Any = None,
+        day: date | None = None,
     ) -> None:
         """Load a model.
 
@@ -258,10 +266,11 @@ class LocalModel(ChatModel):
             chat_template_kwargs: extra arguments of its chat template.
             identity: overrides :func:`model_identity` (a trained model is named by the step that made it).
             weights: an already loaded transformers model to use in place of loading one.
+            day: see :func:`load_tokenizer`.
         """
         self.settings = settings
         self.model = load_weights(settings) if weights is None else weights
-        tokenizer = load_tokenizer(settings)
+        tokenizer = load_tokenizer(settings, day)
         super().__init__(
             tokenizer, stop_ids(self.model, tokenizer), chat_template_kwargs, identity or model_identity(settings)
         )
@@ -275,6 +284,7 @@ class LocalModel(ChatModel):
         finished: frozenset[int] = frozenset(),
     ) -> Iterator[tuple[int, list[Completion]]]:
         """See :class:`~dereason.lm.base.LanguageModel`."""
+        temperature = self._temperature(sampling)
         encoded = [self.encode(chat) for chat in prompts]
         plan = plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)
         for first in range(0, len(plan), TOGETHER):
@@ -289,7 +299,7 @@ class LocalModel(ChatModel):
                 self.model,
                 [encoded[i] for i in members],
                 n,
-                temperature=sampling.temperature,
+                temperature=temperature,
                 max_new_tokens=sampling.max_new_tokens,
                 stop_ids=self._stop_ids,
                 pad_id=self.tokenizer.pad_token_id,
