@@ -147,7 +147,7 @@ def prefill_behind(
         mask[row, shared + width - len(tail) :] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
     mask = mask.to(device)
-    logits = forward(
-        model, cache, input_ids=ids.to(device), attention_mask=mask, position_ids=positions.to(device)
-    )[:, -1]
+    logits = forward(model, cache, input_ids=ids.to(device), attention_mask=mask, position_ids=positions.to(device))[
+        :, -1
+    ]
     return cache, logits, mask, (positions[:, -1] + 1).to(device)
