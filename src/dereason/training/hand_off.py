@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dereason.errors import DereasonError
+from dereason.lm.base import Message
 from dereason.lm.local.model import HAND_OFF, ModelSettings, load_tokenizer, load_weights, model_path, stop_ids
 from dereason.lm.prompts import template_hash
 from dereason.lm.rendering import chat_ids
@@ -21,7 +22,7 @@ from dereason.training.adapters import is_adapted, merged_state, save_adapter, w
 if TYPE_CHECKING:
     from torch import Tensor
 
-PROBES = (
+PROBES: tuple[list[Message], ...] = (
     [{"role": "user", "content": "What is 17 * 3? Put the answer in \\boxed{}."}],
     [
         {"role": "user", "content": "Résumé: f(x) = x² − 4; list its roots.\n"},
