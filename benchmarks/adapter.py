@@ -1,6 +1,6 @@
-"""What an adapter costs while it is not merged, and what merging it leaves behind: the embedded model, one process.
+"""What an adapter costs while it is not merged, and what merging it leaves behind: one model, one process, no data.
 
-    python benchmarks/adapter.py [--rank 32] [--prompts 8] [--samples 4] [--tokens 32] [--repeats 3]
+    python benchmarks/adapter.py [--rank 32] [--prompts 8] [--samples 4] [--tokens 32] [--repeats 3] [--model embedded]
 
 Prints the share of weights that are trained, the largest and the mean difference of logits between the adapted and the
 merged model (float32), and tokens per second of the in-process engine with the adapter and without, in turns.
@@ -24,9 +24,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("rank", 32), ("prompts", 8), ("samples", 4), ("tokens", 32), ("repeats", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--model", default="embedded", help="hub id, folder or `embedded`")
     args = parser.parse_args()
 
-    model = ModelSettings(device="cpu")
+    model = ModelSettings(name=args.model, device="cpu")
     settings, tokenizer = LoRA(rank=args.rank), load_tokenizer(model)
     adapted = attach(load_frozen(model, settings), settings, model, seed=0)
     torch.manual_seed(0)

@@ -1,8 +1,8 @@
 """Seconds to score every answer of a CER group after every reasoning: ours against one sequence a pair, in one run.
 
-    python benchmarks/cer_scoring.py [--group 16] [--answers 6] [--repeats 3]
+    python benchmarks/cer_scoring.py [--group 16] [--answers 6] [--repeats 3] [--model embedded]
 
-The embedded model in float32; a question, reasonings of 20 to 60 tokens, answers of one to four digits. "One a pair" is
+The model in float32; a question, reasonings of 20 to 60 tokens, answers of one to four digits. "One a pair" is
 the straightforward way: a padded batch of prompt + reasoning + answer for each of the G x U pairs.
 """
 
@@ -43,9 +43,10 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--answers", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default="embedded", help="hub id, folder or `embedded`")
     options = parser.parse_args()
     quiet_libraries()
-    settings = ModelSettings(device="cpu")
+    settings = ModelSettings(name=options.model, device="cpu")
     tokenizer, model = load_tokenizer(settings), load_weights(settings)
     draw = random.Random(0)
     chat = [{"role": "user", "content": "What is 4 + 7 - 3 + 12? Put the final answer within \\boxed{}."}]

@@ -1,9 +1,13 @@
 """chrF of all pairs of responses: ours against sacrebleu called on each pair, both ways; and what rarefaction assumes.
 
-    python benchmarks/chrf_pairs.py [--data ../shared/data/mmlu_pro/responses.jsonl] [--count 256]
-        [--lengths 1090 4000] [--pairs 100] [--repeats 5] [--seed 0] [--subsets 200]
+    python benchmarks/chrf_pairs.py [--data responses.jsonl] [--count 256] [--lengths 1090 4000] [--pairs 100]
+        [--repeats 5] [--seed 0] [--subsets 200]
 
-Texts of each length: responses of many models to MMLU-Pro, shuffled, joined and cut to the length (all of them used
+Data: JSON Lines with `problem_id` and `response`, at least 25 to a problem; the documented numbers are of responses of
+29 public models to 40 questions of MMLU-Pro (hub id TIGER-Lab/MMLU-Pro, MIT; the models' outputs are in its GitHub
+repository). Without `--data`: sentences of words that are drawn.
+
+Texts of each length: the responses, shuffled, joined and cut to the length (all of them used
 once before any is used again); then made ones, the hardest that we know for our method: near-copies of one text (each
 character replaced with a chance of 2 %), which share most n-grams, and random texts over 2, 10 and 62 characters.
 
@@ -55,9 +59,25 @@ class Measured:
     """Bytes that ours allocated at most, in a run of its own."""
 
 
-def pooled(data: Path, count: int, length: int, seed: int) -> list[str]:
-    """Real responses joined and cut to the length; a further round over all of them comes in another order."""
-    responses = [json.loads(line)["response"] for line in data.read_text().splitlines()]
+def read(data: Path | None, seed: int) -> dict[str, list[str]]:
+    """Responses by problem: those of the file, or made ones."""
+    by_problem: dict[str, list[str]] = defaultdict(list)
+    if data is not None:
+        for line in data.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            by_problem[row["problem_id"]].append(row["response"])
+        return by_problem
+    rng = random.Random(seed)
+    for problem in range(8):
+        words = ["".join(rng.choices(_CHARACTERS[:26], k=rng.randint(2, 9))) for _ in range(40)]
+        openings = [" ".join(rng.choices(words, k=60)) for _ in range(5)]  # some responses are alike
+        for _ in range(29):
+            by_problem[str(problem)].append(" ".join([rng.choice(openings), *rng.choices(words, k=60)]))
+    return by_problem
+
+
+def pooled(responses: list[str], count: int, length: int, seed: int) -> list[str]:
+    """Responses joined and cut to the length; a further round over all of them comes in another order."""
     rng = random.Random(seed)
     waiting: list[str] = []
     texts = []
@@ -109,16 +129,14 @@ def measure(texts: list[str], pairs: int, repeats: int, seed: int) -> Measured:
     return Measured(seconds, calls, ratios, difference, peak)
 
 
-def clustered_anew(data: Path, cut: float, m: int, subsets: int, seed: int) -> list[tuple[float, float]]:
+def clustered_anew(
+    by_problem: dict[str, list[str]], cut: float, m: int, subsets: int, seed: int
+) -> list[tuple[float, float]]:
     """For each problem with more than m responses: unique trajectories among m by rarefaction, and the mean over
     random subsets of m that are clustered by themselves."""
-    responses = defaultdict(list)
-    for line in data.read_text().splitlines():
-        row = json.loads(line)
-        responses[row["problem_id"]].append(row["response"])
     rng = np.random.default_rng(seed)
     out = []
-    for texts in responses.values():
+    for texts in by_problem.values():
         total = len(texts)
         if total <= m:
             continue
@@ -136,7 +154,7 @@ def _spread(values: list[float], form: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/mmlu_pro/responses.jsonl"))
+    parser.add_argument("--data", type=Path, help="JSON Lines with problem_id and response")
     parser.add_argument("--count", type=int, default=256, help="texts of each set")
     parser.add_argument("--lengths", type=int, nargs="*", default=[1090, 4000], help="characters of a text")
     parser.add_argument("--pairs", type=int, default=100, help="random pairs that sacrebleu scores in each repeat")
@@ -147,9 +165,11 @@ def main() -> None:
     threads = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "all"
     print(f"{options.count} texts, {options.repeats} repeats of {options.pairs} pairs; median (range)")
     print(f"{len(os.sched_getaffinity(0))} cores, threads of matrix products: {threads}")
+    by_problem = read(options.data, options.seed)
+    responses = [text for texts in by_problem.values() for text in texts]
     for length in options.lengths:
-        real = pooled(options.data, options.count, length, options.seed)
-        sets = {"real": real, "near-copies": near_copies(real[0], options.count, 0.02, options.seed)}
+        real = pooled(responses, options.count, length, options.seed)
+        sets = {"responses": real, "near-copies": near_copies(real[0], options.count, 0.02, options.seed)}
         for letters in (2, 10, 62):
             sets[f"random over {letters}"] = drawn(_CHARACTERS[:letters], options.count, length, options.seed)
         for name, texts in sets.items():
@@ -162,7 +182,7 @@ def main() -> None:
     print(f"unique trajectories among m of a problem's responses: mean over problems, {options.subsets} subsets each")
     for cut in (0.30, 0.40, 0.50, 0.60):
         for m in (8, 16, 24):
-            both = clustered_anew(options.data, cut, m, options.subsets, options.seed)
+            both = clustered_anew(by_problem, cut, m, options.subsets, options.seed)
             differences = [anew - fixed for fixed, anew in both]
             print(
                 f"cut {cut:.2f}, m {m:2}: rarefied {statistics.mean(fixed for fixed, _ in both):.3f}, clustered anew "

@@ -3,8 +3,10 @@
     python benchmarks/decoding.py mixed [--lengths exponential|uniform] [--repeats 3]
     python benchmarks/decoding.py fixed [--repeats 3] [--vllm /path/to/its/python] [--without-transformers]
     python benchmarks/decoding.py greedy
+        each: [--model embedded] [--places 64]
 
-All on the embedded model in float32 at temperature 1. `mixed`: 16 prompts × 8 samples, 64 sequences at once, every
+All on one model in float32 at temperature 1, on made word problems. `mixed`: 16 prompts × 8 samples, 64 sequences at
+once (`--places` scales both with what follows), every
 sample with a length limit of its own (exponential: mean 32, cut to 4..128; uniform: 4..60) and no other end.
 `fixed`: 64 prompts × 1 sample of 64 tokens. `greedy`: 64 prompts × 64 tokens at temperature 0, tokens compared;
 where the sides part, the gap of the top two logits there. transformers runs with a dynamic cache, left padding, and in
@@ -26,7 +28,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-PLACES = 64
 WORDS = ["apples", "coins", "marbles", "tickets", "stamps", "shells", "pencils"]
 
 
@@ -56,8 +57,10 @@ def make_limits(kind: str, prompts: int, n: int, seed: int) -> list[list[int]]:
     return [[int(x) for x in row] for row in drawn]
 
 
-def run_transformers(model: Any, prompts: list[list[int]], limits: list[list[int]], pad: int, **kw: Any) -> list[Any]:
-    """`generate` in batches of at most PLACES sequences; returns generated ids of each sequence."""
+def run_transformers(
+    model: Any, prompts: list[list[int]], limits: list[list[int]], pad: int, places: int, **kw: Any
+) -> list[Any]:
+    """`generate` in batches of at most so many sequences; returns generated ids of each sequence."""
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
 
@@ -70,8 +73,8 @@ def run_transformers(model: Any, prompts: list[list[int]], limits: list[list[int
 
     sequences = [(p, limit) for p, row in zip(prompts, limits, strict=True) for limit in row]
     out = []
-    for start in range(0, len(sequences), PLACES):
-        batch = sequences[start : start + PLACES]
+    for start in range(0, len(sequences), places):
+        batch = sequences[start : start + places]
         width = max(len(p) for p, _ in batch)
         ids = torch.tensor([[pad] * (width - len(p)) + p for p, _ in batch])
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p, _ in batch])
@@ -101,24 +104,26 @@ def compare(
 ) -> None:
     from dereason.lm.local.engine import decode
 
-    mixed = options.task == "mixed"
-    shape = (16, 8) if mixed else (PLACES, 1)
+    mixed, places = options.task == "mixed", options.places
+    shape = (max(1, places // 4), 8) if mixed else (places, 1)
 
     def work(repeat: int) -> tuple[list[list[int]], list[list[int]]]:
-        limits = make_limits(options.lengths, *shape, seed=repeat) if mixed else [[64]] * PLACES
+        limits = make_limits(options.lengths, *shape, seed=repeat) if mixed else [[64]] * places
         return tokens_of(shape[0], 1000 * (repeat + 1)), limits
 
     def ours(repeat: int) -> int:
         prompts, limits = work(repeat)
         drawn = decode(
             model, prompts, shape[1], temperature=1.0, max_new_tokens=limits, stop_ids=[], pad_id=pad, seed=repeat,
-            batch_size=PLACES,
+            batch_size=places,
         )  # fmt: skip
         return sum(len(s.ids) for group in drawn for s in group)
 
     def theirs(repeat: int) -> int:
         prompts, limits = work(repeat)
-        rows = run_transformers(model, prompts, limits, pad, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+        rows = run_transformers(
+            model, prompts, limits, pad, places, do_sample=True, temperature=1.0, top_k=0, top_p=1.0
+        )
         return sum(map(len, rows))
 
     warm = tokens_of(2, 0)
@@ -133,13 +138,13 @@ def compare(
         seed=0,
         batch_size=2,
     )
-    run_transformers(model, warm, [[4], [4]], pad, do_sample=True, top_k=0)
+    run_transformers(model, warm, [[4], [4]], pad, places, do_sample=True, top_k=0)
     sides: dict[str, Callable[[int], int]] = {"ours": ours}
     if not options.without_transformers:
         sides["transformers"] = theirs
     with ExitStack() as stack:
         if options.vllm:
-            worker = stack.enter_context(VLLM(options.vllm, model.name_or_path, warm))
+            worker = stack.enter_context(VLLM(options.vllm, model.name_or_path, warm, places))
             sides["vllm"] = lambda repeat: worker.run(*work(repeat))
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for repeat in range(options.repeats):
@@ -155,9 +160,9 @@ def compare(
 class VLLM:
     """vLLM in another environment's process, asked over pipes, so that the sides can take turns."""
 
-    def __init__(self, python: str, model: str, warm: list[list[int]]) -> None:
+    def __init__(self, python: str, model: str, warm: list[list[int]], places: int) -> None:
         self.process = subprocess.Popen(
-            [python, __file__, "vllm-worker", "--model", model],
+            [python, __file__, "vllm-worker", "--model", model, "--places", str(places)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -181,7 +186,7 @@ class VLLM:
         return int(self.process.stdout.readline())
 
 
-def vllm_worker(model: str) -> None:
+def vllm_worker(model: str, places: int) -> None:
     """Runs in vLLM's own environment: no import of ours."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # vLLM logs to stdout
@@ -189,7 +194,7 @@ def vllm_worker(model: str) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM, SamplingParams
 
-    llm = LLM(model=model, dtype="float32", max_model_len=1024, seed=0, max_num_seqs=PLACES)
+    llm = LLM(model=model, dtype="float32", max_model_len=1024, seed=0, max_num_seqs=places)
     for line in sys.stdin:
         prompts, limits = json.loads(line)
         requests = [{"prompt_token_ids": p} for p, row in zip(prompts, limits, strict=True) for _ in row]
@@ -202,15 +207,15 @@ def vllm_worker(model: str) -> None:
         print(sum(len(o.outputs[0].token_ids) for o in done), file=answers, flush=True)
 
 
-def greedy(model: Any, prompts: list[list[int]], pad: int) -> None:
+def greedy(model: Any, prompts: list[list[int]], pad: int, places: int) -> None:
     import torch
 
     from dereason.lm.local.engine import decode
 
     drawn = decode(
-        model, prompts, 1, temperature=0, max_new_tokens=64, stop_ids=[], pad_id=pad, seed=0, batch_size=PLACES
+        model, prompts, 1, temperature=0, max_new_tokens=64, stop_ids=[], pad_id=pad, seed=0, batch_size=places
     )
-    expected = run_transformers(model, prompts, [[64]] * len(prompts), pad, do_sample=False)
+    expected = run_transformers(model, prompts, [[64]] * len(prompts), pad, places, do_sample=False)
     parted, near = 0, 0
     for prompt, (ours,), theirs in zip(prompts, drawn, expected, strict=True):
         at = next((k for k, (a, b) in enumerate(zip(ours.ids, theirs, strict=True)) if a != b), None)
@@ -232,16 +237,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--vllm", help="python of an environment with vLLM")
     parser.add_argument("--without-transformers", action="store_true")
-    parser.add_argument("--model", help=argparse.SUPPRESS)
+    parser.add_argument("--model", default="embedded", help="hub id, folder or `embedded`")
+    parser.add_argument("--places", type=int, default=64, help="sequences at once")
     options = parser.parse_args()
     if options.task == "vllm-worker":
-        return vllm_worker(options.model)
+        return vllm_worker(options.model, options.places)
     import torch
 
     from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights
 
     torch.set_num_threads(2)
-    settings = ModelSettings(device="cpu")
+    settings = ModelSettings(name=options.model, device="cpu")
     tokenizer, model = load_tokenizer(settings), load_weights(settings)
 
     def tokens_of(count: int, start: int) -> list[list[int]]:
@@ -255,7 +261,7 @@ def main() -> None:
         ]
 
     if options.task == "greedy":
-        return greedy(model, tokens_of(PLACES, 5000), tokenizer.pad_token_id)
+        return greedy(model, tokens_of(options.places, 5000), tokenizer.pad_token_id, options.places)
     return compare(options, model, tokens_of, tokenizer.pad_token_id)
 
 

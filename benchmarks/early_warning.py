@@ -1,8 +1,9 @@
-"""What an RL phase's early warning costs, as a share of the phase's time, on the embedded model.
+"""What an RL phase's early warning costs, as a share of the phase's time, on one model.
 
     python benchmarks/early_warning.py [--steps 100] [--prompts 8] [--group 8] [--tokens 64] [--every 10]
+        [--model embedded]
 
-One phase of GRPO on generated sums with readings as they are by default; the share is the phase's own
+One phase of GRPO on sums that reasoning-gym makes, with readings as they are by default; the share is the phase's own
 `early_warning_share`, and the line above it says what each reading took. The time of a step does not depend on what is
 rewarded, so the number of correct responses decides only how many texts are compared.
 """
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--model", default="embedded", help="hub id, folder or `embedded`")
     options = parser.parse_args()
     quiet_libraries()
     family = {
@@ -55,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         run_rl(
-            ModelSettings(device="cpu"),
+            ModelSettings(name=options.model, device="cpu"),
             Prompt(suffix="Put the final answer within \\boxed{}."),
             load_source(source),
             phase,

@@ -1,10 +1,11 @@
-"""What an optimiser step of each joint method costs against plain RL: time, tokens and peak memory, the embedded model.
+"""What an optimiser step of each joint method costs against plain RL: time, tokens and peak memory, one model.
 
     python benchmarks/joint_step.py [--methods rl,weighted,bridge] [--steps 4] [--prompts 4] [--group 4] [--tokens 48]
+        [--model embedded]
 
-Every method runs in a process of its own, on the same problems and demonstrations. The reward is planted (every third
-response), so that every group has a gradient whatever the model answers: this times steps, it teaches nothing. The
-first step, which warms up, is left out of the times.
+Every method runs in a process of its own, on the same problems and demonstrations, which are made here. The reward is
+planted (every third response), so that every group has a gradient whatever the model answers: this times steps, it
+teaches nothing. The first step, which warms up, is left out of the times.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default="rl,weighted,bridge", help="rl, and names that `dereason methods` lists")
     parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--model", default="embedded", help="hub id, folder or `embedded`")
     for name, value in (("steps", 4), ("prompts", 4), ("group", 4), ("tokens", 48)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
@@ -47,7 +49,7 @@ def main() -> None:
     plain: dict[str, float] | None = None
     for method in args.methods.split(","):
         command = [sys.executable, __file__, "--only", method]
-        command += [f"--{name}={getattr(args, name)}" for name in ("steps", "prompts", "group", "tokens")]
+        command += [f"--{name}={getattr(args, name)}" for name in ("steps", "prompts", "group", "tokens", "model")]
         out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows = json.loads(out.stdout.splitlines()[-1])
         seconds = [row["took"] for row in rows[1:]]
@@ -97,7 +99,7 @@ def _run(method: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         run_rl(
-            ModelSettings(name=str(embedded.ensure()), device="cpu"),
+            ModelSettings(name=str(embedded.ensure()) if args.model == embedded.NAME else args.model, device="cpu"),
             Prompt(suffix="Put the final answer within \\boxed{}."),
             frame("problem", problems),
             settings,

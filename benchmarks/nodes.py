@@ -1,10 +1,10 @@
 """Sentences to nodes: how fast responses are split and distinct sentences quantised, and Lloyd against mini-batches.
 
-    python benchmarks/nodes.py [--sentences 40000] [--nodes 2000] [--dimensions 384] [--spread 0.6] [--responses FILE]
+    python benchmarks/nodes.py [--sentences 40000] [--nodes 2000] [--dimensions 384] [--spread 0.6] [--data FILE]
 
 Unit vectors in clumps of about fifteen (``--spread 0`` for none: the worst case, uniformly random), said a geometric
-number of times each. Prints seconds of the processor and the weighted squared error. With a JSONL file of ``response``
-fields it also prints milliseconds per 4,000 characters of splitting.
+number of times each. Prints seconds of the processor and the weighted squared error. With ``--data``, JSON
+Lines that have a ``response`` field, it also prints milliseconds per 4,000 characters of splitting.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     for name, value in (("sentences", 40_000), ("nodes", 2000), ("dimensions", 384)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--spread", type=float, default=0.6)
-    parser.add_argument("--responses", type=Path)
+    parser.add_argument("--data", type=Path, help="JSON Lines with response")
     args = parser.parse_args()
 
     vectors = clumps(args.sentences, args.dimensions, args.spread)
@@ -66,8 +66,8 @@ def main() -> None:
         seconds = time.process_time() - began
         found = error(vectors, counts, model.labels_)
         print(f"{name}: {seconds:.1f} s, {model.n_iter_} iterations, error {found:.1f}", flush=True)
-    if args.responses:
-        with args.responses.open(encoding="utf-8") as lines:
+    if args.data:
+        with args.data.open(encoding="utf-8") as lines:
             texts = [json.loads(line)["response"] for line in lines]
         began = time.process_time()
         pieces = sum(len(split(text)) for text in texts)

@@ -220,7 +220,8 @@ def clear_options(options: list[str]) -> bool:
 
 
 def _choices(data: Path, rng: random.Random) -> Iterator[Pair]:
-    for row in rng.sample(rows(data / "mmlu_pro/questions.jsonl"), 400):
+    asked = rows(data / "mmlu_pro/questions.jsonl")
+    for row in rng.sample(asked, min(400, len(asked))):
         options, right = permuted(row["options"], _LETTERS.index(row["answer"]), rng)
         letter, text = _LETTERS[right], options[right]
         other = rng.choice([i for i in range(len(options)) if i != right])

@@ -1,10 +1,12 @@
 """Seconds of one GRPO step, rollouts and update, of our trainer against plain TRL's, in the same process.
 
     python benchmarks/rl_step.py [--flat 0.6] [--steps 2] [--prompts 5] [--group 8] [--tokens 48] [--micro 8]
+        [--model embedded]
 
-Both sides: the embedded model in float32, the same problems, rollouts of a fixed length (no end token), the same
-number of rows a micro-batch, gradient checkpointing off, rewards planted so that a share ``--flat`` of the groups has
-equal rewards. Plain TRL is GRPOTrainer with its defaults otherwise. The sides take turns after one short warm-up each.
+Both sides: the same model in float32, the same problems (sums that reasoning-gym makes), rollouts of a fixed length (no
+end token), the same number of rows a micro-batch, gradient checkpointing off, rewards planted so that a share
+``--flat`` of the groups has equal rewards. Plain TRL is GRPOTrainer with its defaults otherwise. The sides take turns
+after one short warm-up each.
 """
 
 from __future__ import annotations
@@ -41,13 +43,14 @@ def problems(count: int) -> list[dict[str, Any]]:
     prompt = Prompt(suffix="Put the final answer within \\boxed{}.")
     table = load_source(source)
     return [
-        {"prompt": prompt.messages(r["question"], None), "answer": r["answer"]} for r in table.iter_rows(named=True)
+        {"prompt": prompt.messages(r["question"], None), "problem_id": r["id"], "answer": r["answer"]}
+        for r in table.iter_rows(named=True)
     ]
 
 
 def seconds(kind: str, options: argparse.Namespace, steps: int, tokens: int) -> float:
     """Seconds per step of one side."""
-    settings = ModelSettings(device="cpu")
+    settings = ModelSettings(name=options.model, device="cpu")
     tokenizer, model = load_tokenizer(settings), load_weights(settings)
     rollouts = options.prompts * options.group
     flat_groups = round(options.flat * options.prompts)
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--micro", type=int, default=8)
+    parser.add_argument("--model", default="embedded", help="hub id, folder or `embedded`")
     options = parser.parse_args()
     quiet_libraries()
     for kind in ("trl", "ours"):

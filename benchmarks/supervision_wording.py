@@ -1,6 +1,7 @@
 """How often the default wordings of Bridge and critique lead a model to something that passes their checks.
 
     python benchmarks/supervision_wording.py [--only bridge] [--instructions FILE] [--problems 24] [--n 4]
+        [--model embedded]
 
 Sums and differences of two to four numbers of one digit (reasoning-gym's chain_sum). One model is student and teacher.
 Bridge rewrites the steps that derive from the expression, after failed responses of the model itself. The attempts
@@ -139,7 +140,7 @@ def make_desk(lm: LanguageModel, settings: ModelSettings, store: Path) -> Desk:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--model", default="embedded", help="hub id, folder or `embedded`")
     parser.add_argument("--problems", type=int, default=24)
     parser.add_argument("--n", type=int, default=4)
     parser.add_argument("--instructions", type=Path, help="a file with another wording for Bridge")

@@ -1,6 +1,12 @@
 """Precision and recall of the verifier against labelled pairs, by the reference's kind.
 
-    python benchmarks/verifier_quality.py [--data ../shared/data] [--limit N] [--seed 0] [--misses]
+    python benchmarks/verifier_quality.py --data FOLDER [--limit N] [--seed 0] [--misses]
+
+Data: JSON Lines in one folder, each with `answer`, under these names: math/test500.jsonl (hub id
+HuggingFaceH4/MATH-500, MIT), math/train.jsonl (MATH, MIT), aime24.jsonl (AIME 2024, MAA), bbeh_mini.jsonl (BIG-Bench
+Extra Hard, Apache-2.0), gsm8k/train.jsonl and gsm8k/test.jsonl (openai/gsm8k, MIT; with `solution`),
+mmlu_pro/questions.jsonl (TIGER-Lab/MMLU-Pro, MIT; with `id` and `options`) and mmlu_pro/responses.jsonl (responses of
+public models to it: `problem_id`, `response`, `prediction`, `correct`).
 
 A pair is a response, a reference and whether the verifier must find the response correct; ``quality_pairs.py`` says how
 they are made. Precision is the share of right pairs among those that the verifier finds correct, recall the share that
@@ -126,7 +132,7 @@ def unmarked_solutions(data: Path, verifier: Verifier) -> Counter[str]:
 def main() -> None:
     """Print the table and the misses."""
     parser = argparse.ArgumentParser(description="Precision and recall of the verifier, by kind.")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets, see the head of this file")
     parser.add_argument("--limit", type=int, default=None, help="pairs, spread over kinds and causes; all unless given")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
     parser.add_argument("--misses", action="store_true", help="print every miss, not one of each cause")

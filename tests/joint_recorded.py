@@ -21,6 +21,8 @@ from dereason.training.rl import RLOptimiser, run_rl
 
 PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
 LIMIT = 16
+TOKENS = 256
+"""About the tokens of a recorded step: twelve rollouts and the demonstrations."""
 TEXTS = {
     "a": [r"It is \boxed{7}", r"\boxed{8} I say", "no answer here", r"so 3 + 4 = \boxed{7} and more"],
     "b": [r"\boxed{9}", r"we add: \boxed{90}", "what?", r"one two three four five"],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "dereason"
@@ -65,11 +66,26 @@ def test_no_source_file_is_longer_than_500_lines() -> None:
     assert not long, "split these by what they do"
 
 
-@pytest.mark.parametrize("file", ["constraints.txt", "constraints-vllm.txt"])
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-vllm.txt", "constraints-oldest.txt"])
 def test_constraints_are_plain_pins(file: str) -> None:
     for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line), line
+
+
+def test_the_oldest_environment_has_the_lower_bounds() -> None:
+    table = project()["project"]
+    extras = table["optional-dependencies"]
+    oldest, run = pins("constraints-oldest.txt"), pins()
+    for listed in [*table["dependencies"], *extras["quickstart"], *extras["api"], *extras["analysis"]]:
+        needed = Requirement(listed)
+        name = canonical(needed.name)
+        lowest = [s.version for s in needed.specifier if s.operator == ">="]
+        assert needed.specifier.contains(run[name]), f"{listed}: constraints.txt has {run[name]}"
+        if name == "torch":
+            assert oldest[name] == run[name], "the one build for CPUs that both environments take"
+        else:
+            assert lowest == [oldest[name]], f"{listed}: what is run is {oldest[name]}"
 
 
 def test_constraints_pin_every_dependency() -> None:

@@ -151,13 +151,13 @@ def test_think_shape(text: str, holds: bool, after_prompt: bool) -> None:
 
 def test_shapes_are_linear_in_the_text() -> None:
     """100 kB of what costs a careless parser: open boxes, braces, closing marks, tags."""
-    started = time.perf_counter()
+    started = time.process_time()
     for piece in (r"\boxed{", "{", "}", r"\boxed{4}" + "$ .", "<think>", "</think>", "\\", "$ \n"):
         text = r"\boxed{4}" + piece * (100_000 // len(piece))
         boxed_last(text)
         boxed_last(text + "x")
         ThinkThenAnswer()(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 5  # under a tenth of that; quadratic, it would be minutes
 
 
 def test_a_pattern_matches_the_whole_response() -> None:
@@ -168,9 +168,9 @@ def test_a_pattern_matches_the_whole_response() -> None:
 
 def test_a_pattern_that_takes_too_long_gives_no_reward_and_costs_its_limit() -> None:
     function = build(
-        [Format(shape="regex", pattern="(a|aa)+[yz]", time_limit=0.1)], tokenizer=Words(), max_new_tokens=8
+        [Format(shape="regex", pattern="(a|aa)+[yz]", time_limit=0.5)], tokenizer=Words(), max_new_tokens=8
     )[0]
     started = time.perf_counter()
     got = call(function, 2, completions=["a" * 5000, "aay"])
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 30, "without a limit it takes for ever"
     assert got == [None, 1.0]

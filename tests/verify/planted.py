@@ -20,6 +20,12 @@ def cannot_load() -> None:
     raise ImportError("no module named sympathy")
 
 
+def starts_slowly() -> Callable[[list[Any]], Any]:
+    """A worker that takes longer to start than a task may take."""
+    time.sleep(1)
+    return load()
+
+
 def dies_at_start() -> None:
     """A worker that is killed while it starts."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -44,6 +50,16 @@ def sleep(seconds: float) -> float:
     """A task that takes its time."""
     time.sleep(seconds)
     return seconds
+
+
+def meet(folder: str, name: str) -> int:
+    """A task that waits until another one has begun."""
+    from pathlib import Path
+
+    Path(folder, name).touch()
+    while len(found := list(Path(folder).iterdir())) < 2:
+        time.sleep(0.01)
+    return len(found)
 
 
 def allocate(mib: int) -> int:

@@ -63,7 +63,7 @@ def equal(answer: str, reference: str) -> bool | None:
 def test_bombs_are_cheap(name: str) -> None:
     bomb = BOMBS[name]
     compare("5 cm", "5 kg")  # the registry of units, once
-    began = time.perf_counter()
+    began = time.process_time()
     kind_of(bomb)
     for other in REFERENCES if len(bomb) < 10_000 else REFERENCES[:5]:
         assert equal(bomb, other) is not True
@@ -71,7 +71,7 @@ def test_bombs_are_cheap(name: str) -> None:
     assert equal(f" {bomb} ", bomb) is True
     equal(bomb + "1", bomb)
     # Well under a tenth of this on two slow cores, all thirty comparisons together.
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_an_answer_too_long_to_take_apart() -> None:
@@ -85,13 +85,14 @@ def test_an_answer_too_long_to_take_apart() -> None:
 
 def test_time_is_linear_in_the_length() -> None:
     def seconds(n: int) -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         for text in ("{" * n, "a b " * (n // 4), r"\frac{" * (n // 6)):
             compare(text, text + "x")
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     seconds(1_000)
-    assert seconds(200_000) < 40 * seconds(20_000)  # quadratic would be 100
+    took = seconds(200_000)
+    assert took < 0.5 or took < 40 * seconds(20_000)  # quadratic would be 100
 
 
 _PIECES = [

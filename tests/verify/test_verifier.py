@@ -18,8 +18,8 @@ from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import ComparisonError, Item, Verifier, VerifierSettings, default_verifier
 
 LIMIT = 1.0
-SLACK = 4.0
-"""Seconds for killing a worker and starting the next one, on a busy machine."""
+SLACK = 30.0
+"""Seconds for killing a worker and starting the next one, on a busy machine; a bomb without a limit takes for ever."""
 
 UNDECIDED = [
     (r"\sin^2(x) + \cos^2(x) + y", "1 + y", True),
@@ -32,6 +32,14 @@ UNDECIDED = [
 
 @pytest.fixture(scope="module")
 def verifier() -> Iterator[Verifier]:
+    """With more time than a comparison takes on the busiest machine."""
+    with Verifier(VerifierSettings(time_limit=60, workers=2)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Verifier]:
+    """With limits that are reached soon."""
     with Verifier(VerifierSettings(time_limit=LIMIT, memory_limit=128, workers=2)) as made:
         yield made
 
@@ -44,37 +52,40 @@ def test_what_the_rules_leave_open_is_decided_by_sympy(verifier: Verifier) -> No
 
 
 BOMBS = [
-    ("9**9**9**9", "2^{10}", "took longer"),
-    ("9^{9^{9^9}}", "2^{10}", "took longer"),
-    (r"9^{9^{9^9}}", r"\sqrt{2} + x", "took longer"),
-    ("(10^{7})!", r"\sqrt{2} + x", "took longer"),
-    (r"\int_0^1 e^{x^3}\sin(x^5) dx", r"\frac{\sqrt{\pi}}{2}", "took longer"),  # sympy looks for a closed form
-    ("2^{10^{10}}", r"\sqrt{2} + x", "needed more than 128 MiB"),
-    ("(" * 400 + "x" + "+1)" * 400, "x + 400", None),
-    ("x^{" * 500 + "2" + "}" * 500, "x", None),
-    ("{" * 50_000 + "x" + "}" * 50_000, "x^2 + 1", None),
-    (r"\frac{1}{" * 3000 + "x" + "}" * 3000, "x^2 + 1", None),
-    ("-" * 50_000 + "x", "x + y", None),
+    ("9**9**9**9", "2^{10}", True),
+    ("9^{9^{9^9}}", "2^{10}", True),
+    (r"9^{9^{9^9}}", r"\sqrt{2} + x", True),
+    ("(10^{7})!", r"\sqrt{2} + x", True),
+    (r"\int_0^1 e^{x^3}\sin(x^5) dx", r"\frac{\sqrt{\pi}}{2}", True),  # sympy looks for a closed form
+    ("2^{10^{10}}", r"\sqrt{2} + x", True),
+    ("(" * 400 + "x" + "+1)" * 400, "x + 400", False),
+    ("x^{" * 500 + "2" + "}" * 500, "x", False),
+    ("{" * 50_000 + "x" + "}" * 50_000, "x^2 + 1", False),
+    (r"\frac{1}{" * 3000 + "x" + "}" * 3000, "x^2 + 1", False),
+    ("-" * 50_000 + "x", "x + y", False),
 ]
-"""Answer, reference, and what the cause says; None where a rule may decide it before sympy (then it is wrong)."""
+"""Answer, reference, and whether it has to reach a limit; False where a rule may decide it before sympy (then it is
+wrong)."""
+REACHED = ["took longer than 1 s", "needed more than 128 MiB"]
+"""What the cause says: which limit comes first depends on how fast the machine takes memory."""
 
 
-@pytest.mark.parametrize(("answer", "reference", "cause"), BOMBS, ids=[a[:20] for a, *_ in BOMBS])
-def test_a_bomb_costs_at_most_its_limit(verifier: Verifier, answer: str, reference: str, cause: str | None) -> None:
+@pytest.mark.parametrize(("answer", "reference", "reaches"), BOMBS, ids=[a[:20] for a, *_ in BOMBS])
+def test_a_bomb_costs_at_most_its_limit(limited: Verifier, answer: str, reference: str, reaches: bool) -> None:
     started = time.monotonic()
-    judged = verifier.judge(f"So \\boxed{{{answer}}}", False, reference)
+    judged = limited.judge(f"So \\boxed{{{answer}}}", False, reference)
     assert time.monotonic() - started < LIMIT + SLACK
-    assert judged.verdict is Verdict.ERROR if cause else judged.verdict in (Verdict.ERROR, Verdict.WRONG)
+    assert judged.verdict is Verdict.ERROR if reaches else judged.verdict in (Verdict.ERROR, Verdict.WRONG)
     if judged.verdict is Verdict.ERROR:
-        causes = [cause] if cause else ["symbolic comparison", "more than the 4,000 that are compared"]
+        causes = REACHED if reaches else ["symbolic comparison", "more than the 4,000 that are compared"]
         assert any(words in judged.reason for words in causes)
     assert judged.extracted is not None
     again = time.monotonic()
-    assert verifier.judge(f"So \\boxed{{{answer}}}", True, reference) == judged
+    assert limited.judge(f"So \\boxed{{{answer}}}", True, reference) == judged
     assert time.monotonic() - again < 1, "a failure is remembered"
 
 
-def test_bombs_do_not_touch_the_rest_of_a_batch(verifier: Verifier) -> None:
+def test_bombs_do_not_touch_the_rest_of_a_batch(limited: Verifier) -> None:
     items, expected = [], []
     for i in range(1000):
         items.append(
@@ -85,10 +96,10 @@ def test_bombs_do_not_touch_the_rest_of_a_batch(verifier: Verifier) -> None:
         items[at] = Item(f"\\boxed{{{bomb}+0}}", False, reference)
         expected[at] = Verdict.ERROR
     started = time.monotonic()
-    judged = verifier.judge_many(items)
+    judged = limited.judge_many(items)
     assert time.monotonic() - started < 3 * (LIMIT + SLACK) + 30
     assert [j.verdict for j in judged] == expected
-    assert all("took longer than 1 s" in j.reason for j in judged if j.verdict is Verdict.ERROR)
+    assert all(any(words in j.reason for words in REACHED) for j in judged if j.verdict is Verdict.ERROR)
 
 
 def test_a_batch_is_judged_as_its_items_are(verifier: Verifier) -> None:
@@ -121,15 +132,15 @@ def test_a_judgement_says_where_it_looked(verifier: Verifier) -> None:
     }  # fmt: skip
 
 
-def test_equivalence_alone(verifier: Verifier) -> None:
+def test_equivalence_alone(verifier: Verifier, limited: Verifier) -> None:
     assert verifier.equivalent("0.5", "1/2")[0] is True
     assert verifier.equivalent("b", "two", ["one", "two"])[0] is True
-    found = verifier.equivalent_many(
+    found = limited.equivalent_many(
         [("1", "1", None), ("9^{9^{9^9}}", "2^{10}", []), ("x", "", None), ("1", "2", None)]
     )
     assert [c.equal for c in found] == [True, None, None, False]
-    with pytest.raises(ComparisonError, match="took longer than 1 s"):
-        verifier.equivalent("9^{9^{9^9}}", "2^{10}")
+    with pytest.raises(ComparisonError, match="|".join(REACHED)):
+        limited.equivalent("9^{9^{9^9}}", "2^{10}")
     with pytest.raises(ComparisonError, match="names none of the 2 options"):
         verifier.equivalent("B", "Q", ["one", "two"])
 

@@ -18,8 +18,10 @@ import pytest
 from dereason.verify import workers
 from dereason.verify.workers import Outcome, Pool
 
-SLACK = 1.5
-"""Seconds beyond the limit that killing may take on a busy machine; starting the next worker is not in it."""
+SLACK = 30.0
+"""Seconds beyond the limit that killing may take on a busy machine; what is not killed takes for ever."""
+AMPLE = 120.0
+"""Seconds that no task of these needs on the busiest machine, where it is not the time that must end it."""
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +78,10 @@ def test_values_come_back_in_order_from_several_workers() -> None:
     assert with_two.pids() == []
 
 
-def test_tasks_run_in_parallel() -> None:
-    with_two = make(workers=2)
-    with_two.run([["double", 1], ["double", 2]])
-    started = time.monotonic()
-    with_two.run([["sleep", 0.7]] * 2)
-    assert time.monotonic() - started < 1.3
+def test_tasks_run_in_parallel(tmp_path: Path) -> None:
+    with_two = make(workers=2, time_limit=AMPLE)
+    met = with_two.run([["meet", str(tmp_path), "one"], ["meet", str(tmp_path), "other"]])
+    assert met == [Outcome(2)] * 2, "each waited for the other"
     with_two.close()
 
 
@@ -100,7 +100,8 @@ def test_tasks_run_in_parallel() -> None:
         (["fail"], "TypeError: not an expression"),
     ],
 )
-def test_a_failure_costs_its_task_alone_and_at_most_the_limit(pool: Pool, task: list[Any], failure: str) -> None:
+def test_a_failure_costs_its_task_alone_and_at_most_the_limit(task: list[Any], failure: str) -> None:
+    pool = make(time_limit=1.0 if "took longer" in failure else AMPLE)
     pool.run([["double", 1]])
     started = time.monotonic()
     (outcome,) = pool.run([task])
@@ -111,11 +112,12 @@ def test_a_failure_costs_its_task_alone_and_at_most_the_limit(pool: Pool, task: 
     before, bad, after = pool.run([["double", 2], task, ["double", 3]])
     assert (before.value, after.value) == (4, 6)
     assert failure in (bad.failure or "")
+    pool.close()
 
 
 def test_the_start_of_a_worker_is_no_tasks_time() -> None:
-    slow = make(time_limit=0.05)
-    assert slow.run([["double", 1]]) == [Outcome(2)]  # importing Python alone takes about as long
+    slow = make("starts_slowly", time_limit=0.9)
+    assert slow.run([["double", 1]]) == [Outcome(2)]
     slow.close()
 
 
@@ -147,17 +149,25 @@ def test_text_of_any_kind_survives_the_pipe(pool: Pool) -> None:
     assert pool.run([["double", text]]) == [Outcome(2 * text)]
 
 
-def test_workers_that_do_not_start_end_the_batch_with_the_cause() -> None:
+def test_workers_that_do_not_start_end_the_batch_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+
+    class Counted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            started.append(self)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", Counted)
     for target, cause in (("cannot_load", "ImportError: no module named sympathy"), ("dies_at_start", "signal 9")):
         broken = make(target, workers=2)
-        started = time.monotonic()
         outcomes = broken.run([["double", i] for i in range(50)])
-        assert time.monotonic() - started < 20
+        tries = len(started)
+        assert tries < 20
         assert {o.lasting for o in outcomes} == {False}
         assert all("could be started" in (o.failure or "") and cause in (o.failure or "") for o in outcomes)
-        started = time.monotonic()
         broken.run([["double", 1]])
-        assert time.monotonic() - started < 0.5, "it does not try again at once"
+        assert len(started) == tries, "it does not try again at once"
+        started.clear()
         assert broken.pids() == []
         broken.close()
 
@@ -253,8 +263,8 @@ def gone(pids: list[int], within: float) -> bool:
 def test_no_worker_outlives_a_parent_that_ends() -> None:
     process, pids = parent(1, "end")
     assert len(pids) == 2
-    assert process.wait(20) == 0
-    assert gone(pids, 1)
+    assert process.wait(60) == 0
+    assert gone(pids, SLACK)
 
 
 @needs_proc
@@ -265,7 +275,7 @@ def test_no_worker_outlives_a_parent_that_is_killed_while_one_hangs() -> None:
     process.wait()
     assert any(map(alive, pids)), "one hangs"
     # The limit is in seconds of CPU, of which a busy machine gives fewer.
-    assert gone(pids, 4 * (2 + 4) + SLACK), "the idle one sees the end of its input, the other its CPU limit"
+    assert gone(pids, 4 * (2 + 4) + AMPLE), "the idle one sees the end of its input, the other its CPU limit"
 
 
 @needs_proc

@@ -9,6 +9,7 @@ from dereason.errors import DereasonError
 from dereason.lm.base import Completion, Message, Sampling
 from dereason.lm.local.engine import plan_batches
 from dereason.lm.prompts import template_hash
+from dereason.lm.rendering import chat_ids
 
 
 class ChatModel:
@@ -41,10 +42,7 @@ class ChatModel:
 
     def encode(self, chat: Sequence[Message]) -> list[int]:
         """Token ids of a chat, up to where the assistant's reply begins."""
-        encoded = self.tokenizer.apply_chat_template(
-            list(chat), add_generation_prompt=True, tokenize=True, return_dict=True, **self._kwargs
-        )
-        return list(encoded["input_ids"])
+        return chat_ids(self.tokenizer, chat, self._kwargs, reply_follows=True)
 
     def batches(self, prompts: Sequence[Sequence[Message]], n: int, sampling: Sampling) -> int:
         """See :class:`~dereason.lm.base.LanguageModel`."""

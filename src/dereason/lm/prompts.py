@@ -10,6 +10,7 @@ from typing import Any
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Message
+from dereason.lm.rendering import chat_ids
 from dereason.settings import Settings
 
 PLAIN_TEMPLATE = (
@@ -41,8 +42,13 @@ class Prompt(Settings):
     def messages(self, question: str, options: Sequence[str] | None = None) -> list[Message]:
         """The chat for one problem; options are listed under the question with letters from A on."""
         lines = [question.strip()]
-        if options:
-            lines += [f"({LETTERS[i]}) {option}" for i, option in enumerate(options)]
+        listed = [] if options is None else list(options)  # a cell of a table has no truth value
+        if len(listed) > len(LETTERS):
+            raise DereasonError(
+                f"the question {question.strip()[:60]!r} has {len(listed)} options, and letters end at {len(LETTERS)}",
+                "leave the question out, or give it fewer options",
+            )
+        lines += [f"({letter}) {option}" for letter, option in zip(LETTERS, listed, strict=False)]
         if self.suffix:
             lines.append(self.suffix)
         return self.wrap("\n".join(lines))
@@ -72,10 +78,9 @@ def encode_reply(
     Raises:
         DereasonError: the template does not put the reply behind the prompt that generation begins with.
     """
-    kwargs = {"tokenize": True, "return_dict": True, **kwargs}
-    head = list(tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, **kwargs)["input_ids"])
+    head = chat_ids(tokenizer, chat, kwargs, reply_follows=True)
     reply: Message = {"role": "assistant", "content": prefix + response}
-    whole = list(tokenizer.apply_chat_template([*chat, reply], **kwargs)["input_ids"])
+    whole = chat_ids(tokenizer, [*chat, reply], kwargs)
     tail = whole[len(head) :]
     if whole[: len(head)] != head or not tail:
         raise DereasonError(
@@ -130,15 +135,15 @@ def template_hash(tokenizer: Any, kwargs: dict[str, Any]) -> str:
     Covers the chat template, its arguments, the special tokens, and the ids of one probe chat with a reply
     (a tokenizer that was re-saved with another vocabulary or normaliser gives other ids).
     """
-    probe = [
+    probe: list[Message] = [
         {"role": "user", "content": "What is 12 + 30?\nPut it in \\boxed{}."},
         {"role": "assistant", "content": "12 + 30 = 42\n\\boxed{42}"},
     ]
-    ids = tokenizer.apply_chat_template(probe, tokenize=True, return_dict=True, **kwargs)["input_ids"]
+    ids = chat_ids(tokenizer, probe, kwargs)
     content = {
         "template": tokenizer.chat_template,
         "kwargs": kwargs,
         "special": {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())},
-        "probe": list(ids),
+        "probe": ids,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -22,6 +22,7 @@ from dereason.lm.dates import given_date
 from dereason.lm.local.adapter import adapter_base
 from dereason.lm.local.model import ModelSettings, load_tokenizer, model_path
 from dereason.lm.prompts import PLAIN_TEMPLATE, Prompt
+from dereason.lm.rendering import chat_ids
 from dereason.pipeline import verl
 from dereason.pipeline.actions import Context, select_set
 from dereason.pipeline.build import build, starting_model
@@ -204,11 +205,7 @@ def _to_verl(exported: Exported, out: Path) -> Info:
     rows = {split: verl_rows(table, exported.prompt, split) for split, table in tables.items()}
     kwargs = dict(exported.prompt.chat_template_kwargs)
     longest = max(
-        len(
-            tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True, **kwargs)[
-                "input_ids"
-            ]
-        )
+        len(chat_ids(tokenizer, chat, kwargs, reply_follows=True))
         for table in rows.values()
         for chat in table["prompt"].to_list()
     )

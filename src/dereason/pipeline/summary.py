@@ -17,6 +17,7 @@ from dereason.evaluation.statistics import spearman
 from dereason.lm import embedded
 from dereason.lm.local.model import load_tokenizer, model_identity, model_path, resolve_device
 from dereason.lm.prompts import template_hash
+from dereason.lm.rendering import chat_text
 from dereason.pipeline.actions import domains
 from dereason.pipeline.environment import environment
 from dereason.pipeline.graph import Graph, Round, Stage
@@ -136,7 +137,7 @@ def _prompt(recipe: Recipe, pool: pl.DataFrame) -> Info:
         "system": recipe.prompt.system,
         "suffix": recipe.prompt.suffix,
         "date": recipe.prompt.date,
-        "example": tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **kwargs),
+        "example": chat_text(tokenizer, chat, kwargs),
     }
 
 

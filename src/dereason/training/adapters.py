@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.local.adapter import adapter_base
+from dereason.lm.local.files import read_weights
 from dereason.lm.local.model import ModelSettings, load_weights, model_path, resolve_device
 from dereason.settings import Settings
 
@@ -88,7 +89,7 @@ def load_frozen(model: ModelSettings, adapter: LoRA) -> Any:
     if adapter.quantise == "none":
         return load_weights(model)
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     device = resolve_device(model.device)
     nf4 = BitsAndBytesConfig(
@@ -97,13 +98,13 @@ def load_frozen(model: ModelSettings, adapter: LoRA) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    return AutoModelForCausalLM.from_pretrained(
+    return read_weights(
+        model,
         model_path(model),
-        revision=model.revision or "main",
+        device,
         dtype=torch.bfloat16,
         quantization_config=nf4,
         device_map={"": torch.cuda.current_device() if device == "cuda" else device},
-        use_safetensors=True,
     ).eval()
 
 

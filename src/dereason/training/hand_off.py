@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dereason.errors import DereasonError
+from dereason.lm.base import Message
 from dereason.lm.dates import given_date, own_template, today
 from dereason.lm.local.model import HAND_OFF, ModelSettings, load_tokenizer, load_weights, model_path, stop_ids
 from dereason.lm.prompts import template_hash
+from dereason.lm.rendering import chat_ids
 from dereason.training.adapters import is_adapted, merged_state, save_adapter, whole_model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PROBES = (
+PROBES: tuple[list[Message], ...] = (
     [{"role": "user", "content": "What is 17 * 3? Put the answer in \\boxed{}."}],
     [
         {"role": "user", "content": "Résumé: f(x) = x² − 4; list its roots.\n"},
@@ -49,7 +51,7 @@ def probe_logits(model: Any, tokenizer: Any) -> list[Tensor]:
     model.forward = getattr(model, "_original_forward", prepared)
     with torch.no_grad():
         for chat in PROBES:
-            ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
+            ids = chat_ids(tokenizer, chat, {})
             found.append(model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().cpu())
     model.forward = prepared
     model.train(training)

@@ -23,7 +23,9 @@ from dereason.lm.local.model import (
     load_tokenizer,
     load_weights,
     resolve_device,
+    stop_ids,
 )
+from dereason.lm.local.room import check_room
 from dereason.lm.prompts import Prompt, check_template, template_hash
 from dereason.settings import Settings
 from dereason.training import stack
@@ -106,8 +108,8 @@ def load_student(
         seed: of a new adapter.
 
     Raises:
-        DereasonError: the model's chat template differs from the one the run began with, or the adapter cannot be
-            trained here.
+        DereasonError: the model's chat template differs from the one the run began with, the adapter cannot be
+            trained here, or the tokenizer's ends of a text have no embedding.
     """
     stack.check()
     check_adapter(adapter, model)
@@ -115,8 +117,13 @@ def load_student(
     found = template_hash(tokenizer, dict(prompt.chat_template_kwargs))
     check_template(model.name, found, expected_hash)
     if adapter is not None:
-        return attach(load_frozen(model, adapter), adapter, model, seed), tokenizer, found
-    return load_weights(model.model_copy(update={"dtype": "float32"})), tokenizer, found
+        weights = load_frozen(model, adapter)
+    else:
+        weights = load_weights(model.model_copy(update={"dtype": "float32"}))
+    ends = [tokenizer.pad_token_id, *stop_ids(weights, tokenizer)]
+    check_room(weights, tokenizer, [[i] for i in ends], model.name)
+    student = weights if adapter is None else attach(weights, adapter, model, seed)
+    return student, tokenizer, found
 
 
 def trainer_arguments(settings: PhaseSettings, model: ModelSettings, work: Path, *, seed: int) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from dereason.errors import DereasonError
 from dereason.lm.base import Progress
 from dereason.lm.load import load_model
 from dereason.lm.local.model import ModelSettings, load_weights, stop_ids
+from dereason.lm.local.room import check_room, is_tight
 from dereason.lm.prompts import Prompt
+from dereason.lm.rendering import chat_ids
 from dereason.problems.schema import Verdict
 from dereason.training.early_warning import EarlyWarning, Measures
 from dereason.training.losses import LossName, RatioLevel, Scale
@@ -287,6 +289,13 @@ def run_rl(
         }
         for r in problems.select("id", "question", "answer", "options").iter_rows(named=True)
     ]
+    asked: dict[str, list[int]] = {}
+    if is_tight(student, tokenizer):
+        for row in rows:
+            asked[row["problem_id"]] = chat_ids(
+                tokenizer, row["prompt"], prompt.chat_template_kwargs, reply_follows=True
+            )
+        check_room(student, tokenizer, list(asked.values()), model.name, new_tokens=settings.max_new_tokens)
     # A checkpoint between two updates of one generation would lose the rollouts of the second.
     whole = settings.updates_per_generation * settings.iterations
     every = -(-settings.optimiser.checkpoint_every // whole) * whole
@@ -328,8 +337,11 @@ def run_rl(
 
             assert isinstance(settings, Joint)
             make_class = settings.method.trainer_class
-            student = settings.method.wrap(student, model, seed)
             shown = encode_demonstrations(tokenizer, problems, demonstrations, prompt, settings)
+            if asked:
+                texts = [[*asked[name], *reply] for name, reply in shown.items()]
+                check_room(student, tokenizer, texts, model.name, setting="max_length")
+            student = settings.method.wrap(student, model, seed)
         trainer = make_class()(
             model=student,
             reward_funcs=rollouts,

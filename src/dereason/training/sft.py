@@ -15,6 +15,7 @@ from dereason.errors import DereasonError
 from dereason.lm.base import Message, Progress
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.local.packing import Row
+from dereason.lm.local.room import check_room
 from dereason.lm.prompts import Prompt, encode_reply
 from dereason.training.phase import (
     PhaseResult,
@@ -99,6 +100,7 @@ def run_sft(
             f"shortest has {shortest} tokens)",
             "raise max_length; a cut target would teach the model not to answer",
         )
+    check_room(student, tokenizer, [[*r.prompt, *r.response] for r in rows], model.name, setting="max_length")
     with guarded(settings.optimiser.micro_batch):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0

@@ -22,6 +22,7 @@ from dereason.lm.local.engine import decode
 from dereason.lm.local.forward import TokenScores, attention_pair_cost, can_share_prompts, score_tokens
 from dereason.lm.local.packing import Batch
 from dereason.lm.local.sampling import Drawn
+from dereason.lm.rendering import chat_ids
 from dereason.training.continuations import continue_prefixes
 from dereason.training.losses import BatchCounts, group_advantages
 from dereason.training.policy import Group, Update, make_update, policy_loss
@@ -85,15 +86,7 @@ def make_trainer_class() -> Any:
             return [list(s.ids) for s in flat], [list(s.logps) for s in flat]
 
         def _prompt_ids(self, problem: dict[str, Any]) -> list[int]:
-            return list(
-                self.processing_class.apply_chat_template(
-                    problem["prompt"],
-                    add_generation_prompt=True,
-                    tokenize=True,
-                    return_dict=True,
-                    **self.chat_template_kwargs,
-                )["input_ids"]
-            )
+            return chat_ids(self.processing_class, problem["prompt"], self.chat_template_kwargs, reply_follows=True)
 
         def draw_probe(
             self, problems: Sequence[dict[str, Any]], n: int, seed: int

@@ -21,7 +21,8 @@ from dereason.training.joint.settings import Joint
 from dereason.training.rl import RL, RLOptimiser
 from dereason.training.trainer import make_trainer_class as make_rl_class
 from dereason.training.watch import _sizes
-from joint_recorded import REWARDS, advantages, logps, recorded, reward_every_third, run_tiny
+from joint_recorded import REWARDS, TOKENS, advantages, logps, recorded, reward_every_third, run_tiny
+from rounding import assert_same_gradient
 
 # -- the rule -------------------------------------------------------------------------------------------------------
 
@@ -171,13 +172,14 @@ def test_the_three_gradients_are_those_of_the_formulas(
     wanted = expected(trainer, 1.3, kl)
     trainer.train()
     sft, rl, shadow = (wanted[name] for name in ("sft", "rl", "shadow"))
-    for name, found in trainer.grads.items():
-        both = sft[name] if weight == 0 else (1 - weight) * sft[name] + weight * rl[name]
+    every = {}
+    for name in trainer.grads:
+        every[name] = sft[name] if weight == 0 else (1 - weight) * sft[name] + weight * rl[name]
         if "lora_" in name:
-            both = both - weight * shadow[name]
-        torch.testing.assert_close(found, both, rtol=1e-5, atol=1e-6)  # advantages are float32
-    for name, copy in zip(trainer.theta, trainer.shadow, strict=True):
-        torch.testing.assert_close(copy.grad, shadow[name], rtol=1e-5, atol=1e-6)
+            every[name] = every[name] - weight * shadow[name]
+    assert_same_gradient(trainer.grads, every, terms=TOKENS)  # each has an advantage in float32
+    copies = {name: copy.grad for name, copy in zip(trainer.theta, trainer.shadow, strict=True)}
+    assert_same_gradient(copies, {name: shadow[name] for name in copies}, terms=TOKENS)
     assert len(trainer.grads) == len(trainer.theta) + len(trainer.lora)
     logged = trainer.state.log_history[0]
     assert logged["gain"] == pytest.approx(wanted["gain"], abs=1e-6)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dereason.errors import DereasonError
+from dereason.lm.local.files import unreadable
 
 if TYPE_CHECKING:
     from dereason.lm.local.model import ModelSettings
@@ -58,12 +59,20 @@ def _base(name: str) -> dict[str, Any] | None:
     return {"name": base, "revision": revision}
 
 
-def merge_adapter(weights: Any, folder: Path) -> Any:
-    """The base's weights with the adapter in ``folder`` added to them, and the generation config that stands there."""
+def merge_adapter(weights: Any, settings: ModelSettings) -> Any:
+    """The base's weights with the adapter in a folder added to them, and the generation config that stands there.
+
+    Raises:
+        DereasonError: the adapter's files are broken, or are no adapter to these weights.
+    """
     from peft import PeftModel
     from transformers import GenerationConfig
 
-    model = PeftModel.from_pretrained(weights, str(folder)).merge_and_unload(safe_merge=True)
+    folder = Path(settings.name)
+    try:
+        model = PeftModel.from_pretrained(weights, str(folder)).merge_and_unload(safe_merge=True)
+    except Exception as exc:  # what a library makes of files that it cannot use is of any type
+        raise unreadable(settings, settings.name, exc) from exc
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.requires_grad_(True)  # peft froze it

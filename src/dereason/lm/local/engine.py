@@ -200,10 +200,10 @@ class _Decoder:
         with self.cache.attending():
             logits = forward(
                 self.model,
+                self.cache,
                 input_ids=torch.tensor([[place.ids[-1]] for place in rows], device=device),
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=self.cache,
             )[:, -1]
         self.cache.end += 1
         for row, ended in enumerate(self._draw(logits, rows)):

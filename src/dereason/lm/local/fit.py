@@ -74,10 +74,10 @@ def _trial(model: Any, kind: type[PlaceCache], prompt: Sequence[int], pad_id: in
         with cache.attending():
             got = forward(
                 model,
+                cache,
                 input_ids=torch.tensor([[r[-1]] for r in rows], device=device),
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
             )[:, -1]
         plain = torch.cat([model(input_ids=torch.tensor([r], device=device)).logits[:, -1] for r in rows])
     except Exception as exc:  # whatever a model does with a cache that it does not know

@@ -21,9 +21,11 @@ from dereason.lm.chats import ChatModel
 from dereason.lm.dates import give_date, today
 from dereason.lm.local.adapter import adapter_base, merge_adapter
 from dereason.lm.local.engine import plan_batches, stream
+from dereason.lm.local.files import read_weights, unreadable
 from dereason.lm.local.forward import score_tokens
 from dereason.lm.local.packing import Row, make_batch, plan_micro_batches
 from dereason.lm.local.prefill import prefill
+from dereason.lm.local.room import check_room
 from dereason.lm.local.sampling import Drawn
 from dereason.lm.prompts import PLAIN_TEMPLATE, encode_reply
 from dereason.settings import Settings
@@ -191,16 +193,21 @@ def load_tokenizer(settings: ModelSettings, day: date | None = None) -> Any:
         day: told to a template that prints today's date; None takes today, once.
 
     Raises:
-        DereasonError: there is no such model.
+        DereasonError: there is no such model, its files are broken, or it has no end token.
     """
     from transformers import AutoTokenizer
 
     quiet_libraries()
     path = model_path(settings)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=settings.revision or "main")
-    except (OSError, ValueError) as exc:
-        raise _unknown(settings, exc) from exc
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=settings.revision or "main", trust_remote_code=False)
+    except Exception as exc:  # what a library makes of files that it cannot use is of any type
+        raise unreadable(settings, path, exc) from exc
+    if tokenizer.eos_token_id is None:
+        raise DereasonError(
+            f"the tokenizer of {settings.name!r} has no end token (eos_token): no response could end",
+            "name the token that ends a response as eos_token in its tokenizer_config.json",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
@@ -213,38 +220,15 @@ def load_weights(settings: ModelSettings) -> Any:
     """The model on its device in its dtype, in eval mode.
 
     Raises:
-        DereasonError: there is no such model, no such device, or too little memory.
+        DereasonError: see :func:`~dereason.lm.local.files.read_weights`; or there is no such device.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     quiet_libraries()
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
     path = model_path(settings)
     if (base := adapter_base(settings)) is not None:
-        return merge_adapter(load_weights(base), Path(path)).to(dtype).eval()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, revision=settings.revision or "main", dtype=dtype, use_safetensors=True
-        )
-        return model.to(device).eval()
-    except (OSError, ValueError) as exc:
-        raise _unknown(settings, exc) from exc
-    except (torch.OutOfMemoryError, MemoryError) as exc:
-        raise DereasonError(
-            f"model {settings.name} does not fit into the memory of {device}",
-            "take a smaller model, dtype bfloat16, or a larger device",
-        ) from exc
-
-
-def _unknown(settings: ModelSettings, exc: Exception) -> DereasonError:
-    first = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-    return DereasonError(
-        f"model.name {settings.name!r} cannot be loaded: {first}",
-        "check the hub id or the folder (it needs config.json, safetensors weights and a tokenizer), "
-        "log in for gated models (`hf auth login`), or use `embedded`",
-    )
+        return merge_adapter(load_weights(base), settings).to(dtype).eval()
+    return read_weights(settings, path, device, dtype=dtype).eval()
 
 
 class LocalModel(ChatModel):
@@ -274,6 +258,7 @@ class LocalModel(ChatModel):
         super().__init__(
             tokenizer, stop_ids(self.model, tokenizer), chat_template_kwargs, identity or model_identity(settings)
         )
+        self._check([self.tokenizer.pad_token_id], *([i] for i in self._stop_ids))
 
     def generate(
         self,
@@ -286,6 +271,7 @@ class LocalModel(ChatModel):
         """See :class:`~dereason.lm.base.LanguageModel`."""
         temperature = self._temperature(sampling)
         encoded = [self.encode(chat) for chat in prompts]
+        self._check(*encoded, new_tokens=sampling.max_new_tokens)
         plan = plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)
         for first in range(0, len(plan), TOGETHER):
             numbers = range(first, min(first + TOGETHER, len(plan)))
@@ -319,6 +305,9 @@ class LocalModel(ChatModel):
                         ],
                     )
 
+    def _check(self, *sequences: Sequence[int], new_tokens: int = 0) -> None:
+        check_room(self.model, self.tokenizer, sequences, self.settings.name, new_tokens=new_tokens)
+
     def choice_probabilities(
         self, prompts: Sequence[Sequence[Message]], choices: Sequence[str], batch_size: int
     ) -> Iterator[np.ndarray]:
@@ -331,6 +320,7 @@ class LocalModel(ChatModel):
 
         columns = self._choice_ids(choices)
         encoded = [self.encode(chat) for chat in prompts]
+        self._check(*encoded, columns)
         for start in range(0, len(encoded), batch_size):
             with torch.inference_mode():
                 _, logits, _, _ = prefill(self.model, encoded[start : start + batch_size], self.tokenizer.pad_token_id)
@@ -367,6 +357,7 @@ class LocalModel(ChatModel):
             Row(*encode_reply(self.tokenizer, chat, reply, self._kwargs, prefix or ""))
             for chat, reply, prefix in zip(chats, replies, given, strict=True)
         ]
+        self._check(*([*row.prompt, *row.response] for row in rows))
         plan = plan_micro_batches(
             rows,
             range(len(rows)),

@@ -26,8 +26,8 @@ def unusual_cache(model: Any) -> str | None:
     """Why the model's cache is not keys and values of each token in each layer; None where it is."""
     from transformers.cache_utils import get_layer_types_and_kwargs
 
-    if "past_key_values" not in _inputs(model):
-        return f"{type(model).__name__} takes no past_key_values"
+    if cache_argument(model) is None:
+        return f"{type(model).__name__} takes no cache"
     kinds = set(get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))[0])
     if kinds <= _KINDS:
         return None
@@ -68,13 +68,31 @@ def _inputs(model: Any) -> frozenset[str]:
     return _known[kind]
 
 
-def forward(model: Any, **inputs: Any) -> Any:
-    """Logits (rows, positions, V), of the last position alone where the model can say so.
+def cache_argument(model: Any) -> str | None:
+    """The name under which a model takes a cache (transformers 5.24 changed it); None: it takes none."""
+    return next((name for name in ("cache", "past_key_values") if name in _inputs(model)), None)
 
-    Not every model takes ``position_ids`` (ALiBi) or ``logits_to_keep``.
+
+def forward(model: Any, cache: Any, *, last: bool = True, **inputs: Any) -> Any:
+    """Logits of a forward pass behind a cache, which it extends.
+
+    Not every model takes a cache, ``position_ids`` (ALiBi) or ``logits_to_keep``.
+
+    Args:
+        model: a causal language model of transformers.
+        cache: of the tokens before.
+        last: whether the logits of the last position are enough, where the model can leave out the others.
+        inputs: what else the model is given; what it does not take is left out.
+
+    Returns:
+        logits (rows, positions, V).
     """
     known = _inputs(model)
-    inputs |= {"use_cache": True, "logits_to_keep": 1}
+    inputs["use_cache"] = True
+    if last:
+        inputs["logits_to_keep"] = 1
+    if (name := cache_argument(model)) is not None:
+        inputs[name] = cache
     return model(**{name: value for name, value in inputs.items() if name in known}).logits
 
 
@@ -86,7 +104,7 @@ def run_head(model: Any, head: Sequence[int]) -> Any:
     if not head:
         return None
     cache = DynamicCache(config=model.config)
-    forward(model, input_ids=torch.tensor([list(head)], device=model.device), past_key_values=cache)
+    forward(model, cache, input_ids=torch.tensor([list(head)], device=model.device))
     return cache
 
 
@@ -129,11 +147,7 @@ def prefill_behind(
         mask[row, shared + width - len(tail) :] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
     mask = mask.to(device)
-    logits = forward(
-        model,
-        input_ids=ids.to(device),
-        attention_mask=mask,
-        position_ids=positions.to(device),
-        past_key_values=cache,
-    )[:, -1]
+    logits = forward(model, cache, input_ids=ids.to(device), attention_mask=mask, position_ids=positions.to(device))[
+        :, -1
+    ]
     return cache, logits, mask, (positions[:, -1] + 1).to(device)

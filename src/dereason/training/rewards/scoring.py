@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dereason.errors import DereasonError
-from dereason.lm.local.prefill import prefill
+from dereason.lm.local.prefill import forward, prefill
 from dereason.verify.extract import find_box
 
 if TYPE_CHECKING:
@@ -168,13 +168,14 @@ def _packed_forward(
     )
     bias = torch.zeros(seen.shape, dtype=model.dtype, device=device)
     bias.masked_fill_(~seen, torch.finfo(model.dtype).min)
-    return model(
+    return forward(
+        model,
+        cache,
+        last=False,
         input_ids=ids.expand(rows, -1),
         attention_mask=bias[:, None],
         position_ids=positions_P[:, None] + offset,
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
+    )
 
 
 def _gather(logits_PQV: Tensor, columns: Sequence[int], tokens: Sequence[int], temperature: float) -> np.ndarray:
