@@ -253,7 +253,9 @@ def evaluate(
 def analyze(
     samples: Annotated[
         list[str],
-        typer.Argument(help="Samples: .parquet tables of ours or .jsonl of anywhere, as PATH or MODEL=PATH."),
+        typer.Argument(
+            help="Samples: tables of ours, or JSON Lines, CSV or Parquet of anywhere, as PATH or MODEL=PATH."
+        ),
     ],
     out: Out,
     base: Annotated[
@@ -289,7 +291,10 @@ def analyze(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="JSON Lines: response and answer, maybe options and hit_limit.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="Rows with response and answer, maybe options and hit_limit: JSON Lines, CSV, Parquet."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="JSON Lines: the rows with their verdicts.")],
     sets: Sets = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the verdicts of an earlier call.")] = False,
@@ -297,16 +302,15 @@ def verify(
 ) -> None:
     """Judge responses against reference answers: correct, wrong, unparsable, truncated or error, and why."""
     from dereason.pipeline.reading import apply_override, parse
-    from dereason.pipeline.verdicts import verify_file
+    from dereason.pipeline.verdicts import VerifyJob, verify_file
     from dereason.verify.confusion import lines
-    from dereason.verify.verifier import VerifierSettings
 
     data: dict[str, Any] = {}
     for text in sets or []:
         apply_override(data, text)
-    settings = parse(VerifierSettings, data, "settings")
+    job = parse(VerifyJob, data, "settings")
     try:
-        found = verify_file(file, out, settings, screen=screen_of(as_json), overwrite=overwrite)
+        found = verify_file(file, out, job, screen=screen_of(as_json), overwrite=overwrite)
     except KeyboardInterrupt:
         raise typer.Exit(_fail("interrupted; the same command goes on from the last batch", 130)) from None
     if as_json:
@@ -365,14 +369,14 @@ def export(
             )
         if test is None:
             raise DereasonError("a problems file needs held-out problems beside it", "give --test FILE")
-        job = job_of("rl", None, model, [f"set={from_set or 'rl'}", *(sets or [])])
-        found = from_files(source, test, job, routes=routes)
+        job = job_of("export", None, model, [f"set={from_set or 'rl'}", *(sets or [])])
+        found = from_files(source, test, job, held_out=job.held_out, routes=routes)
     info = to_verl(found, out, overwrite=overwrite)
     if as_json:
         print_json(info | {"out": str(out)})
         return
-    for warning in info["warnings"]:
-        sys.stderr.write(f"note: {warning}\n")
+    for note in [*info["reading"], *info["warnings"]]:
+        sys.stderr.write(f"note: {note}\n")
     rows = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
     sys.stdout.write(f"{out}: {rows} problems; start it with GPUS=8 sh {out / 'run.sh'}\n")
 
