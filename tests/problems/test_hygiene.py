@@ -76,7 +76,7 @@ def test_duplicates_whose_answers_differ_are_named() -> None:
     pool = table("q", "q", "r", "r", "q").with_columns(answer=pl.Series(["1", "2", "3", " 3", "1"]))
     kept, found = deduplicate(pool)
     assert kept["answer"].to_list() == ["1", "3"]
-    assert disagreeing(found) == "1 repeated questions have different answers: p0, p1, p4 ('1' against '2')"
+    assert disagreeing(found) == "1 repeated question has different answers: p0, p1, p4 ('1' against '2')"
 
 
 def test_deduplicate_looks_at_options() -> None:

@@ -192,12 +192,12 @@ class _Reader:
         """What was decided, for people."""
         notes = list(self.meant.notes)
         found = mark_notes(self.marks)
-        notes += [f"{note}; the whole is the solution where the row gives none" for note in found]
+        notes += [f"{note}; what is around it is the solution where the row gives none" for note in found]
         if self.calculations:
             notes.append(
-                f"{self.calculations:,} solutions hold calculator notes as in <<1+1=2>>; "
+                f"solutions hold calculator notes as in <<1+1=2>> ({self.calculations:,}); "
                 "fields.solution_remove: '<<[^>]*>>' takes them out"
             )
         if self.halves:
-            notes.append(f"{self.halves:,} texts held half of a surrogate pair, which is replaced by U+FFFD")
+            notes.append(f"texts hold half of a surrogate pair ({self.halves:,}), which is replaced by U+FFFD")
         return notes

@@ -17,7 +17,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -201,17 +201,31 @@ def _opened(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if head.startswith(_GZIP) else path.open("rb")  # type: ignore[return-value]
 
 
+# a date beyond the year 9999, a time zone that is not installed
+_NO_VALUE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OverflowError, KeyError)
+
+
 def _parquet(path: Path) -> Iterator[tuple[Place, Row]]:
     table = read_parquet(path)
-    rows = table.iter_rows(named=True)
-    for number in range(1, table.height + 1):
-        place = Place("row", number)
+    for start in range(0, table.height, 1000):
+        part = table.slice(start, 1000)
         try:
-            row = next(rows)
-        # a date beyond the year 9999, a time zone that is not installed
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OverflowError, KeyError) as exc:
+            rows: Iterable[Row] = part.rows(named=True)
+        except _NO_VALUE:
+            rows = _one_by_one(path, part, start)
+        for number, row in enumerate(rows, start + 1):
+            place = Place("row", number)
+            yield place, {name: plain(value, f"{path}: {place}") for name, value in row.items()}
+
+
+def _one_by_one(path: Path, part: pl.DataFrame, start: int) -> Iterator[Row]:
+    """Rows up to the one that cannot be read."""
+    for at in range(part.height):
+        try:
+            yield part.row(at, named=True)
+        except _NO_VALUE as exc:
+            place = Place("row", start + at + 1)
             raise DereasonError(f"{path}: {place} cannot be read: {exc}", "write the column as text") from exc
-        yield place, {name: plain(value, f"{path}: {place}") for name, value in row.items()}
 
 
 def _decoded(line: bytes, where: str) -> str:

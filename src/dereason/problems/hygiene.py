@@ -98,7 +98,8 @@ def disagreeing(found: Sequence[Repeated], limit: int = 5) -> str | None:
         for group in odd[:limit]
     )
     more = f"; and {len(odd) - limit:,} more" if len(odd) > limit else ""
-    return f"{len(odd):,} repeated questions have different answers: {named}{more}"
+    what = "repeated question has" if len(odd) == 1 else "repeated questions have"
+    return f"{len(odd):,} {what} different answers: {named}{more}"
 
 
 def remove_overlap(train: pl.DataFrame, test: pl.DataFrame) -> tuple[pl.DataFrame, int]:

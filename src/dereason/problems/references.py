@@ -23,7 +23,7 @@ MAX_OPTIONS = 26
 HASH = "####"
 
 _LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:]?")
-_BOX = re.compile(r"\\f?boxed\s*")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _NO_NUMBERS = frozenset({"nan", "inf", "+inf", "-inf"})  # what a missing or overflown number becomes as text
 _IN_WORDS = {
     "index0": "positions among the options, counted from 0",
@@ -171,7 +171,10 @@ def mark_notes(marks: Mapping[str, int]) -> list[str]:
         marks: of each mark, in how many answers.
     """
     where = {HASH: f"what stands behind {HASH}", "\\boxed": "the content of the last \\boxed{}"}
-    return [f"{count:,} reference answers are {where[mark]} in their field" for mark, count in marks.items()]
+    return [
+        f"{count:,} reference {'answer is' if count == 1 else 'answers are'} {where[mark]} in the answer field"
+        for mark, count in marks.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ def convention(rows: Iterable[tuple[Place, str, Sequence[str]]], asked: AnswerIs
     decided = _only(numbers, ("text", "index0", "index1"), "the whole numbers", where) if numbers else None
     if numbers and decided is not None:
         notes.append(
-            f"{len(numbers):,} answers that are whole numbers beside options are read as {_IN_WORDS[decided]} "
+            f"whole numbers that are answers beside options ({len(numbers):,}) are read as {_IN_WORDS[decided]} "
             f"(fields.answer_is: {decided})"
         )
     unclear = any(
