@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,49 +16,113 @@ S = TypeVar("S", bound=BaseModel)
 Lines = dict[tuple[str | int, ...], int | str]
 
 
+ADDED_BY_ALIASES = 100_000
+"""Most values that the aliases of one YAML text may add up to: far more than any recipe has, and built in a second."""
+
+DEEPEST = 100
+"""Most levels of nesting in one YAML text."""
+
+
 def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
-    """A YAML mapping (safe-loaded) and the line of each of its keys.
+    """A YAML mapping (safe-loaded, nothing in it shared) and the line of each of its keys.
 
     Raises:
-        DereasonError: unreadable, not YAML, a key twice, or no mapping.
+        DereasonError: unreadable, not YAML, a key twice, no mapping, or aliases that stand inside what they name or add
+            up to too much.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as exc:
         raise DereasonError(f"{path}: cannot be read: {exc}", "check the path") from exc
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise DereasonError(f"{path}: {line}not YAML: {getattr(exc, 'problem', exc)}", "mend that line") from exc
+    lines: Lines = {}
+    data = _load(text, str(path), "mend that line", lines)
     if not isinstance(data, dict):
         raise DereasonError(f"{path}: not a recipe", "a recipe is a mapping; copy a shipped one (`dereason recipes`)")
-    lines: Lines = {}
-    _collect(node, (), lines, path)
     return data, lines
 
 
-def _collect(node: Any, at: tuple[str | int, ...], lines: Lines, path: Path) -> None:
+def _load(text: str, where: str, mend: str, lines: Lines) -> Any:
+    """A YAML text as plain values; the lines of its keys go into ``lines``.
+
+    Each alias gets a copy of what it names: with the shared object that PyYAML makes of it, an override of one place
+    would change all the others.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            node = _Copy(where).of(node)
+            _collect(node, (), lines, where)  # before it is built, which puts merged keys into their places
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise DereasonError(f"{where}: {line}not YAML: {getattr(exc, 'problem', None) or exc}", mend) from exc
+    except RecursionError as exc:
+        raise _too_deep(where) from exc
+    except (ValueError, OverflowError) as exc:  # a date that there is not, an integer of thousands of digits
+        raise DereasonError(f"{where}: not YAML: {exc}", "quote the value if it is a text") from exc
+
+
+def _too_deep(where: str) -> DereasonError:
+    return DereasonError(f"{where}: nested more than {DEEPEST} levels deep", "write it flatter")
+
+
+class _Copy:
+    """Copies a tree of nodes so that no mapping or list in it stands in two places."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.seen: set[int] = set()
+        self.added = 0
+
+    def of(self, node: yaml.Node, around: tuple[yaml.Node, ...] = ()) -> yaml.Node:
+        """The copy of a node that stands inside others."""
+        line = f"{self.where}: line {node.start_mark.line + 1}: "
+        if any(node is outer for outer in around):
+            raise DereasonError(f"{line}an alias stands inside what it names", "write out what is meant")
+        if len(around) > DEEPEST:
+            raise _too_deep(self.where)
+        self.added += id(node) in self.seen
+        self.seen.add(id(node))
+        if self.added > ADDED_BY_ALIASES:
+            raise DereasonError(
+                f"{line}aliases of aliases add up to more than {ADDED_BY_ALIASES:,} values", "use fewer of them"
+            )
+        inside = (*around, node)
+        if isinstance(node, yaml.MappingNode):
+            value: Any = [(self.of(k, inside), self.of(v, inside)) for k, v in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            value = [self.of(item, inside) for item in node.value]
+        else:
+            return node  # a scalar becomes a value that cannot be changed
+        return type(node)(node.tag, value, node.start_mark, node.end_mark, node.flow_style)
+
+
+def _collect(node: Any, at: tuple[str | int, ...], lines: Lines, where: str) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*at, str(key.value))
             if here in lines:
                 raise DereasonError(
-                    f"{path}: line {key.start_mark.line + 1}: the key {key.value!r} stands twice",
+                    f"{where}: line {key.start_mark.line + 1}: the key {key.value!r} stands twice",
                     "remove one",
                 )
             lines[here] = key.start_mark.line + 1
-            _collect(value, here, lines, path)
+            _collect(value, here, lines, where)
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
             lines[(*at, i)] = value.start_mark.line + 1
-            _collect(value, (*at, i), lines, path)
+            _collect(value, (*at, i), lines, where)
 
 
 def path_parts(key: str) -> list[str | int]:
     """A dotted path as keys and list positions."""
-    return [int(p) if p.isdigit() else p for p in key.strip().split(".")]
+    return [int(p) if re.fullmatch("[0-9]{1,9}", p) else p for p in key.strip().split(".")]
 
 
 def apply_override(data: dict[str, Any], text: str) -> None:
@@ -69,10 +134,7 @@ def apply_override(data: dict[str, Any], text: str) -> None:
     if "=" not in text:
         raise DereasonError(f"--set {text!r} has no '='", "write it as --set key.path=value")
     key, raw = text.split("=", 1)
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError as exc:
-        raise DereasonError(f"--set {text!r}: the value is not YAML", "quote it") from exc
+    value = _load(raw, f"--set {text!r}", "quote the value", {})
     parts = path_parts(key)
     here: Any = data
     for depth, part in enumerate(parts[:-1]):
