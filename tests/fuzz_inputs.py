@@ -20,7 +20,7 @@ texts = st.one_of(
         ["", " ", "A", "b", "(C)", "1", "0", "3.0", "-1", "²", "٣", "nan", "-inf", "true", "False", "null"]
     ),
     st.sampled_from(["\0", "\ufeff", "5 #### 42", "####", "\\boxed{1}", "\\boxed{", "\\boxed", '["a", "b"]', "["]),
-    st.sampled_from(["{}", "correct", "a,b", '"', "\r\n"]),
+    st.sampled_from(["{}", "null", "correct", "a,b", '"', "\r\n"]),
 )
 numbers = st.one_of(
     st.integers(-3, 12), st.integers(), st.floats(), st.sampled_from([2**31, 2**63, 10**400, 1e300, 7.0, -0.0])

@@ -22,16 +22,10 @@ from fuzz_inputs import changed, check_helpful, texts, values
 RECIPES = {name: path.read_text(encoding="utf-8") for name, path in shipped().items()}
 KEYS = sorted({key.rsplit(".", 1)[-1] for key, *_ in explain(Recipe)})
 odd_yaml = st.one_of(
-    st.sampled_from(
-        ["2024-13-45", "0x", "1e999", ".nan", "!!int x", "!!python/object:os.system x", "&a [*a]", "*a", "'"]
-    ),
-    st.sampled_from(
-        ["? {}", "!!binary x", "{[1]: 2}", "{? [a] : b}", "<<: 1", "0o9", "1_0:99:99", "\t", "- - -", "|\n x"]
-    ),
-    st.sampled_from(
-        ["%TAG", "---\n---", "!!timestamp 9999-99-99", "!!set {a, b}", "!!omap [a: 1]", "!!float x", "!!bool 3"]
-    ),
-    st.sampled_from(["[" * 3000, "{" * 2000, "9" * 5000, "- " * 3000, "a:\n" * 3]),
+    st.sampled_from(["2024-13-45", "0x", "1e999", ".nan", "!!int x", "!!python/object:os.system x", "&a [*a]", "*a"]),
+    st.sampled_from(["? {}", "!!binary x", "{[1]: 2}", "{? [a] : b}", "<<: 1", "0o9", "1_0:99:99", "\t", "- - -", "'"]),
+    st.sampled_from(["%TAG", "---\n---", "!!timestamp 9999-99-99", "!!set {a, b}", "!!omap [a: 1]", "!!float x"]),
+    st.sampled_from(["!!bool 3", "|\n x", "[" * 500, "{" * 500, "9" * 5000, "- " * 500, "a:\n" * 3]),
 )
 
 

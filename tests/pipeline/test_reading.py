@@ -41,7 +41,11 @@ def value_at(data: Any, at: str) -> Any:
 
 def differences(one: Any, other: Any, at: str = "") -> list[str]:
     if isinstance(one, dict | list) and type(one) is type(other) and len(one) == len(other):
-        pairs = [(k, one[k], other.get(k)) for k in one] if isinstance(one, dict) else zip(range(99), one, other)
+        pairs = (
+            [(k, one[k], other.get(k)) for k in one]
+            if isinstance(one, dict)
+            else zip(range(99), one, other, strict=False)
+        )
         return [d for key, a, b in pairs for d in differences(a, b, f"{at}.{key}".lstrip("."))]
     return [] if one == other else [at]
 
