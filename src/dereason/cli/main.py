@@ -118,7 +118,8 @@ def route(
     from dereason.pipeline import single
 
     given = [*([f"policy={policy}"] if policy else []), *(sets or [])]
-    job = job_of("route", None, None, [f"route.{text}" for text in given])
+    outside = ("problems.", "problems=")  # all other settings are the policy's
+    job = job_of("route", None, None, [t if t.startswith(outside) else f"route.{t}" for t in given])
     done(single.route(pool, profiles, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
 
 

@@ -130,7 +130,7 @@ def do_problems(work: Path, train: Source, test: Source, base: Path, drop: bool)
     test_again = repeated(held_out)
     kept = _others(test_again)
     if kept:
-        test_notes.append(f"problems.test: {kept:,} problems repeat the question of another one, and stay")
+        test_notes.append(f"problems.test: questions that another problem asks already, all of them kept: {kept:,}")
     return {
         "train": {
             "n": pool.height,

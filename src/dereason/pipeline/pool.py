@@ -30,7 +30,9 @@ def read_pool(path: Path, how: ProblemFile) -> tuple[pl.DataFrame, list[str]]:
     table, dropped = drop_unanswered(loaded.table, str(path), how.drop_unanswered, loaded.places)
     if table.is_empty():
         raise DereasonError(f"{path}: no problem in it has an answer", "add problems with answers")
-    notes = [*loaded.notes, *([f"{dropped:,} problems without an answer are left out"] if dropped else [])]
+    notes = list(loaded.notes)
+    if dropped:
+        notes.append(f"problems left out because they have no answer: {dropped:,}")
     return table, [f"{path.name}: {note}" for note in notes]
 
 
