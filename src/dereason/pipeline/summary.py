@@ -80,7 +80,7 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         "seconds": round(sum(r["seconds"] for _, r in records), 1),
         "model": model,
         "prompt": _prompt(recipe, pool),
-        "problems": facts(graph.problems),
+        "problems": {k: facts(graph.problems)[k] for k in ("train", "test", "reading")},
         "profile": profile,
         "arms": [_arm(arm, graph, run_dir, pool, facts) for arm in recipe.arms],
         "results": results,
