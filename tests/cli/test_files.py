@@ -27,6 +27,7 @@ VERL = [
     }
     for n in range(3)
 ]
+LONG = "x" * 300  # no file system has such names
 VERL_FIELDS = [
     "--set=problems.fields.id=extra_info.index",
     "--set=problems.fields.question=prompt.0.content",
@@ -78,6 +79,31 @@ def test_what_cannot_be_taken_is_refused_in_one_line(
     assert f"{path}: {words}" in error or (str(path) in error and words in error)
     assert " — " in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["route", LONG, "--policy", "all", "--out", "o"],
+        ["route", "pool.jsonl", "--policy", "all", "--out", LONG],
+        ["route", "pool.jsonl", "--policy", "all", "--out", "pool.jsonl/inside"],
+        ["route", "pool.jsonl", "--policy", "pass_rate", "--profiles", LONG, "--out", "o"],
+        ["analyze", LONG, "--out", "o"],
+        ["verify", LONG, "--out", "o"],
+        ["verify", "pool.jsonl", "--out", "pool.jsonl/inside", "--set", "fields.response=question"],
+        ["run", LONG],
+        ["report", LONG],
+        ["run", "quickstart", "--dry-run", "--run-dir", LONG],
+        ["run", "quickstart", "--dry-run", "--set", f"problems.test={{source: file, path: {LONG}}}"],
+        ["run", "quickstart", "--dry-run", "--set", 'problems.test={source: file, path: "a\\0b"}'],
+    ],
+)
+def test_a_path_that_the_system_refuses_is_no_bug(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pool.jsonl").write_text('{"question": "q", "answer": "1"}')
+    assert " — " in fails(capsys, *arguments)
 
 
 def test_single_commands_take_a_recipes_field_options_and_keys_know_them(

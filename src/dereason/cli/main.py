@@ -23,7 +23,7 @@ from dereason.cli.shared import (
     print_json,
     screen_of,
 )
-from dereason.errors import DereasonError, disk_full, out_of_memory
+from dereason.errors import DereasonError, disk_full, out_of_memory, refused_path
 
 app = typer.Typer(
     add_completion=False,
@@ -464,6 +464,8 @@ def main(arguments: list[str] | None = None) -> int:
                 "steps are kept, this one begins again",
                 2,
             )
+        if (words := refused_path(exc)) is not None:
+            return _fail(f"{words} — check the path and its permissions", 2)
         return _fail(f"unexpected {type(exc).__name__}: {exc} — run again with --debug and report it", 3)
 
 
