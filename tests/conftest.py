@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # What the suite tries is the same everywhere; `make fuzz` tries other inputs each time, and many more.
-settings.register_profile("suite", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.register_profile("suite", derandomize=True, database=None, deadline=None, max_examples=40)
 settings.register_profile(
     "fuzz",
     database=None,

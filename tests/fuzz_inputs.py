@@ -30,42 +30,68 @@ values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=4)),
     max_leaves=8,
 )
-options = st.one_of(
-    st.lists(texts, max_size=5),
-    st.lists(st.sampled_from(["red", "green", "1", "2", "A", "B"]), min_size=2, max_size=4, unique=True),
-    st.integers(0, 30).map(lambda n: [str(at) for at in range(n)]),
-    st.sampled_from([{"A": "x", "B": "y"}, {"A": "x", "C": "y"}, '["a", "b"]', "['a']"]),
-    values,
+
+
+def mostly(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any] = values) -> st.SearchStrategy[Any]:
+    """What a file usually holds, and at times anything: a file that is odd everywhere is refused at its first row."""
+    return st.integers(0, 11).flatmap(lambda n: odd if n == 0 else usual)
+
+
+options = mostly(
+    st.one_of(
+        st.none(),
+        st.lists(st.sampled_from(["red", "green", "1", "2", "A", "B"]), min_size=2, max_size=4, unique=True),
+        st.integers(2, 30).map(lambda n: [str(at) for at in range(n)]),
+        st.sampled_from([{"A": "x", "B": "y"}, '["a", "b"]']),
+    ),
+    st.one_of(st.lists(texts, max_size=5), st.sampled_from([{"A": "x", "C": "y"}, "['a']"]), values),
 )
-answers = st.one_of(texts, st.integers(0, 4), values)
-questions = st.one_of(st.text(min_size=1, max_size=10), values)
-_PROBLEM = {"question": questions, "answer": answers, "options": options, "id": values, "domain": values}
+answers = mostly(
+    st.one_of(st.sampled_from(["A", "B", "red", "5 #### 42", "\\boxed{1}"]), st.integers(0, 4)), texts | values
+)
+identities = st.integers().map(lambda n: f"p{n}") | st.integers()
+_PROBLEM = {
+    "question": mostly(st.text(min_size=1, max_size=10).map(lambda text: f"q {text}")),
+    "answer": answers,
+    "options": options,
+    "id": mostly(identities),
+    "domain": mostly(texts),
+    "solution": mostly(texts),
+    "x": values,
+}
 _SAMPLE = {
-    "problem_id": st.one_of(st.sampled_from(["p", "q", 7, 7.0]), values),
-    "model": st.one_of(st.sampled_from(["m", "n"]), values),
-    "response": st.one_of(texts, values),
-    "verdict": st.one_of(st.sampled_from(["correct", "wrong", None]), values),
-    "correct": st.one_of(st.sampled_from([True, 0, 1.0, "true", None]), values),
-    "index": values,
-    "hit_limit": values,
-    "tokens": values,
-    "purpose": st.one_of(st.just("early_warning"), values),
-    "step": values,
+    "problem_id": mostly(st.sampled_from(["p", "q", 7, 7.0])),
+    "model": mostly(st.sampled_from(["m", "n"])),
+    "response": mostly(texts),
+    "correct": mostly(st.sampled_from([True, False, 0, 1.0, "true"])),
+    "verdict": mostly(st.none(), st.sampled_from(["correct", "wrong"]) | values),
+    "index": mostly(st.none(), st.integers(0, 3) | values),
+    "hit_limit": mostly(st.sampled_from([True, 0, 1.0, None])),
+    "tokens": mostly(st.integers(0, 9)),
+    "purpose": mostly(st.none(), st.just("early_warning") | values),
+    "step": mostly(st.none()),
+}
+_RESPONSE = {
+    "response": mostly(texts),
+    "answer": answers,
+    "options": options,
+    "hit_limit": mostly(st.sampled_from([True, 0, 1.0, None])),
+    "x": values,
 }
 
 
 def _rows(fields: dict[str, st.SearchStrategy[Any]], needed: int) -> st.SearchStrategy[list[dict[str, Any]]]:
-    """Rows with the first fields always there and the others at times."""
+    """Rows with the first fields nearly always there and the others at times."""
     names = list(fields)
     row = st.fixed_dictionaries(
         {name: fields[name] for name in names[:needed]}, optional={name: fields[name] for name in names[needed:]}
     )
-    return st.lists(st.one_of(row, st.dictionaries(texts, values, max_size=3)), max_size=4)
+    return st.lists(mostly(row, st.dictionaries(texts, values, max_size=3)), min_size=1, max_size=4)
 
 
 problem_rows = _rows(_PROBLEM, 2)
 sample_rows = _rows(_SAMPLE, 4)
-response_rows = _rows({"response": texts, **_PROBLEM, "hit_limit": values}, 3)
+response_rows = _rows(_RESPONSE, 2)
 
 ENDINGS = [".jsonl", ".json", ".csv", ".tsv", ".parquet"]
 
@@ -87,7 +113,7 @@ def written(rows: list[dict[str, Any]], ending: str) -> bytes:
         writer.writerow(names)
         for row in rows:
             writer.writerow([_cell(row.get(name)) for name in names])
-        return text.getvalue().encode("utf-8", "surrogatepass")
+        return text.getvalue().encode("utf-8", "replace")
     return "\n".join(json.dumps(row) for row in rows).encode()
 
 
@@ -132,10 +158,12 @@ def check_helpful(error: DereasonError, path: object = "") -> None:
 def files(draw: st.DrawFn, rows: st.SearchStrategy[list[dict[str, Any]]]) -> tuple[str, bytes]:
     """The ending and the bytes of a file."""
     ending = draw(st.sampled_from(ENDINGS))
-    data = draw(st.one_of(st.binary(max_size=60), rows.map(lambda found: written(found, ending))))
-    if draw(st.booleans()):
+    data = draw(mostly(rows.map(lambda found: written(found, ending)), st.binary(max_size=60)))
+    if draw(st.integers(0, 3)) == 0:
         data = draw(changed(data))
     if draw(st.integers(0, 4)) == 0:
-        data = draw(changed(gzip.compress(data, mtime=0)))
+        data = gzip.compress(data, mtime=0)
         ending += ".gz"
+        if draw(st.integers(0, 3)) == 0:
+            data = draw(changed(data))
     return ending, data

@@ -121,6 +121,17 @@ def _found(rows: Sequence[tuple[Place, Row]], fields: Fields, where: str) -> Con
     return convention(found, fields.answer_is, where)
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)  # making one for every row would take most of the time
+
+
+def _metadata(rest: Row) -> str:
+    """What else the row said, as JSON that every reader takes."""
+    try:
+        return _ENCODER.encode(rest)
+    except ValueError:
+        return _ENCODER.encode(finite(rest))
+
+
 def _keys(row: Row) -> str:
     return ", ".join(row) or "none"
 
@@ -172,7 +183,7 @@ class _Reader:
             "options": None if options is None else [self.whole(option) for option in options],
             "solution": None if solution is None else self.whole(solution),
             "solution_origin": None if solution is None else str(Origin.HUMAN),
-            "metadata": json.dumps(finite({k: v for k, v in row.items() if k not in self.used}), sort_keys=True),
+            "metadata": _metadata({k: v for k, v in row.items() if k not in self.used}),
         }
 
     def text(self, row: Row, name: str, where: str) -> str | None:

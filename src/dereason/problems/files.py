@@ -261,7 +261,8 @@ def _parsed(text: str, where: str, mend: str) -> Any:
         raise DereasonError(f"{where} is nested too deeply", "flatten the row") from exc
     except ValueError as exc:
         raise DereasonError(f"{where} is not JSON ({exc})", mend) from exc
-    return plain(value, where) if isinstance(value, dict | list) else value
+    # text that opens few brackets cannot be nested deeply, and looking at every value takes longer than parsing
+    return plain(value, where) if text.count("[") + text.count("{") > _DEEPEST else value
 
 
 def _object(value: Any, where: str) -> Row:
@@ -296,9 +297,10 @@ def _is_json(line: bytes) -> bool:
 
 
 def _json_lines(path: Path, handle: BinaryIO) -> Iterator[tuple[Place, Row]]:
+    file = str(path)
     for number, line in enumerate(handle, 1):
         place = Place("line", number)
-        where = f"{path}: {place}"
+        where = f"{file}: line {number}"
         text = _decoded(line, where)
         if text.strip():
             yield place, _object(_parsed(text, where, "mend that line"), where)
