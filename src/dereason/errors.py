@@ -43,3 +43,21 @@ def disk_full(error: BaseException) -> bool:
         return True
     signs = ("No space left on device", "os error 28", "Disk quota exceeded", "failed writing file", "unexpected pos")
     return any(words in str(error) for words in signs)
+
+
+def refused_path(error: BaseException) -> str | None:
+    """What the system says of a path that it refuses (no permission, too long a name); None for other errors."""
+    refused = {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.EIO,
+    }
+    if isinstance(error, OSError) and error.errno in refused and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None

@@ -54,14 +54,14 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"id": "a", "question": "q", "answer": "1"}\n{"id": "b", ', "row 2 is not JSON"),
-        ('{"id": "a", "question": "q", "answer": "1"}\n[1]', "row 2 is a list"),
+        ('{"id": "a", "question": "q", "answer": "1"}\n{"id": "b", ', "line 2 is not JSON"),
+        ('{"id": "a", "question": "q", "answer": "1"}\n[1]', "line 2 is a list"),
         (
             '{"id": "a", "question": "q", "answer": "1"}\n{"id": "a", "question": "r", "answer": "1"}',
-            "rows? 1",
+            "lines 1, 2",
         ),
-        ('{"id": "a", "question": "q", "answer": "1"}\n{"id": "b", "question": "r", "answer": " "}', "row 2"),
-        ('{"id": "a", "answer": "1"}', "row 1 has no text in the field 'question'"),
+        ('{"id": "a", "question": "q", "answer": "1"}\n{"id": "b", "question": "r", "answer": " "}', "line 2"),
+        ('{"id": "a", "answer": "1"}', "line 1 has no text in the field 'question'"),
         ("", "no problems in it"),
     ],
 )

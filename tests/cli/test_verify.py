@@ -81,17 +81,17 @@ def test_json_and_limits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('{"response": "a", ', "row 3 is not JSON"),
-        ("[1]", "row 3 is a list"),
-        ({"answer": "1"}, "row 3 has no field 'response' (it has answer)"),
-        ({"response": 5, "answer": "1"}, "row 3: response is 5"),
-        ({"response": "a"}, "row 3 has no field 'answer'"),
-        ({"response": "a", "answer": " "}, 'row 3: answer is " "'),
-        ({"response": "a", "answer": ["1"]}, 'row 3: answer is ["1"]'),
-        ({"response": "a", "answer": "1", "options": "AB"}, 'row 3: options is "AB"'),
-        ({"response": "a", "answer": "1", "options": [1]}, "row 3: options is [1]"),
-        ({"response": "a", "answer": "1", "hit_limit": "no"}, 'row 3: hit_limit is "no"'),
-        ({"response": "a", "answer": "1", "verdict": "mine"}, "row 3 has a field 'verdict' already"),
+        ('{"response": "a", ', "line 3 is not JSON"),
+        ("[1]", "line 3 is a list"),
+        ({"answer": "1"}, "line 3 has no field 'response' (it has answer)"),
+        ({"response": 5, "answer": "1"}, "line 3: response is 5"),
+        ({"response": "a"}, "line 3 has no field 'answer'"),
+        ({"response": "a", "answer": " "}, 'line 3: answer is " "'),
+        ({"response": "a", "answer": ["1"]}, "line 3: the answer is a list"),
+        ({"response": "a", "answer": "1", "options": "AB"}, "line 3: options are a text that is not JSON"),
+        ({"response": "a", "answer": "1", "options": [1]}, "line 3: a single option"),
+        ({"response": "a", "answer": "1", "hit_limit": "no"}, 'line 3: hit_limit is "no"'),
+        ({"response": "a", "answer": "1", "verdict": "mine"}, "line 3 has a field 'verdict' already"),
     ],
 )
 def test_a_bad_row_is_named_before_anything_is_judged(

@@ -41,23 +41,23 @@ def without(name: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (["{oops"], "row 1 is not JSON"),
-        ([ROW, [1]], "row 2 is a list"),
-        ([ROW, without("problem_id")], "row 2 has no field 'problem_id'"),
-        ([without("model")], "row 1 has no field 'model' .* name the file: NAME=PATH"),
-        ([ROW | {"response": None}], "row 1: response is null"),
-        ([ROW | {"verdict": "Correct"}], "row 1: verdict is \"Correct\" — give one of correct, wrong"),
-        ([without("verdict", correct=1)], "row 1: correct is 1 — give true, false or null"),
+        (["{oops"], "line 1 is not JSON"),
+        ([ROW, [1]], "line 2 is a list"),
+        ([ROW, without("problem_id")], "line 2 has no field 'problem_id'"),
+        ([without("model")], "line 1 has no field 'model' .* name the file: NAME=PATH"),
+        ([ROW | {"response": None}], "line 1: response is null"),
+        ([ROW | {"verdict": "Correct"}], "line 1: verdict is \"Correct\" — give one of correct, wrong"),
+        ([without("verdict", correct=2)], "line 1: correct is 2 — give true, false or null"),
         ([ROW | {"correct": False}], "verdict is 'correct' and correct is false"),
-        ([without("verdict")], "row 1 has neither verdict nor correct"),
-        ([ROW | {"index": -1}], "row 1: index is -1"),
-        ([ROW | {"index": 2**31}], "row 1: index is 2147483648 — give a whole number from 0"),
-        ([ROW | {"tokens": 10**30}], "row 1: tokens is 1000"),
-        ([ROW | {"tokens": True}], "row 1: tokens is true"),
-        ([ROW | {"hit_limit": "no"}], "row 1: hit_limit is \"no\""),
-        ([ROW | {"index": 0}, ROW | {"index": 0}], "row 2: response 0 of 'm' to problem 'p' stands already in .*row 1"),
+        ([without("verdict")], "line 1 has neither verdict nor correct"),
+        ([ROW | {"index": -1}], "line 1: index is -1"),
+        ([ROW | {"index": 2**31}], "line 1: index is 2147483648 — give a whole number from 0"),
+        ([ROW | {"tokens": 10**30}], "line 1: tokens is 1000"),
+        ([ROW | {"tokens": True}], "line 1: tokens is true"),
+        ([ROW | {"hit_limit": "no"}], "line 1: hit_limit is \"no\""),
+        ([ROW | {"index": 0}] * 2, "line 2: response 0 of 'm' to problem 'p' stands already in .*line 1"),
         ([ROW, ROW | {"problem_id": "q", "model": "n"}], "no problem is answered by 'n' and by 'm'"),
-        ([ROW | {"step": 3}], "row 1 is a rollout of optimiser step 3"),
+        ([ROW | {"step": 3}], "line 1 is a rollout of optimiser step 3"),
         (["", ""], "no rows in it"),
     ],
 )  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_bad_row_is_refused_by_file_row_and_field(tmp_path: Path, rows: list[A
 def test_a_problem_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = lines(tmp_path / "given.jsonl", without("verdict"))
     assert read_samples([Given(path)], problems={"p"})["m"]["verdict"].to_list() == [None]
-    with pytest.raises(DereasonError, match="row 1: problem_id 'p' is none of the given problems"):
+    with pytest.raises(DereasonError, match="line 1: problem_id 'p' is none of the given problems"):
         read_samples([Given(path)], problems={"q"})
 
 
@@ -128,7 +128,7 @@ def test_files_name_their_model_and_pooling_takes_all_for_one(tmp_path: Path) ->
     both = lines(tmp_path / "3.jsonl", ROW | {"step": 1}, ROW | {"model": "n", "index": 0, "step": 2})
     pooled = read_samples([Given(both), Given(two)], pool=True)
     assert {name: table["index"].to_list() for name, table in pooled.items()} == {"pooled": [0, 1, 2]}
-    with pytest.raises(DereasonError, match="row 2 is of another model"):
+    with pytest.raises(DereasonError, match="line 2 is of another model"):
         read_samples([Given(lines(tmp_path / "4.jsonl", ROW, ROW | {"model": "n"}), "x")])
     with pytest.raises(DereasonError, match="--pool makes one of all"):
         read_samples([Given(one, "before")], pool=True)

@@ -9,6 +9,7 @@ from dereason.errors import DereasonError
 from dereason.problems.hygiene import (
     check_unique_ids,
     deduplicate,
+    disagreeing,
     drop_unanswered,
     normalise_question,
     remove_overlap,
@@ -31,7 +32,9 @@ def table(*questions: str, options: list[list[str] | None] | None = None) -> pl.
     ("a", "b"),
     [
         ("What is  2 + 3?", "what is 2 + 3"),
-        ("a\n b\u00a0c", "A b c"),
+        ("a\n b\u00a0c", "a b c"),
+        ("What is $2+3$?", "what is $2+3$"),
+        ("Name two primes.", "Name two primes"),
         ("5 \u2212 3", "5 - 3"),
         ("caf\u00e9", "cafe\u0301"),
         ("it\u2019s \u201cso\u201d", 'it\'s "so"'),
@@ -41,26 +44,50 @@ def test_same_question(a: str, b: str) -> None:
     assert normalise_question(a) == normalise_question(b)
 
 
-@pytest.mark.parametrize(("a", "b"), [("2 + 3", "2 - 3"), ("2 + 3", "2 + 4"), ("x\u00b2", "x2"), ("-1", "1")])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("2 + 3", "2 - 3"),
+        ("2 + 3", "2 + 4"),
+        ("x\u00b2", "x2"),
+        ("-1", "1"),
+        ("What is 5!", "What is 5."),
+        ("Calculate 5!", "Calculate 5"),
+        ("What is CO?", "What is Co?"),
+        ("Which strings match a.", "Which strings match a"),
+        ("Which strings match a?", "Which strings match a"),
+        ("WHO is it?", "Who is it?"),
+        ("In: is it a metal?", "in: is it a metal?"),
+        ("Write f(x):", "Write f(x)"),
+    ],
+)
 def test_different_question(a: str, b: str) -> None:
     assert normalise_question(a) != normalise_question(b)
 
 
 def test_deduplicate_keeps_the_first() -> None:
-    kept, dropped = deduplicate(table("A?", "b", "a", "B ", "c"))
+    kept, found = deduplicate(table("Was it so?", "b", "was it so", "b ", "c"))
     assert kept["id"].to_list() == ["p0", "p1", "p4"]
-    assert dropped == 2
+    assert [(group.kept, group.others) for group in found] == [("p0", ("p2",)), ("p1", ("p3",))]
+    assert disagreeing(found) is None
+
+
+def test_duplicates_whose_answers_differ_are_named() -> None:
+    pool = table("q", "q", "r", "r", "q").with_columns(answer=pl.Series(["1", "2", "3", " 3", "1"]))
+    kept, found = deduplicate(pool)
+    assert kept["answer"].to_list() == ["1", "3"]
+    assert disagreeing(found) == "1 repeated question has different answers: p0, p1, p4 ('1' against '2')"
 
 
 def test_deduplicate_looks_at_options() -> None:
-    pool = table("q", "q", "Q", "q", options=[["x", "y"], ["y", "x"], ["X", "y "], None])
-    kept, dropped = deduplicate(pool)
-    assert kept["id"].to_list() == ["p0", "p1", "p3"]
-    assert dropped == 1
+    pool = table("q", "q", "q", "q", "q", options=[["x", "y"], ["y", "x"], ["x", "y "], None, ["X", "y"]])
+    kept, found = deduplicate(pool)
+    assert kept["id"].to_list() == ["p0", "p1", "p3", "p4"]
+    assert [group.others for group in found] == [("p2",)]
 
 
 def test_remove_overlap_drops_from_train_only() -> None:
-    train, test = table("one", "Two?", "three"), table("two", "four", options=[["x"], None])
+    train, test = table("one", "Are two?", "three"), table("are two", "four", options=[["x"], None])
     kept, dropped = remove_overlap(train, test)
     assert kept["question"].to_list() == ["one", "three"]
     assert dropped == 1
@@ -68,7 +95,7 @@ def test_remove_overlap_drops_from_train_only() -> None:
 
 def test_empty_tables() -> None:
     empty = table()
-    assert deduplicate(empty)[1] == 0
+    assert deduplicate(empty)[1] == []
     assert remove_overlap(empty, empty)[0].height == 0
     check_unique_ids(empty, "t")
     assert drop_unanswered(empty, "t", drop=False)[1] == 0

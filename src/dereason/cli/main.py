@@ -25,7 +25,7 @@ from dereason.cli.shared import (
     print_json,
     screen_of,
 )
-from dereason.errors import DereasonError, disk_full, out_of_memory
+from dereason.errors import DereasonError, disk_full, out_of_memory, refused_path
 
 app = typer.Typer(
     add_completion=False,
@@ -122,7 +122,8 @@ def route(
     from dereason.pipeline import single
 
     given = [*([f"policy={policy}"] if policy else []), *(sets or [])]
-    job = job_of("route", None, None, [f"route.{text}" for text in given])
+    outside = ("problems.", "problems=")  # all other settings are the policy's
+    job = job_of("route", None, None, [t if t.startswith(outside) else f"route.{t}" for t in given])
     done(single.route(pool, profiles, job, out, **calling(as_json, overwrite, restart)), out, as_json)
 
 
@@ -261,7 +262,9 @@ def evaluate(
 def analyze(
     samples: Annotated[
         list[str],
-        typer.Argument(help="Samples: .parquet tables of ours or .jsonl of anywhere, as PATH or MODEL=PATH."),
+        typer.Argument(
+            help="Samples: tables of ours, or JSON Lines, CSV or Parquet of anywhere, as PATH or MODEL=PATH."
+        ),
     ],
     out: Out,
     base: Annotated[
@@ -298,7 +301,10 @@ def analyze(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="JSON Lines: response and answer, maybe options and hit_limit.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="Rows with response and answer, maybe options and hit_limit: JSON Lines, CSV, Parquet."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="JSON Lines: the rows with their verdicts.")],
     sets: Sets = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the verdicts of an earlier call.")] = False,
@@ -306,16 +312,15 @@ def verify(
 ) -> None:
     """Judge responses against reference answers: correct, wrong, unparsable, truncated or error, and why."""
     from dereason.pipeline.reading import apply_override, parse
-    from dereason.pipeline.verdicts import verify_file
+    from dereason.pipeline.verdicts import VerifyJob, verify_file
     from dereason.verify.confusion import lines
-    from dereason.verify.verifier import VerifierSettings
 
     data: dict[str, Any] = {}
     for text in sets or []:
         apply_override(data, text)
-    settings = parse(VerifierSettings, data, "settings")
+    job = parse(VerifyJob, data, "settings")
     try:
-        found = verify_file(file, out, settings, screen=screen_of(as_json), overwrite=overwrite)
+        found = verify_file(file, out, job, screen=screen_of(as_json), overwrite=overwrite)
     except KeyboardInterrupt:
         raise typer.Exit(_fail("interrupted; the same command goes on from the last batch", 130)) from None
     if as_json:
@@ -374,14 +379,14 @@ def export(
             )
         if test is None:
             raise DereasonError("a problems file needs held-out problems beside it", "give --test FILE")
-        job = job_of("rl", None, model, [f"set={from_set or 'rl'}", *(sets or [])])
-        found = from_files(source, test, job, routes=routes)
+        job = job_of("export", None, model, [f"set={from_set or 'rl'}", *(sets or [])])
+        found = from_files(source, test, job, held_out=job.held_out, routes=routes)
     info = to_verl(found, out, overwrite=overwrite)
     if as_json:
         print_json(info | {"out": str(out)})
         return
-    for warning in info["warnings"]:
-        sys.stderr.write(f"note: {warning}\n")
+    for note in [*info["reading"], *info["warnings"]]:
+        sys.stderr.write(f"note: {note}\n")
     rows = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
     sys.stdout.write(f"{out}: {rows} problems; start it with GPUS=8 sh {out / 'run.sh'}\n")
 
@@ -468,6 +473,8 @@ def main(arguments: list[str] | None = None) -> int:
                 "steps are kept, this one begins again",
                 2,
             )
+        if (words := refused_path(exc)) is not None:
+            return _fail(f"{words} — check the path and its permissions", 2)
         return _fail(f"unexpected {type(exc).__name__}: {exc} — run again with --debug and report it", 3)
 
 

@@ -28,7 +28,9 @@ Model = Annotated[
 From = Annotated[
     str | None, typer.Option("--recipe", help="Take model, prompt and the step's settings from this recipe.")
 ]
-Pool = Annotated[Path, typer.Argument(help="Problems: .jsonl, .json, .csv or .parquet.")]
+Pool = Annotated[
+    Path, typer.Argument(help="Problems: .jsonl, .json, .csv, .tsv or .parquet; --set problems.fields.… names fields.")
+]
 Routes = Annotated[Path | None, typer.Option(help="routes.parquet; without it, every problem is in the set.")]
 
 
@@ -42,7 +44,8 @@ def job_of(kind: Any, recipe: str | None, model: str | None, sets: list[str] | N
     data: dict[str, Any] = {}
     if recipe:
         whole = load_recipe(find_recipe(recipe)).model_dump(mode="json")
-        data = {k: v for k, v in whole.items() if k in cls.model_fields}
+        # how the recipe's own files are read says nothing of the file that is given
+        data = {k: v for k, v in whole.items() if k in cls.model_fields and k != "problems"}
     for text in [*([f"model.name={model}"] if model else []), *(sets or [])]:
         apply_override(data, text)
     return parse(cls, data, "settings")
@@ -71,4 +74,6 @@ def done(record: dict[str, Any], out: Path, as_json: bool) -> None:
 
 def print_json(value: Any) -> None:
     """The result for machines."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    # a path need not be UTF-8; JSON's own escape is what an error handler of this name writes
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")

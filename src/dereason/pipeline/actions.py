@@ -29,9 +29,17 @@ from dereason.lm.vllm import VllmModel
 from dereason.pipeline import early_warning
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import SCRATCH, Info, read_json
-from dereason.problems.hygiene import check_unique_ids, deduplicate, drop_unanswered, remove_overlap
+from dereason.problems.hygiene import (
+    Repeated,
+    check_unique_ids,
+    deduplicate,
+    disagreeing,
+    drop_unanswered,
+    remove_overlap,
+    repeated,
+)
 from dereason.problems.schema import frame, validate, write_table
-from dereason.problems.sources import Source, load_source
+from dereason.problems.sources import Source, read_source
 from dereason.routing.policies import describe, route, route_warnings
 from dereason.training.early_warning import PROBE_FOLDER, reading_warnings
 from dereason.training.joint.settings import Joint
@@ -51,7 +59,8 @@ from dereason.verify.verifier import Verifier
 class Context:
     """What steps share: prompt, screen, verifier, launch, and the model loaded last (loading takes seconds).
 
-    ``calls`` is the folder where calls to endpoints are kept, for all steps; None keeps none.
+    ``calls`` is the folder where calls to endpoints are kept, for all steps; None keeps none. ``notes`` says how
+    problems of a file were read, where they could be read in several ways.
     """
 
     prompt: Prompt
@@ -60,6 +69,7 @@ class Context:
     verifier: Verifier = field(default_factory=Verifier)
     launch: Launch = field(default_factory=Launch)
     calls: Path | None = None
+    notes: list[str] = field(default_factory=list)
     _loaded: tuple[str, LocalModel | VllmModel] | None = field(default=None, repr=False)
     _endpoints: dict[str, ApiModel] = field(default_factory=dict, repr=False)
 
@@ -90,38 +100,61 @@ class Context:
         self._loaded = None
 
 
-def load_problems(source: Source, base: Path, where: str, drop: bool) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Read a source, check it and clean it: unique ids, answers, duplicates.
+def load_problems(source: Source, base: Path, where: str, drop: bool) -> tuple[pl.DataFrame, int, list[str]]:
+    """Read a source and check it: unique ids, answers.
 
     Returns:
-        PROBLEM table and how many rows each rule dropped.
+        PROBLEM table, how many rows without an answer were dropped, and how the data was read, in words.
     """
-    table = load_source(source, base)
-    check_unique_ids(table, where)
-    table, unanswered = drop_unanswered(table, where, drop)
-    table, duplicates = deduplicate(table)
+    loaded = read_source(source, base)
+    check_unique_ids(loaded.table, f"{where}: {loaded.where}", loaded.places)
+    table, unanswered = drop_unanswered(loaded.table, f"{where}: {loaded.where}", drop, loaded.places)
     if table.is_empty():
         raise DereasonError(f"{where}: the pool is empty", "add problems with answers")
-    return validate("problem", table, where), {"duplicate question": duplicates, "unanswered": unanswered}
+    return validate("problem", table, where), unanswered, [f"{where}: {note}" for note in loaded.notes]
 
 
 def do_problems(work: Path, train: Source, test: Source, base: Path, drop: bool) -> Info:
-    """Write ``train.parquet`` and ``test.parquet``; pool questions that stand in the test set are dropped."""
-    pool, dropped = load_problems(train, base, "problems.train", drop)
-    held_out, test_dropped = load_problems(test, base, "problems.test", drop)
+    """Write ``train.parquet`` and ``test.parquet``.
+
+    Repeated questions, and those that stand in the test set, are dropped from the pool. The test set stays as it is: a
+    published score is one of all its rows.
+    """
+    pool, unanswered, notes = load_problems(train, base, "problems.train", drop)
+    held_out, test_unanswered, test_notes = load_problems(test, base, "problems.test", drop)
+    pool, again = deduplicate(pool)
     pool, overlap = remove_overlap(pool, held_out)
     if pool.is_empty():
         raise DereasonError("problems.train: every problem stands in problems.test", "use another pool or test set")
     write_table(pool, work / "train.parquet")
     write_table(held_out, work / "test.parquet")
+    test_again = repeated(held_out)
+    kept = _others(test_again)
+    if kept:
+        test_notes.append(f"problems.test: questions that another problem asks already, all of them kept: {kept:,}")
     return {
         "train": {
             "n": pool.height,
             "domains": domains(pool),
-            "dropped": dropped | {"also in the test set": overlap},
+            "dropped": {
+                "duplicate question": _others(again),
+                "unanswered": unanswered,
+                "also in the test set": overlap,
+            },
         },
-        "test": {"n": held_out.height, "domains": domains(held_out), "dropped": test_dropped},
+        "test": {"n": held_out.height, "domains": domains(held_out), "dropped": {"unanswered": test_unanswered}},
+        "reading": notes + test_notes,
+        "warnings": [
+            f"problems.{name}: {words}; {what}"
+            for name, found, what in (("train", again, "the first is kept"), ("test", test_again, "all are kept"))
+            if (words := disagreeing(found)) is not None
+        ],
+        "words": f"{pool.height:,} to train on, {held_out.height:,} held out",
     }
+
+
+def _others(found: Sequence[Repeated]) -> int:
+    return sum(len(group.others) for group in found)
 
 
 def domains(table: pl.DataFrame) -> dict[str, int]:

@@ -10,10 +10,11 @@ import polars as pl
 from dereason.analysis.comparison import Comparison
 from dereason.errors import DereasonError
 from dereason.pipeline.actions import Context
+from dereason.pipeline.pool import pool_of
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.reasoning import analysis_key, check_analysis, do_analyse
 from dereason.pipeline.responses import given, judge, read_samples
-from dereason.pipeline.single import AnalyzeJob, read_pool, run_single
+from dereason.pipeline.single import AnalyzeJob, run_single
 from dereason.pipeline.store import Info
 
 PHASES = ("sft", "rl", "joint")
@@ -63,8 +64,9 @@ def analyze(
     files = [given(text) for text in samples]
 
     def action(work: Path, ctx: Context) -> Info:
-        pool = None if problems is None else read_pool(problems)
-        found = read_samples(files, pool=job.pool, problems=None if pool is None else set(pool["id"]))
+        pool = None if problems is None else pool_of(problems, job.problems, ctx)
+        ids = None if pool is None else set(pool["id"])
+        found = read_samples(files, pool=job.pool, problems=ids, fields=job.samples)
         found = in_order(found, job.base)
         comparisons = comparisons_of(list(found), job.compare)
         missing = sum(table["verdict"].null_count() for table in found.values())

@@ -27,11 +27,13 @@ from dereason.pipeline import verl
 from dereason.pipeline.actions import Context, select_set
 from dereason.pipeline.build import build, starting_model
 from dereason.pipeline.output import output_locked
+from dereason.pipeline.pool import read_pool
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Arm, Recipe, RLPhase, load_recipe, set_names
-from dereason.pipeline.single import RLJob, read_pool
+from dereason.pipeline.single import RLJob
 from dereason.pipeline.store import Info, Step, finished, put, read_json, settle, write_json
 from dereason.problems.schema import read_table, write_table
+from dereason.problems.sources import ProblemFile
 from dereason.training.rewards.verl import VerlReward
 from dereason.training.rl import RL
 from dereason.verify.verifier import VerifierSettings
@@ -69,6 +71,7 @@ class Exported:
         seed: of data order and sampling.
         name: of the experiment.
         origin: where this came from, for ``export.json``.
+        notes: how problems were read, where they could be read in several ways.
     """
 
     train: pl.DataFrame
@@ -81,6 +84,7 @@ class Exported:
     seed: int
     name: str
     origin: Info = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def from_run(run_dir: Path, *, arm: str | None = None, phase: int | None = None, seed: int | None = None) -> Exported:
@@ -128,7 +132,13 @@ def from_run(run_dir: Path, *, arm: str | None = None, phase: int | None = None,
 
 
 def from_files(
-    pool: Path, test: Path, job: RLJob, *, routes: Path | None = None, evaluation: Evaluation | None = None
+    pool: Path,
+    test: Path,
+    job: RLJob,
+    *,
+    held_out: ProblemFile | None = None,
+    routes: Path | None = None,
+    evaluation: Evaluation | None = None,
 ) -> Exported:
     """A phase of its own, over plain files.
 
@@ -136,16 +146,18 @@ def from_files(
         pool: problems, of any format that a file source reads, or a PROBLEM table.
         test: held-out problems, likewise.
         job: settings as of ``dereason train rl``.
+        held_out: how ``test`` is read; None reads it as the problems.
         routes: a ROUTE table; None takes every problem.
         evaluation: how validation samples; None takes the defaults.
 
     Raises:
         DereasonError: a file that cannot be read, or an empty set.
     """
-    problems = read_pool(pool)
+    problems, notes = read_pool(pool, job.problems)
+    tested, more = read_pool(test, held_out or job.problems)
     return Exported(
         train=problems if routes is None else select_set(problems, read_table("route", routes), [job.set]),
-        test=read_pool(test),
+        test=tested,
         phase=job.phase,
         model=job.model,
         prompt=job.prompt,
@@ -154,6 +166,7 @@ def from_files(
         seed=job.seed,
         name=f"{pool.stem}-rl",
         origin={"problems": pool.name, "set": job.set if routes else None, "seed": job.seed},
+        notes=notes + more,
     )
 
 
@@ -229,6 +242,7 @@ def _to_verl(exported: Exported, out: Path) -> Info:
         "rows": {split: table.height for split, table in tables.items()},
         "longest_prompt": longest,
         "date": day,
+        "reading": exported.notes,
         "warnings": _warnings(exported),
         "overrides": settings,
     }

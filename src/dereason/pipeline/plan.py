@@ -20,7 +20,7 @@ from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Arm, Imitates, Phase, Recipe, SFTPhase, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
-from dereason.problems.sources import FileSource, GymSource, Source, read_rows
+from dereason.problems.sources import FileSource, GymSource, Source, read_source
 from dereason.routing.policies import decided_sizes, needs, sets
 from dereason.supervision.settings import CritiqueTargets, DataTargets, asked_models, responses_per_problem
 from dereason.training.joint.bread import BREAD
@@ -66,7 +66,7 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
     recipe = recipe.model_copy(update={"prompt": recorded_date(recipe.prompt, run_dir)})
     graph = build(recipe, base, Context(recipe.prompt, Screen(quiet=True)))  # steps that a plan never runs
     steps = run_dir / "steps"
-    pool, pool_note = _size(recipe.problems.train, base)
+    pool, pool_note = _size(recipe.problems.train, base, ["duplicates are dropped"])
     test, test_note = _size(recipe.problems.test, base)
     if (record := finished(steps / graph.problems.folder)) is not None:
         pool, test = Count(record["info"]["train"]["n"]), Count(record["info"]["test"]["n"])
@@ -103,13 +103,14 @@ def _left_out(recipe: Recipe) -> list[str]:
     ]
 
 
-def _size(source: Source, base: Path) -> tuple[Count, str]:
+def _size(source: Source, base: Path, dropped: Sequence[str] = ()) -> tuple[Count, str]:
+    """How many problems, and a note; ``dropped`` says what a later step drops of them."""
     if isinstance(source, GymSource):
         total = sum(f.size for f in source.families)
-        return Count(total, "problems"), "made by reasoning-gym; repeated questions are dropped"
+        return Count(total, "problems"), "; ".join(["made by reasoning-gym", *dropped])
     if isinstance(source, FileSource):
-        rows = read_rows(base / source.path)
-        return Count(min(len(rows), source.limit or len(rows)), "problems"), f"{source.path}; duplicates are dropped"
+        loaded = read_source(source, base)
+        return Count(loaded.table.height, "problems"), "; ".join([source.path, *dropped, *loaded.notes])
     from datasets import config
 
     folder = source.name.replace("/", "___")

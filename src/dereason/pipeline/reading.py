@@ -64,7 +64,8 @@ def _load(text: str, where: str, mend: str, lines: Lines) -> Any:
         raise DereasonError(f"{where}: {line}not YAML: {getattr(exc, 'problem', None) or exc}", mend) from exc
     except RecursionError as exc:
         raise _too_deep(where) from exc
-    except (ValueError, OverflowError) as exc:  # a date that there is not, an integer of thousands of digits
+    # a date that there is not, an integer of thousands of digits, a tag before something else (!!bool 3)
+    except (ValueError, OverflowError, LookupError, AttributeError, TypeError) as exc:
         raise DereasonError(f"{where}: not YAML: {exc}", "quote the value if it is a text") from exc
 
 

@@ -1,16 +1,16 @@
-"""Responses from anywhere as sample tables, one a model: SAMPLE tables of ours, or other Parquet and JSON Lines files.
+"""Responses from anywhere as sample tables, one a model: SAMPLE tables of ours, or any other file of rows.
 
 Read of each row: ``problem_id``, ``model``, ``response``, and ``verdict`` or ``correct``; ``index``, ``hit_limit`` and
-``tokens`` where a row has them. What a row lacks stays null, a missing index is the place among the model's responses
-to that problem, and a missing verdict is the verifier's, where the problems are given. Of a phase's early warning, the
-model at each step is a model of its own.
+``tokens`` where a row has them; :class:`SampleFields` gives them other names. What a row lacks stays null, a missing
+index is the place among the model's responses to that problem, and a missing verdict is the verifier's, where the
+problems are given. Of a phase's early warning, the model at each step is a model of its own.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ import polars as pl
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Progress
+from dereason.problems.files import Row, check_file, encodable, field, flag, name_of, read_rows, whole
 from dereason.problems.schema import SAMPLE, Verdict, frame
+from dereason.settings import Settings
 from dereason.verify.verifier import Item, Verifier
 
 POOLED = "pooled"
@@ -28,7 +30,27 @@ PURPOSE = "given"
 """What the samples of others were drawn for, in our tables."""
 _READING = "early_warning"
 _BATCH = 1000
-Row = dict[str, Any]
+
+
+class SampleFields(Settings):
+    """Which fields of the samples hold what. A name with dots leads inside: `output.0.text`."""
+
+    problem_id: str = "problem_id"
+    """The id of its problem, a text or a whole number."""
+    model: str = "model"
+    """The model that responded."""
+    response: str = "response"
+    """The response."""
+    verdict: str = "verdict"
+    """One of the five verdicts, where it is known."""
+    correct: str = "correct"
+    """Whether it is correct, where that is known: true and false, or 1 and 0."""
+    index: str = "index"
+    """Its number among the model's responses to that problem, from 0."""
+    hit_limit: str = "hit_limit"
+    """Whether it stopped at its length limit."""
+    tokens: str = "tokens"
+    """Its length in tokens."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +79,16 @@ def given(text: str) -> Given:
         if not (path / "samples.parquet").is_file():
             raise DereasonError(f"{path}: a folder without samples.parquet", "name a file of samples")
         path = path / "samples.parquet"
-    if not path.is_file():
-        raise DereasonError(f"{path}: no such file", "check the path (a file's model is named so: NAME=PATH)")
+    check_file(path, "check the path (a file's model is named so: NAME=PATH)")
     return Given(path, name if named else None)
 
 
 def read_samples(
-    files: Sequence[Given], *, pool: bool = False, problems: Collection[str] | None = None
+    files: Sequence[Given],
+    *,
+    pool: bool = False,
+    problems: Collection[str] | None = None,
+    fields: SampleFields | None = None,
 ) -> dict[str, pl.DataFrame]:
     """The samples of every model, models in the order in which they first appear.
 
@@ -72,6 +97,7 @@ def read_samples(
         pool: take all for samples of one model, :data:`POOLED`, and number them anew.
         problems: ids of the problems whose answers are known; None where there are none: then every row needs a
             verdict.
+        fields: which fields hold what; None takes the usual names.
 
     Returns:
         model -> SAMPLE table; a verdict that is still to be found is null.
@@ -80,6 +106,7 @@ def read_samples(
         DereasonError: a row cannot be used (file, row and field are named), a response stands twice, or two models
             share no problem.
     """
+    fields = fields or SampleFields()
     rows: dict[str, list[Row]] = {}
     places: dict[tuple[str, str, int], str] = {}
     counted: Counter[tuple[str, str]] = Counter()
@@ -89,24 +116,27 @@ def read_samples(
                 f"{file.name}={file.path} names a model, and --pool makes one of all", "drop one of them"
             )
         inside: set[str] = set()
-        for number, raw in _rows(file.path):
-            where = f"{file.path}: row {number}"
-            row = _sample(raw, where, named=pool or file.name is not None, problems=problems)
-            if file.name is not None and raw.get("model") is not None:
-                inside.add(str(raw["model"]))
+        empty = True
+        for at_place, raw in read_rows(file.path):
+            empty = False
+            where = f"{file.path}: {at_place}"
+            row = _sample(raw, fields, where, named=pool or file.name is not None, problems=problems)
+            if file.name is not None and row["model"] is not None:
+                inside.add(row["model"])
                 if len(inside) > 1:
                     raise DereasonError(
                         f"{where} is of another model than the rows before ({', '.join(sorted(inside))}), and "
                         f"{file.name}= names one for all",
                         f"leave out {file.name}=, or take all for one model with --pool",
                     )
-            reading = raw.get("purpose") == _READING  # drawn between two steps, so each step is a model of its own
-            if raw.get("step") is not None and not reading and not pool:
+            reading = row["purpose"] == _READING  # drawn between two steps, so each step is a model of its own
+            step = raw.get("step")
+            if step not in (None, "") and not reading and not pool:
                 raise DereasonError(
-                    f"{where} is a rollout of optimiser step {raw['step']}: its model changed while they were drawn",
+                    f"{where} is a rollout of optimiser step {step}: its model changed while they were drawn",
                     "give samples of one model (`dereason eval` draws them), or take all for one with --pool",
                 )
-            model = POOLED if pool else (file.name or row["model"]) + (f" at step {raw['step']}" if reading else "")
+            model = POOLED if pool else (file.name or row["model"]) + (f" at step {step}" if reading else "")
             at = counted[model, row["problem_id"]]
             counted[model, row["problem_id"]] += 1
             if pool or row["index"] is None:
@@ -121,6 +151,10 @@ def read_samples(
                 )
             places[place] = where
             rows.setdefault(model, []).append(row | {"model": model})
+        if empty:
+            raise DereasonError(
+                f"{file.path}: no rows in it", "give samples: problem_id, model, response and verdict or correct"
+            )
     tables = {model: frame("sample", found) for model, found in rows.items()}
     _check_shared(tables)
     return tables
@@ -156,105 +190,98 @@ def judge(
     return out
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Each row with its number, from 1."""
-    if path.suffix == ".parquet":
-        try:
-            table = pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as exc:
-            raise DereasonError(f"{path}: not a readable Parquet file ({exc})", "write it again") from exc
-        yield from enumerate(table.iter_rows(named=True), 1)
-        found = table.height
-    elif path.suffix in (".jsonl", ".ndjson"):
-        found = 0
-        with path.open("rb") as handle:
-            for number, line in enumerate(handle, 1):
-                if not line.strip():
-                    continue
-                try:
-                    # Some editors begin a file with a mark.
-                    row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                except (ValueError, RecursionError) as exc:
-                    raise DereasonError(f"{path}: row {number} is not JSON ({exc})", "mend that line") from exc
-                if not isinstance(row, dict):
-                    raise DereasonError(f"{path}: row {number} is a {type(row).__name__}", "each row must be an object")
-                found += 1
-                yield number, row
-    else:
-        raise DereasonError(f"{path}: not a kind of file that samples are read from", "give .parquet or .jsonl")
-    if not found:
-        raise DereasonError(
-            f"{path}: no rows in it", "give samples: problem_id, model, response and verdict or correct"
-        )
-
-
-def _sample(raw: Row, where: str, *, named: bool, problems: Collection[str] | None) -> Row:
+def _sample(raw: Row, fields: SampleFields, where: str, *, named: bool, problems: Collection[str] | None) -> Row:
     """A row of a SAMPLE table, its index and verdict maybe still missing."""
-    problem = raw.get("problem_id")
-    if isinstance(problem, int) and not isinstance(problem, bool):
-        problem = str(problem)
-    _need(raw, where, "problem_id", isinstance(problem, str) and bool(problem), "the id of its problem")
-    if problems is not None and problem not in problems:
+    row = _Row(raw, fields, where)
+    problem = row.need("problem_id", name_of(row["problem_id"]), "the id of its problem")
+    if problems is not None and encodable(problem) not in problems:
         raise DereasonError(
             f"{where}: problem_id {problem!r} is none of the given problems",
             "give the problems that the samples answer",
         )
-    model = raw.get("model")
-    _need(raw, where, "model", named or (isinstance(model, str) and bool(model)), "a name, or name the file: NAME=PATH")
-    _need(raw, where, "response", isinstance(raw.get("response"), str), "a text (an empty one is allowed)")
-    index = raw.get("index")
-    for name in ("index", "tokens"):
-        _need(raw, where, name, raw.get(name) is None or _whole(raw[name]), "a whole number from 0, or null")
-    limit = raw.get("hit_limit")
-    _need(raw, where, "hit_limit", limit is None or isinstance(limit, bool), "true, false or null")
-    verdict = _verdict(raw, where)
+    model = name_of(row["model"])
+    if model is None and not (named and row["model"] is None):
+        row.need("model", None, "a name, or name the file: NAME=PATH")
+    response = row.need("response", row.text("response"), "a text (an empty one is allowed)")
+    verdict = _verdict(row)
     if verdict is None and problems is None:
         raise DereasonError(
-            f"{where} has neither verdict nor correct (it has {', '.join(raw)})",
+            f"{where} has neither {fields.verdict} nor {fields.correct} (it has {', '.join(raw)})",
             "give one of them, or the problems with their answers (--problems)",
         )
+    purpose = raw.get("purpose")
     return {
-        "problem_id": _encodable(str(problem)),
-        "model": _encodable(model) if isinstance(model, str) else model,
-        "purpose": _encodable(raw["purpose"]) if isinstance(raw.get("purpose"), str) else PURPOSE,
-        "index": index,
-        "response": _encodable(raw["response"]),
-        "tokens": raw.get("tokens"),
-        "hit_limit": raw.get("hit_limit"),
+        "problem_id": encodable(problem),
+        "model": None if model is None else encodable(model),
+        "purpose": encodable(purpose) if isinstance(purpose, str) and purpose else PURPOSE,
+        "index": row.count("index"),
+        "response": encodable(response),
+        "tokens": row.count("tokens"),
+        "hit_limit": row.flag("hit_limit"),
         "verdict": verdict,
     }
 
 
-def _whole(value: Any) -> bool:
-    """Whether it is a whole number that a column of the table can hold."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+class _Row:
+    """A row by the roles of its fields; a cell that is empty is missing."""
+
+    def __init__(self, raw: Row, fields: SampleFields, where: str) -> None:
+        self.raw, self.fields, self.where = raw, fields, where
+
+    def __getitem__(self, role: str) -> Any:
+        value = field(self.raw, getattr(self.fields, role))
+        return None if value == "" else value
+
+    def text(self, role: str) -> str | None:
+        """A text, which may be empty."""
+        value = field(self.raw, getattr(self.fields, role))
+        return value if isinstance(value, str) else None
+
+    def count(self, role: str) -> int | None:
+        """A whole number that a column of the table can hold."""
+        if self[role] is None:
+            return None
+        number = whole(self[role])
+        right = number is not None and 0 <= number < 2**31
+        return self.need(role, number if right else None, "a whole number from 0, or null")
+
+    def flag(self, role: str) -> bool | None:
+        """A truth value."""
+        return None if self[role] is None else self.need(role, flag(self[role]), "true, false or null")
+
+    def need(self, role: str, value: Any, wanted: str) -> Any:
+        """The value, unless it is None.
+
+        Raises:
+            DereasonError: it is None: the field is missing or holds something else.
+        """
+        if value is not None:
+            return value
+        name = getattr(self.fields, role)
+        found = field(self.raw, name)
+        if found is None and name not in self.raw:
+            has = ", ".join(self.raw) or "none"
+            raise DereasonError(f"{self.where} has no field {name!r} (it has {has})", f"give {wanted}")
+        shown = json.dumps(found)
+        shown = shown if len(shown) <= 60 else shown[:59] + "…"
+        raise DereasonError(f"{self.where}: {name} is {shown}", f"give {wanted}")
 
 
-def _encodable(text: str) -> str:
-    """The text with a replacement mark for each lone surrogate, which JSON can hold and no table or file can."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _verdict(raw: Row, where: str) -> str | None:
+def _verdict(row: _Row) -> str | None:
     """The verdict of a row, from ``verdict`` or ``correct``; None where it has neither."""
-    verdict, correct = raw.get("verdict"), raw.get("correct")
     known = [str(v) for v in Verdict]
-    _need(raw, where, "verdict", verdict is None or verdict in known, f"one of {', '.join(known)}, or null")
-    _need(raw, where, "correct", correct is None or isinstance(correct, bool), "true, false or null")
+    verdict = row["verdict"]
+    if verdict is not None:
+        row.need("verdict", verdict if verdict in known else None, f"one of {', '.join(known)}, or null")
+    correct = row.flag("correct")
     if verdict is not None and correct is not None and (verdict == Verdict.CORRECT) != correct:
-        raise DereasonError(f"{where}: verdict is {verdict!r} and correct is {json.dumps(correct)}", "give one of them")
+        raise DereasonError(
+            f"{row.where}: {row.fields.verdict} is {verdict!r} and {row.fields.correct} is {json.dumps(correct)}",
+            "give one of them",
+        )
     if verdict is None and correct is not None:
         return str(Verdict.CORRECT if correct else Verdict.WRONG)
     return verdict
-
-
-def _need(raw: Row, where: str, name: str, right: bool, wanted: str) -> None:
-    if right:
-        return
-    if name not in raw:
-        raise DereasonError(f"{where} has no field {name!r} (it has {', '.join(raw) or 'none'})", f"give {wanted}")
-    shown = json.dumps(raw[name], default=str)
-    raise DereasonError(f"{where}: {name} is {shown if len(shown) <= 60 else shown[:59] + '…'}", f"give {wanted}")
 
 
 def _check_shared(tables: dict[str, pl.DataFrame]) -> None:

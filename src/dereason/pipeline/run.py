@@ -100,6 +100,8 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
         how = "cached" if was_there else f"{record['seconds']:.0f} s"
         ctx.screen.end(step.label, f"{how:>7}  {record['info'].get('words', '')}")
         ctx.screen.confusion(record["info"].get("confusion"))
+        for note in record["info"].get("reading", []):
+            ctx.screen.say(f"  {note}")
         for warning in record["info"].get("warnings", []):
             ctx.screen.say(f"  warning: {warning}", style="yellow")
     ctx.release()

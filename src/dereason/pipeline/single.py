@@ -29,13 +29,14 @@ from dereason.pipeline.build import entry_key, model_key, phase_key, phase_notes
 from dereason.pipeline.dates import settled_date
 from dereason.pipeline.differences import say_differences
 from dereason.pipeline.output import make_way, output_locked
+from dereason.pipeline.pool import pool_of
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Student, judges
+from dereason.pipeline.responses import SampleFields
 from dereason.pipeline.store import Info, Log, Step, execute
 from dereason.pipeline.targets import do_targets
-from dereason.problems.hygiene import check_unique_ids, drop_unanswered
-from dereason.problems.schema import PROBLEM, read_table
-from dereason.problems.sources import FileSource, load_source
+from dereason.problems.schema import read_table
+from dereason.problems.sources import ProblemFile
 from dereason.routing.policies import Policy
 from dereason.settings import Settings
 from dereason.supervision.settings import (
@@ -57,7 +58,14 @@ from dereason.verify.verifier import Verifier, VerifierSettings
 _ROOMS = ("problems", "lm", "verify", "difficulty", "routing", "supervision", "training", "evaluation")
 
 
-class ProfileJob(Settings):
+class OverProblems(Settings):
+    """What the settings of all single commands share."""
+
+    problems: ProblemFile = ProblemFile()
+    """How their problems are read."""
+
+
+class ProfileJob(OverProblems):
     """Settings of ``dereason profile``."""
 
     model: ModelSettings = ModelSettings()
@@ -70,14 +78,14 @@ class ProfileJob(Settings):
     """Limits of the verifier."""
 
 
-class RouteJob(Settings):
+class RouteJob(OverProblems):
     """Settings of ``dereason route``."""
 
     route: Policy
     """The routing policy."""
 
 
-class SuperviseJob(Settings):
+class SuperviseJob(OverProblems):
     """Settings of ``dereason supervise``."""
 
     model: ModelSettings = ModelSettings()
@@ -99,7 +107,7 @@ class SuperviseJob(Settings):
         return self
 
 
-class SFTJob(Settings):
+class SFTJob(OverProblems):
     """Settings of ``dereason train sft``."""
 
     model: Student = ModelSettings()
@@ -114,7 +122,7 @@ class SFTJob(Settings):
     """In how many processes it trains."""
 
 
-class RLJob(Settings):
+class RLJob(OverProblems):
     """Settings of ``dereason train rl``."""
 
     model: Student = ModelSettings()
@@ -140,7 +148,14 @@ class JointJob(RLJob):
     """The phase."""
 
 
-class EvalJob(Settings):
+class ExportJob(RLJob):
+    """Settings of ``dereason export`` over files."""
+
+    held_out: ProblemFile | None = None
+    """How the file of `--test` is read; null: as the problems are."""
+
+
+class EvalJob(OverProblems):
     """Settings of ``dereason eval``."""
 
     model: ModelSettings = ModelSettings()
@@ -153,9 +168,11 @@ class EvalJob(Settings):
     """Limits of the verifier."""
 
 
-class AnalyzeJob(Settings):
+class AnalyzeJob(OverProblems):
     """Settings of ``dereason analyze``."""
 
+    samples: SampleFields = SampleFields()
+    """Which fields of the samples hold what."""
     analysis: Analysis = Analysis()
     """What is measured."""
     base: str | None = None
@@ -179,21 +196,6 @@ def _models(settings: Settings) -> list[ModelSettings]:
     if isinstance(settings, RLJob):
         named += judges(settings.phase)
     return [m for m in named if m is not None]
-
-
-def read_pool(path: Path) -> pl.DataFrame:
-    """Problems from any file that a file source reads, or from a PROBLEM table.
-
-    Raises:
-        DereasonError: missing, malformed, duplicated ids, or rows without an answer.
-    """
-    if path.suffix == ".parquet" and path.is_file() and set(PROBLEM) <= set(pl.read_parquet_schema(path)):
-        table = read_table("problem", path)
-    else:
-        resolved = path.resolve()
-        table = load_source(FileSource(source="file", path=resolved.name), resolved.parent)
-    check_unique_ids(table, str(path))
-    return drop_unanswered(table, str(path), False)[0]
 
 
 def run_single(
@@ -263,7 +265,7 @@ def run_single(
 
     def act(work: Path, _: dict[str, Path]) -> Info:
         ctx.prompt = settled_date(prompt, _models(settings), work)
-        return action(work, ctx)
+        return action(work, ctx) | {"reading": ctx.notes}
 
     step = Step(kind, config, {}, rooms, kind, act, loaded, notes)
     log = Log(out.parent / f"{out.name}.log.jsonl")
@@ -277,6 +279,8 @@ def run_single(
             verifier.close()
     words = record["info"].get("words", "")
     ctx.screen.end(kind, f"{'cached' if cached else str(round(record['seconds'])) + ' s':>7}  {words}")
+    for note in record["info"]["reading"] if cached else []:
+        ctx.screen.say(f"  {note}")
     ctx.screen.confusion(record["info"].get("confusion"))
     for warning in record["info"].get("warnings", []):
         ctx.screen.say(f"  warning: {warning}", style="yellow")
@@ -295,7 +299,7 @@ def profile(
     """Profile the problems of a file: ``profiles.parquet``, and each profiler's own folder beside it."""
 
     def action(work: Path, ctx: Context) -> Info:
-        problems = read_pool(pool)
+        problems = pool_of(pool, job.problems, ctx)
         info: Info = {}
         log = Log(out.parent / f"{out.name}.log.jsonl")
 
@@ -336,7 +340,7 @@ def route(
 
     def action(work: Path, ctx: Context) -> Info:
         known = read_table("profile", profiles) if profiles else None
-        return actions.do_route(work, read_pool(pool), known, job.route)
+        return actions.do_route(work, pool_of(pool, job.problems, ctx), known, job.route)
 
     files = {"problems": pool} | ({"profiles": profiles} if profiles else {})
     return run_single("route", job, files, out, action, screen=screen, overwrite=overwrite, restart=restart)
@@ -400,7 +404,7 @@ def supervise(
             )
         return do_targets(
             work,
-            read_pool(pool),
+            pool_of(pool, job.problems, ctx),
             known,
             [set_name],
             [job.targets],
@@ -432,7 +436,7 @@ def train_sft(
     def action(work: Path, ctx: Context) -> Info:
         return actions.do_train_sft(
             work,
-            read_pool(pool),
+            pool_of(pool, job.problems, ctx),
             read_table("target", targets),
             job.phase,
             job.model,
@@ -464,7 +468,7 @@ def train_rl(
     def action(work: Path, ctx: Context) -> Info:
         return actions.do_train_rl(
             work,
-            _chosen(pool, routes, job.set),
+            _chosen(pool_of(pool, job.problems, ctx), routes, job.set),
             job.phase,
             job.model,
             identity=out.name,
@@ -486,24 +490,32 @@ def evaluate(
 
     def action(work: Path, ctx: Context) -> Info:
         return actions.do_eval(
-            work, read_pool(pool), job.evaluation, job.model, identity=None, expected_hash=None, ctx=ctx
+            work,
+            pool_of(pool, job.problems, ctx),
+            job.evaluation,
+            job.model,
+            identity=None,
+            expected_hash=None,
+            ctx=ctx,
         )
 
     return run_single("eval", job, {"problems": pool}, out, action, screen=screen, overwrite=overwrite, restart=restart)
 
 
-def _chosen(pool: Path, routes: Path | None, set_name: str) -> pl.DataFrame:
-    problems = read_pool(pool)
+def _chosen(problems: pl.DataFrame, routes: Path | None, set_name: str) -> pl.DataFrame:
     return problems if routes is None else actions.select_set(problems, read_table("route", routes), [set_name])
 
 
-JOBS: dict[Literal["profile", "route", "supervise", "sft", "rl", "joint", "eval", "analyze"], type[Settings]] = {
+JOBS: dict[
+    Literal["profile", "route", "supervise", "sft", "rl", "joint", "export", "eval", "analyze"], type[Settings]
+] = {
     "profile": ProfileJob,
     "route": RouteJob,
     "supervise": SuperviseJob,
     "sft": SFTJob,
     "rl": RLJob,
     "joint": JointJob,
+    "export": ExportJob,
     "eval": EvalJob,
     "analyze": AnalyzeJob,
 }

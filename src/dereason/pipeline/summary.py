@@ -58,7 +58,8 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
     ]
     profile = None if profiles is None else _profile(recipe, graph, profiles, facts)
     routed = {r.route.folder: r for r in reversed(graph.rounds)}
-    warnings = [
+    warnings = list(facts(graph.problems)["warnings"])
+    warnings += [
         f"arm {r.arm}{f', seed {r.seed}, round {r.number}' if r.number > 1 else ''}: {w}"
         for r in reversed(routed.values())
         for w in facts(r.route)["warnings"]
@@ -80,7 +81,7 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         "seconds": round(sum(r["seconds"] for _, r in records), 1),
         "model": model,
         "prompt": _prompt(recipe, pool),
-        "problems": facts(graph.problems),
+        "problems": {k: facts(graph.problems)[k] for k in ("train", "test", "reading")},
         "profile": profile,
         "arms": [_arm(arm, graph, run_dir, pool, facts) for arm in recipe.arms],
         "results": results,

@@ -1,23 +1,30 @@
 """``dereason verify``: verdicts for a file of responses, and nothing else.
 
-One JSON object a line. Read: ``response`` and ``answer``; ``options`` and ``hit_limit`` where a row has them. Every
-row is written again as it was, with the verifier's fields behind it. The whole file is checked before the first
-response is judged, and the output appears when it is complete. Until then finished rows stand in a file beside it,
-from which an interrupted call goes on.
+Read of each row: ``response`` and ``answer``; ``options`` and ``hit_limit`` where a row has them. Every row is written
+again as it was (but JSON has no NaN: null), with the verifier's fields behind it, one JSON object a line. The whole
+file is checked before the first response is judged, and the output appears when it is complete. Until then finished
+rows stand in a file beside it, from which an interrupted call goes on.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from dereason.errors import DereasonError
 from dereason.pipeline.output import output_locked
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import Info, code_version, digest
+from dereason.problems.files import Row, field, finite, flag, read_rows
+from dereason.problems.references import AnswerIs, Convention, convention, mark_notes, options_of, reference_of
+from dereason.settings import Settings
 from dereason.verify.confusion import tabulate
 from dereason.verify.verdict import VERIFIER_VERSION, Judgement
 from dereason.verify.verifier import Item, Verifier, VerifierSettings
@@ -27,50 +34,76 @@ FIELDS = ("verdict", "extracted", "extracted_at", "how", "kind", "reason")
 BATCH = 1000
 
 
+class ResponseFields(Settings):
+    """Which fields of the rows hold what. A name with dots leads inside: `reward_model.ground_truth`."""
+
+    response: str = "response"
+    """The response."""
+    answer: str = "answer"
+    """The reference answer."""
+    options: str = "options"
+    """Answer options, where there are any: a list of texts, or an object whose keys are the letters."""
+    hit_limit: str = "hit_limit"
+    """Whether the response stopped at its length limit: true and false, or 1 and 0."""
+    answer_is: AnswerIs = "auto"
+    """As in a recipe's `fields`."""
+    answer_marker: str | None = Field(default=None, min_length=1)
+    """Text in the answer field behind whose last occurrence is the answer."""
+
+
+class VerifyJob(VerifierSettings):
+    """Settings of ``dereason verify``: the limits of the verifier, and where rows hold what."""
+
+    fields: ResponseFields = ResponseFields()
+    """Which fields hold what."""
+
+
 def verify_file(
     path: Path,
     out: Path,
-    settings: VerifierSettings,
+    job: VerifyJob,
     *,
     screen: Screen | None = None,
     overwrite: bool = False,
 ) -> Info:
-    """Judge every row of a JSON Lines file and write the rows with their verdicts to another.
+    """Judge every row of a file and write the rows with their verdicts to a JSON Lines file.
 
     Args:
-        path: rows with ``response`` (text) and ``answer`` (text, number or boolean), maybe ``options`` (list of
-            texts) and ``hit_limit`` (boolean; false where it is missing).
+        path: JSON Lines, JSON, CSV or Parquet: rows with ``response`` (text) and ``answer`` (text, number or boolean),
+            maybe ``options`` (list of texts) and ``hit_limit`` (boolean; false where it is missing).
         out: written whole when all rows are judged; its folder is made where it is missing.
-        settings: limits of the verifier.
+        job: limits of the verifier, and which fields hold what.
         screen: where progress is shown; None shows none.
         overwrite: replace an ``out`` that holds verdicts of an earlier call; no other file is ever replaced.
 
     Returns:
-        ``rows``, ``verifier`` (its version), ``settings`` and ``confusion``.
+        ``rows``, ``verifier`` (its version), ``settings``, ``confusion``, and ``reading``: how answers were read, where
+        they could be read in several ways.
 
     Raises:
         DereasonError: ``out`` is there already or another call is writing it, or a row cannot be used: file, row and
             field are named, and nothing has been written.
 
-    A call that was interrupted leaves ``OUT.KEY.part`` (the key is of limits and the verifier's code). The same call
+    A call that was interrupted leaves ``OUT.KEY.part`` (the key is of settings and the verifier's code). The same call
     goes on from there, with the rows that equal those of the input; its result is that of an uninterrupted one.
     """
     screen = screen or Screen(quiet=True)
-    total = sum(1 for _ in _items(path))
-    if total == 0:
-        raise DereasonError(f"{path}: no rows in it", "give one JSON object a line, with response and answer")
+    total, meant, notes = _checked(path, job.fields)
+    for note in notes:
+        screen.say(f"  {note}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with output_locked(out):  # two calls would write into one file
         _check_out(path, out, overwrite)
-        key = digest([VERIFIER_VERSION, settings.key(), code_version(("verify", "problems/schema.py"))])[:8]
+        code = code_version(("verify", "problems"))
+        key = digest([VERIFIER_VERSION, job.key(), job.fields.model_dump(), code])[:8]
         part = out.with_name(f"{out.name}.{key}.part")
-        seen, size = _finished(part, path)
+        seen, size = _finished(part, path, job.fields, meant)
         progress = screen.step("verify")
         try:
-            with Verifier(settings) as verifier, part.open("ab") as handle:
+            with Verifier(job) as verifier, part.open("ab") as handle:
                 handle.truncate(size)
                 progress(len(seen), total, f"{len(seen):,} from before" if seen else "")
-                rows = islice(_items(path), len(seen), None)
+                rows = islice(_items(path, job.fields, meant), len(seen), None)
                 while batch := list(islice(rows, BATCH)):
                     judged = verifier.judge_many([item for _, item in batch])
                     for (row, _), judgement in zip(batch, judged, strict=True):
@@ -84,7 +117,8 @@ def verify_file(
     return {
         "rows": total,
         "verifier": VERIFIER_VERSION,
-        "settings": settings.model_dump(mode="json"),
+        "settings": job.model_dump(mode="json"),
+        "reading": notes,
         "confusion": tabulate(seen),
     }
 
@@ -98,14 +132,14 @@ def _seen(fields: dict[str, Any]) -> Seen:
     return fields["verdict"], fields["kind"], fields["how"], reason
 
 
-def _finished(part: Path, path: Path) -> tuple[list[Seen], int]:
+def _finished(part: Path, path: Path, fields: ResponseFields, meant: Convention) -> tuple[list[Seen], int]:
     """What an interrupted call left: its rows that equal the input's, from the first on, and their bytes."""
     seen: list[Seen] = []
     size = 0
     if not part.is_file():
         return seen, size
     with part.open("rb") as handle:
-        for line, (row, _) in zip(handle, _items(path), strict=False):
+        for line, (row, _) in zip(handle, _items(path, fields, meant), strict=False):
             try:
                 written = json.loads(line)
             except ValueError:  # the line that a kill cut short
@@ -129,49 +163,59 @@ def _line(row: dict[str, Any]) -> bytes:
         return json.dumps(row).encode() + b"\n"
 
 
-def _items(path: Path) -> Iterator[tuple[dict[str, Any], Item]]:
-    """Each row with what is judged of it, checked."""
-    if not path.is_file():
-        raise DereasonError(f"{path}: no such file", "check the path")
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, 1):
-            if line.strip():
-                where = f"{path}: row {number}"
-                try:
-                    row = json.loads(line.decode("utf-8"))
-                except (ValueError, RecursionError) as exc:
-                    raise DereasonError(f"{where} is not JSON ({exc})", "mend that line") from exc
-                yield row, _item(row, where)
+def _checked(path: Path, fields: ResponseFields) -> tuple[int, Convention, list[str]]:
+    """How many rows there are, what their answers are, and what is to be said of it; every row is looked at."""
+    total, marks = 0, Counter[str]()
+    beside = []
+    for place, row in read_rows(path):
+        where = f"{path}: {place}"
+        item = _item(row, fields, where)
+        mark = reference_of(field(row, fields.answer), where, fields.answer_marker).mark
+        if mark is not None and fields.answer_marker is None:
+            marks[mark] += 1
+        if item.options:
+            beside.append((place, item.reference, item.options))
+        total += 1
+    if total == 0:
+        raise DereasonError(f"{path}: no rows in it", "give rows with response and answer")
+    meant = convention(beside, fields.answer_is, str(path))
+    return total, meant, meant.notes + mark_notes(marks)
 
 
-def _item(row: Any, where: str) -> Item:
-    if not isinstance(row, dict):
-        raise DereasonError(f"{where} is a {type(row).__name__}", "each row must be an object")
+def _items(path: Path, fields: ResponseFields, meant: Convention) -> Iterator[tuple[Row, Item]]:
+    """Each row as JSON can hold it, with what is judged of it."""
+    for place, row in read_rows(path):
+        where = f"{path}: {place}"
+        item = _item(row, fields, where)
+        if item.options and meant.decides(item.reference):
+            item = replace(item, reference=meant.read(item.reference, item.options, where))
+        yield finite(row), item
+
+
+def _item(row: Row, fields: ResponseFields, where: str) -> Item:
     clash = [name for name in FIELDS if name in row]
     if clash:
         raise DereasonError(
             f"{where} has a field {clash[0]!r} already, which the verdict would replace",
             f"rename it, or leave it out (added are {', '.join(FIELDS)})",
         )
-    response, answer = row.get("response"), row.get("answer")
-    options, hit_limit = row.get("options"), row.get("hit_limit")
+    response, limit = field(row, fields.response), field(row, fields.hit_limit)
     if not isinstance(response, str):
-        raise _bad(row, where, "response", "a text (an empty one is allowed)")
-    if isinstance(answer, bool | int | float):
-        answer = json.dumps(answer)
-    if not isinstance(answer, str) or not answer.strip():
-        raise _bad(row, where, "answer", "a text that is not empty, a number or a boolean")
-    if options is not None and not (isinstance(options, list) and all(isinstance(o, str) for o in options)):
-        raise _bad(row, where, "options", "a list of texts, or null")
-    if hit_limit is not None and not isinstance(hit_limit, bool):
-        raise _bad(row, where, "hit_limit", "true, false or null")
-    return Item(response, bool(hit_limit), answer, options)
+        raise _bad(row, where, fields.response, "a text (an empty one is allowed)")
+    answer = reference_of(field(row, fields.answer), where, fields.answer_marker).answer
+    if answer is None:
+        raise _bad(row, where, fields.answer, "a text that is not empty, a number or a boolean")
+    hit_limit = False if limit in (None, "") else flag(limit)
+    if hit_limit is None:
+        raise _bad(row, where, fields.hit_limit, "true, false or null")
+    return Item(response, hit_limit, answer, options_of(field(row, fields.options), where))
 
 
-def _bad(row: dict[str, Any], where: str, name: str, wanted: str) -> DereasonError:
-    if name not in row:
+def _bad(row: Row, where: str, name: str, wanted: str) -> DereasonError:
+    found = field(row, name)
+    if found is None and name not in row:
         return DereasonError(f"{where} has no field {name!r} (it has {', '.join(row) or 'none'})", f"give {wanted}")
-    shown = json.dumps(row[name])
+    shown = json.dumps(found)
     return DereasonError(f"{where}: {name} is {shown if len(shown) <= 60 else shown[:59] + '…'}", f"give {wanted}")
 
 

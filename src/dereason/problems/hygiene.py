@@ -6,11 +6,15 @@ MinHash or the like) are not handled here yet.
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
 from dereason.errors import DereasonError
+from dereason.problems.files import Place, listed
 
 _FORMS = str.maketrans(
     {
@@ -25,32 +29,77 @@ _FORMS = str.maketrans(
         "\ufeff": None,
     }
 )
+_CLOSING = re.compile(r"(?:(?<=[^\W\d_]{2})|(?<=[\d$]))\s?[.?]$")
 
 
 def normalise_question(text: str) -> str:
     """The question as it is compared.
 
-    One form of accented letters, quotes and minus, lower case, single spaces, no closing punctuation. Digits
-    and operators stay: ``2 + 3`` and ``2 - 3`` are different questions.
+    One form of accented letters, quotes and minus, single spaces; the small first letter of a sentence's first word,
+    no full stop or question mark behind a word or number. Everything else may be what is asked: ``5!`` is not ``5.``,
+    ``CO`` not ``Co``, ``a.`` as a pattern not ``a``.
     """
-    plain = unicodedata.normalize("NFC", text).translate(_FORMS).casefold()
-    return " ".join(plain.split()).rstrip(" .?!:;")
+    plain = " ".join(unicodedata.normalize("NFC", text).translate(_FORMS).split())
+    first, space, rest = plain.partition(" ")
+    if space and first.isalpha() and len(first) > 2 and first[1:].islower():
+        plain = first.lower() + space + rest
+    return _CLOSING.sub("", plain)
 
 
-def deduplicate(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+@dataclass(frozen=True)
+class Repeated:
+    """Problems of one table that ask the same.
+
+    Attributes:
+        kept: id of the first.
+        others: ids of those behind it.
+        answers: their different answers, in order; one where they agree.
+    """
+
+    kept: str
+    others: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+def repeated(table: pl.DataFrame) -> list[Repeated]:
+    """The problems with the same normalised question and the same options, in the order of the first of each."""
+    groups: dict[tuple[str, tuple[str, ...] | None], list[tuple[str, str | None]]] = {}
+    for id, question, answer, options in table.select("id", "question", "answer", "options").iter_rows():
+        choices = None if options is None else tuple(" ".join(option.split()) for option in options)
+        groups.setdefault((normalise_question(question), choices), []).append((id, answer))
+    return [
+        Repeated(
+            kept=rows[0][0],
+            others=tuple(id for id, _ in rows[1:]),
+            answers=tuple(dict.fromkeys(" ".join(answer.split()) for _, answer in rows if answer is not None)),
+        )
+        for rows in groups.values()
+        if len(rows) > 1
+    ]
+
+
+def deduplicate(table: pl.DataFrame) -> tuple[pl.DataFrame, list[Repeated]]:
     """Keep the first of the problems with the same normalised question and options.
 
     Returns:
-        The table without the others, in its order, and how many were dropped.
+        The table without the others, in its order, and what was repeated.
     """
-    seen: set[tuple[str, tuple[str, ...]]] = set()
-    keep = []
-    options = table["options"].to_list() if "options" in table.columns else [None] * table.height
-    for question, choices in zip(table["question"].to_list(), options, strict=True):
-        key = (normalise_question(question), tuple(normalise_question(choice) for choice in choices or ()))
-        keep.append(key not in seen)
-        seen.add(key)
-    return table.filter(pl.Series(keep, dtype=pl.Boolean)), len(keep) - sum(keep)
+    found = repeated(table)
+    return table.filter(~pl.col("id").is_in([id for group in found for id in group.others])), found
+
+
+def disagreeing(found: Sequence[Repeated], limit: int = 5) -> str | None:
+    """The repeated problems whose answers differ, as written, in words; None where there are none."""
+    odd = [group for group in found if len(group.answers) > 1]
+    if not odd:
+        return None
+    named = "; ".join(
+        f"{', '.join((group.kept, *group.others))} ({' against '.join(map(repr, group.answers))})"
+        for group in odd[:limit]
+    )
+    more = f"; and {len(odd) - limit:,} more" if len(odd) > limit else ""
+    what = "repeated question has" if len(odd) == 1 else "repeated questions have"
+    return f"{len(odd):,} {what} different answers: {named}{more}"
 
 
 def remove_overlap(train: pl.DataFrame, test: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -64,50 +113,53 @@ def remove_overlap(train: pl.DataFrame, test: pl.DataFrame) -> tuple[pl.DataFram
     return train.filter(pl.Series(keep, dtype=pl.Boolean)), len(keep) - sum(keep)
 
 
-def check_unique_ids(table: pl.DataFrame, where: str) -> None:
+def check_unique_ids(table: pl.DataFrame, where: str, places: Sequence[Place] | None = None) -> None:
     """Refuse a table in which two problems have the same id.
 
     Args:
         table: a problem table.
         where: the file or step that it came from, for the message.
+        places: of its rows; None counts them from 1.
 
     Raises:
-        DereasonError: naming the first duplicated ids with their row numbers (counted from 1).
+        DereasonError: naming the first duplicated ids with their places.
     """
-    rows: dict[str, list[int]] = {}
-    for number, id in enumerate(table["id"].to_list(), start=1):
-        rows.setdefault(id, []).append(number)
-    twice = [(id, numbers) for id, numbers in rows.items() if len(numbers) > 1]
+    rows: dict[str, list[Place]] = {}
+    for place, id in zip(places or _counted(table), table["id"].to_list(), strict=True):
+        rows.setdefault(id, []).append(place)
+    twice = [(id, found) for id, found in rows.items() if len(found) > 1]
     if twice:
-        named = "; ".join(f"{id!r} in rows {_listed(numbers)}" for id, numbers in twice[:3])
+        named = "; ".join(f"{id!r} in {listed(found)}" for id, found in twice[:3])
         more = f"; and {len(twice) - 3} more ids" if len(twice) > 3 else ""
         raise DereasonError(f"{where}: duplicated ids: {named}{more}", "give every problem an id of its own")
 
 
-def drop_unanswered(table: pl.DataFrame, where: str, drop: bool) -> tuple[pl.DataFrame, int]:
+def drop_unanswered(
+    table: pl.DataFrame, where: str, drop: bool, places: Sequence[Place] | None = None
+) -> tuple[pl.DataFrame, int]:
     """Deal with rows whose answer is null or blank.
 
     Args:
         table: a problem table; its answers may still be null.
         where: the file or step that it came from, for the message.
         drop: drop such rows and count them, rather than refuse the table.
+        places: of its rows; None counts them from 1.
 
     Returns:
         The rows that have an answer, in their order, and how many were dropped.
 
     Raises:
-        DereasonError: there are such rows and ``drop`` is false; names their numbers (counted from 1).
+        DereasonError: there are such rows and ``drop`` is false; names their places.
     """
     answered = [answer is not None and bool(str(answer).strip()) for answer in table["answer"].to_list()]
-    missing = [number for number, has in enumerate(answered, start=1) if not has]
+    missing = [place for place, has in zip(places or _counted(table), answered, strict=True) if not has]
     if missing and not drop:
         raise DereasonError(
-            f"{where}: no answer in row{'s' * (len(missing) > 1)} {_listed(missing)}",
+            f"{where}: no answer in {listed(missing)}",
             "fill them in, or set problems.drop_unanswered: true to drop and count them",
         )
     return table.filter(pl.Series(answered, dtype=pl.Boolean)), len(missing)
 
 
-def _listed(numbers: list[int], limit: int = 10) -> str:
-    more = f" and {len(numbers) - limit} more" if len(numbers) > limit else ""
-    return ", ".join(str(number) for number in numbers[:limit]) + more
+def _counted(table: pl.DataFrame) -> list[Place]:
+    return [Place("row", number) for number in range(1, table.height + 1)]

@@ -24,6 +24,7 @@ from pathlib import Path
 import polars as pl
 
 from dereason.errors import DereasonError
+from dereason.problems.files import read_parquet
 
 
 class Verdict(StrEnum):
@@ -232,11 +233,7 @@ def read_table(kind: str, path: str | Path) -> pl.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise DereasonError(f"{path}: no such {kind} table", "check the path")
-    try:
-        table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as exc:
-        raise DereasonError(f"{path}: not a readable Parquet file ({exc})", "write it again") from exc
-    return validate(kind, table, str(path))
+    return validate(kind, read_parquet(path), str(path))
 
 
 def write_table(table: pl.DataFrame, path: str | Path) -> None:

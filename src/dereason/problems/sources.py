@@ -5,53 +5,23 @@ To add a source, copy :class:`GymSource` and its branch in :func:`load_source`.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
-import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from dereason.content import Repository, file_digest, files_digest
 from dereason.errors import DereasonError
-from dereason.problems.schema import Origin, frame
+from dereason.problems.fields import Fields, Loaded, problems_of
+from dereason.problems.files import Place, plain, read_parquet, read_rows
+from dereason.problems.references import options_of
+from dereason.problems.schema import PROBLEM, Origin, frame, validate
 from dereason.settings import Settings
-
-
-class Fields(Settings):
-    """Which fields of the data hold what."""
-
-    id: str | None = "id"
-    """Unique id; null, or a field that no row has, numbers the rows."""
-    question: str = "question"
-    """The question's text."""
-    answer: str = "answer"
-    """The reference answer."""
-    domain: str = "domain"
-    """The domain; rows without it get the source's name."""
-    options: str = "options"
-    """List of answer options, where there are any."""
-    solution: str = "solution"
-    """A worked solution, where there is one."""
-    answer_marker: str | None = None
-    """Text in the answer field (GSM8K: `####`): behind its last occurrence is the answer, before it the solution."""
-    solution_remove: str | None = None
-    """Regular expression whose matches are taken out of solutions (GSM8K's calculator notes: `<<[^>]*>>`)."""
-
-    @field_validator("solution_remove")
-    @classmethod
-    def _pattern(cls, text: str | None) -> str | None:
-        if text is not None:
-            try:
-                re.compile(text)
-            except re.error as exc:
-                raise ValueError(f"no regular expression: {exc}") from exc
-        return text
 
 
 class GymFamily(Settings):
@@ -79,7 +49,7 @@ class GymSource(Settings):
 
 
 class FileSource(Settings):
-    """Problems in a local file: .jsonl, .json (a list), .csv or .parquet."""
+    """Problems in a local file: .jsonl, .ndjson, .json, .csv, .tsv or .parquet, each also with .gz behind it."""
 
     source: Literal["file"]
     """Names this kind of source."""
@@ -88,7 +58,18 @@ class FileSource(Settings):
     fields: Fields = Fields()
     """Which fields hold what."""
     limit: int | None = Field(default=None, gt=0)
-    """Read only the first rows."""
+    """Take only the first rows; what answers are is still found over all."""
+
+
+class ProblemFile(Settings):
+    """How a single command reads the problems it is given."""
+
+    fields: Fields = Fields()
+    """Which fields hold what."""
+    limit: int | None = Field(default=None, gt=0)
+    """Take only the first rows; what answers are is still found over all."""
+    drop_unanswered: bool = False
+    """Drop problems without a reference answer; false refuses them by their place."""
 
 
 class HubSource(Settings):
@@ -126,13 +107,38 @@ def load_source(source: Source, base: Path = Path()) -> pl.DataFrame:
     Raises:
         DereasonError: a missing or malformed file (row named), an unknown family or data set.
     """
+    return read_source(source, base).table
+
+
+def read_source(source: Source, base: Path = Path()) -> Loaded:
+    """As :func:`load_source`, with the place of each row, and how the data was read where there are several ways."""
     if isinstance(source, GymSource):
-        return _load_gym(source)
+        return _own(_load_gym(source), "reasoning_gym")
     if isinstance(source, FileSource):
-        path = base / source.path
-        rows = read_rows(path)
-        return _from_rows(rows[: source.limit], source.fields, str(path), path.stem)
+        return read_file(base / source.path, source.fields, source.limit)
     return _load_hub(source)
+
+
+def read_file(path: Path, fields: Fields, limit: int | None = None) -> Loaded:
+    """Problems of a file; one that holds a PROBLEM table is taken as it is, unless ``fields`` says otherwise.
+
+    Raises:
+        DereasonError: a missing or malformed file (place named).
+    """
+    if fields == Fields() and path.suffix.lower() == ".parquet":
+        table = read_parquet(path)
+        if set(PROBLEM) <= set(table.columns):
+            return _own(validate("problem", table, str(path)).head(limit or table.height), str(path))
+    name = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
+    return problems_of(list(read_rows(path)), fields, str(path), name, limit)
+
+
+def _own(table: pl.DataFrame, where: str) -> Loaded:
+    """A PROBLEM table, whose options have to be such as every source's are."""
+    places = [Place("row", at) for at in range(1, table.height + 1)]
+    for place, options in zip(places, table["options"].to_list(), strict=True):
+        options_of(options, f"{where}: {place}")
+    return Loaded(table, where, places)
 
 
 def fingerprint(source: Source, base: Path = Path()) -> str:
@@ -226,7 +232,7 @@ def _far_seed(seed: int, at: int, config: dict[str, Any], size: int) -> int:
     return 2**31 + int(hashlib.sha256(text.encode()).hexdigest(), 16) % max(1, 2**31 - size)
 
 
-def _load_hub(source: HubSource) -> pl.DataFrame:
+def _load_hub(source: HubSource) -> Loaded:
     from datasets import load_dataset
 
     try:
@@ -239,98 +245,6 @@ def _load_hub(source: HubSource) -> pl.DataFrame:
         ) from exc
     if source.limit:
         data = data.select(range(min(source.limit, len(data))))
-    return _from_rows(list(data), source.fields, f"{source.name}:{source.split}", source.name.split("/")[-1])
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a .jsonl, .json, .csv or .parquet file.
-
-    Raises:
-        DereasonError: no such file, an unknown ending, or a malformed row (named by number).
-    """
-    if not path.is_file():
-        raise DereasonError(f"{path}: no such file", "check the path")
-    kind = path.suffix.lower()
-    try:
-        if kind == ".parquet":
-            return pl.read_parquet(path).to_dicts()
-        if kind == ".csv":
-            with path.open(newline="", encoding="utf-8") as handle:
-                return [dict(row) for row in csv.DictReader(handle)]
-        if kind == ".json":
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(data, list):
-                raise DereasonError(f"{path}: holds no list", "write a JSON list of objects, or JSON lines")
-            return [_object(row, path, i + 1) for i, row in enumerate(data)]
-    except (pl.exceptions.PolarsError, ValueError, OSError, csv.Error) as exc:
-        raise DereasonError(f"{path}: cannot be read as {kind[1:]}: {exc}", "mend or re-export the file") from exc
-    if kind != ".jsonl":
-        raise DereasonError(f"{path}: unknown ending {kind!r}", "use .jsonl, .json, .csv or .parquet")
-    rows = []
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, 1):
-            if line.strip():
-                try:
-                    rows.append(_object(json.loads(line.decode("utf-8")), path, number))
-                except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-                    raise DereasonError(f"{path}: row {number} is not JSON ({exc})", "mend that line") from exc
-    return rows
-
-
-def _object(value: Any, path: Path, number: int) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DereasonError(f"{path}: row {number} is a {type(value).__name__}", "each row must be an object")
-    return value
-
-
-def _from_rows(rows: list[dict[str, Any]], fields: Fields, where: str, name: str) -> pl.DataFrame:
-    if not rows:
-        raise DereasonError(f"{where}: no problems in it", "check the file or the split")
-    if fields.id and all(fields.id not in row for row in rows):
-        fields = fields.model_copy(update={"id": None})
-    used = {fields.id, fields.question, fields.answer, fields.domain, fields.options, fields.solution}
-    out: list[dict[str, object]] = []
-    for number, row in enumerate(rows, 1):
-        question = row.get(fields.question)
-        if not isinstance(question, str) or not question.strip():
-            raise DereasonError(
-                f"{where}: row {number} has no text in the field {fields.question!r} (it has {', '.join(row)})",
-                "name the right field under problems.*.fields.question, or mend the row",
-            )
-        options = row.get(fields.options)
-        if isinstance(options, str):
-            try:
-                options = json.loads(options) if options.strip() else None
-            except json.JSONDecodeError:
-                options = False
-        if options is not None and not (isinstance(options, list) and all(isinstance(o, str) for o in options)):
-            raise DereasonError(f"{where}: row {number}: options are no list of texts", "mend the row")
-        identity = row.get(fields.id) if fields.id else number
-        if identity is None or str(identity) == "":
-            raise DereasonError(f"{where}: row {number} has no {fields.id}", "give every row an id, or none")
-        answer = row.get(fields.answer)
-        solution = row.get(fields.solution) or None
-        if fields.answer_marker is not None and answer is not None:
-            before, marker, answer = str(answer).rpartition(fields.answer_marker)
-            if not marker:
-                raise DereasonError(
-                    f"{where}: row {number}: no {fields.answer_marker!r} in the field {fields.answer!r}",
-                    "correct problems.*.fields.answer_marker, or mend the row",
-                )
-            solution = solution or before.strip()
-        if fields.solution_remove is not None and solution:
-            solution = re.sub(fields.solution_remove, "", str(solution))
-        out.append(
-            {
-                "id": str(identity),
-                "question": question.strip(),
-                "answer": None if answer is None or not str(answer).strip() else str(answer).strip(),
-                "domain": str(row.get(fields.domain) or name),
-                "source": str(row.get("source") or name),
-                "options": options or None,
-                "solution": str(solution) if solution else None,
-                "solution_origin": str(Origin.HUMAN) if solution else None,
-                "metadata": json.dumps({k: v for k, v in row.items() if k not in used}, default=str, sort_keys=True),
-            }
-        )
-    return frame("problem", out)
+    where = f"{source.name}:{source.split}"
+    rows = [(Place("row", at), plain(row, f"{where}: row {at}")) for at, row in enumerate(data, 1)]
+    return problems_of(rows, source.fields, where, source.name.split("/")[-1])
