@@ -175,10 +175,13 @@ def test_a_torn_record_is_not_believed(tmp_path: Path, hashed: list[int]) -> Non
         assert record.read_bytes() == whole, "and it is mended"
 
 
-def test_a_file_that_has_just_been_written_is_not_trusted_to_stay(tmp_path: Path, hashed: list[int]) -> None:
+def test_a_file_that_has_just_been_written_is_not_trusted_to_stay(
+    tmp_path: Path, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A write in the same tick of the clock leaves size and times as they were."""
     path = tmp_path / "weights"
     path.write_bytes(BLOCK)
+    monkeypatch.setattr(time, "time_ns", lambda: path.stat().st_ctime_ns + 10**9)
     file_digest(path)
     assert records() == []
 

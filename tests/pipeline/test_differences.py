@@ -190,5 +190,10 @@ def test_settings_that_only_round_are_noted(tmp_path: Path, now: dict[str, str])
         ("optimiser.micro_batch", "8", "1"),
         ("rollout_batch", "256", "32"),
     ]
+    own = tmp_path / "own.yaml"
+    for text in ("distributed_type: FSDP\n", "distributed_type: NO\n"):
+        own.write_text(text)
+        found.append(training("launch.processes=2", f"launch.config={own}").made_with()["launch"])
+    assert len(set(found)) == len(found), "a file by its content"
     for text in ("arms.0.phases.0.optimiser.checkpoint_every=1", "arms.0.phases.0.run_name=x"):
         assert differences([(training(text), tmp_path / "made")]) == []

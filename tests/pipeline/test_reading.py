@@ -138,12 +138,31 @@ def test_a_character_that_was_escaped_in_halves_is_read(tmp_path: Path) -> None:
         "arms.0.route={policy: random, like: {}}",
         "arms.0={}",
         "arms=[1]",
+        "arms.0.route=" + "{policy: random, like: " * 30 + "{policy: all}" + "}" * 30,
+        "arms.0.route." + "like." * 3000 + "policy=all",
+        "prompt.chat_template_kwargs." + "a." * 300 + "b=1",
+        "prompt.chat_template_kwargs" + ".a" * 60 + "=" + "{a: " * 60 + "1" + "}" * 60,
     ],
 )
 def test_names_that_can_be_none_are_no_bug(capsys: pytest.CaptureFixture[str], sets: str) -> None:
     assert main(["run", "quickstart", "--dry-run", "--set", sets]) in (0, 2)
     assert "unexpected" not in capsys.readouterr().err
     assert main(["run", "a" * 5000]) == 2
+
+
+@pytest.mark.parametrize("count", [19, 300])
+def test_a_chain_of_arms_that_refer_to_each_other_is_as_long_as_makes_sense(tmp_path: Path, count: int) -> None:
+    data, _ = read_yaml(find_recipe("quickstart"))
+    for i in range(count):
+        like = f"x{i - 1}" if i else "dereason"
+        data["arms"].append({"name": f"x{i}", "route": {"policy": "random", "like": like}, "phases": [{"kind": "sft"}]})
+    path = tmp_path / "r.yaml"
+    path.write_text(json.dumps(data))
+    if count < 20:
+        assert len(load_recipe(path).arms) == count + 1
+        return
+    with pytest.raises(DereasonError, match="refer to each other over more than 20 others"):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize("key", ["arms.²=1", f"arms.{'9' * 5000}=1", "arms.-1=1", "arms..=1", ".=1"])

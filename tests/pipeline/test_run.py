@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ import yaml
 
 import browser
 from dereason.cli.main import main
+from dereason.pipeline import environment
 
 pytestmark = pytest.mark.slow
 
@@ -238,3 +240,18 @@ def test_single_steps_over_files_end_where_a_run_does(whole: Path, tiny_model: P
     )
     record = json.loads((tmp_path / "e" / "step.json").read_text())
     assert record["info"]["result"]["n_problems"] == 32
+
+
+def test_a_run_of_steps_that_were_made_with_other_versions_says_so_in_its_report(
+    recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "upgraded"
+    shutil.copytree(whole, folder)
+    installed = environment._version
+    monkeypatch.setattr(environment, "_version", lambda name: "99.0" if name == "trl" else installed(name))
+    assert main(["run", str(recipe), "--run-dir", str(folder), "--json"]) == 0
+    steps = summary(folder)["steps"]
+    assert all(s["cached"] for s in steps)  # type: ignore[attr-defined]
+    (line,) = [w for w in summary(folder)["warnings"] if w.startswith("trl was ")]  # type: ignore[attr-defined]
+    assert line.endswith(f"when {len(steps)} steps ('problems', ...) were made; now it is 99.0")  # type: ignore[arg-type]
+    assert "now it is 99.0" in (folder / "report.html").read_text()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dereason.content import file_digest
 from dereason.lm.base import Sampling
 from dereason.lm.local.model import ModelSettings, model_identity, repositories
 from dereason.pipeline import actions
@@ -22,7 +23,7 @@ from dereason.problems.schema import read_table
 from dereason.problems.sources import fingerprint
 from dereason.routing.policies import needs
 from dereason.supervision.settings import CritiqueTargets, Targets, asked_models, needs_student, reads_profile
-from dereason.training.launch import Launch
+from dereason.training.launch import Launch, find_config, shipped_configs
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
 
@@ -72,10 +73,19 @@ def phase_key(phase: SFT | RL) -> Info:
 
 
 def phase_notes(phase: SFT | RL, launch: Launch) -> dict[str, str]:
-    """What :func:`phase_key` leaves out and rounding depends on: what is computed together."""
-    notes = {"optimiser.micro_batch": str(phase.optimiser.micro_batch)}
-    notes["launch"] = f"{launch.processes} processes ({launch.config})" if launch.processes > 1 else "1 process"
-    return notes | ({"rollout_batch": str(phase.rollout_batch)} if isinstance(phase, RL) else {})
+    """What :func:`phase_key` leaves out and rounding depends on: what is computed together.
+
+    Raises:
+        DereasonError: the configuration of several processes is not there.
+    """
+    notes = {"optimiser.micro_batch": str(phase.optimiser.micro_batch), "launch": "1 process"}
+    if isinstance(phase, RL):
+        notes["rollout_batch"] = str(phase.rollout_batch)
+    if launch.processes > 1:
+        config = find_config(launch.config)
+        content = "" if launch.config in shipped_configs() else f" {file_digest(config)[:12]}"
+        notes["launch"] = f"{launch.processes} processes ({launch.config}{content})"
+    return notes
 
 
 def model_key(model: ModelSettings) -> Info:

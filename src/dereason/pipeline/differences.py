@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,20 +69,8 @@ def differences(steps: Iterable[tuple[Step, Path]]) -> list[Difference]:
     return [Difference(*key, tuple(made), tuple(begun)) for key, (made, begun) in sorted(found.items())]
 
 
-def say_differences(
-    steps: Iterable[tuple[Step, Path]], screen: Screen, log: Log, said: Collection[Difference] = ()
-) -> list[Difference]:
-    """Say what :func:`differences` finds, on the screen and as events ``differs`` of the log.
-
-    Args:
-        steps: as there.
-        screen: told, a line each.
-        log: told as well.
-        said: what has been said before: the same thing, then and now, is not said again.
-    """
-    known = {(d.what, d.then, d.now) for d in said}
-    found = [d for d in differences(steps) if (d.what, d.then, d.now) not in known]
-    for difference in found:
-        screen.say(f"  note: {difference.words()}", style="yellow")
-        log.event("differs", **asdict(difference))
-    return found
+def say_differences(steps: Iterable[tuple[Step, Path]], screen: Screen, log: Log) -> None:
+    """Say what :func:`differences` finds, on the screen and as events ``differs`` of the log."""
+    for found in differences(steps):
+        screen.say(f"  note: {found.words()}", style="yellow")
+        log.event("differs", **asdict(found))

@@ -69,6 +69,12 @@ def _load(text: str, where: str, mend: str, lines: Lines) -> Any:
         raise DereasonError(f"{where}: not YAML: {exc}", "quote the value if it is a text") from exc
 
 
+def _levels(value: Any) -> int:
+    """How many mappings and lists stand in each other in a value."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_levels, inner), default=0)
+
+
 def _too_deep(where: str) -> DereasonError:
     return DereasonError(f"{where}: nested more than {DEEPEST} levels deep", "write it flatter")
 
@@ -146,6 +152,8 @@ def apply_override(data: dict[str, Any], text: str) -> None:
     key, raw = text.split("=", 1)
     value = _load(raw, f"--set {text!r}", "quote the value", {})
     parts = path_parts(key)
+    if len(parts) + _levels(value) > DEEPEST:
+        raise _too_deep(f"--set {key[:60]}...")
     here: Any = data
     for depth, part in enumerate(parts[:-1]):
         if isinstance(here, list) and isinstance(part, int) and part < len(here):

@@ -341,6 +341,10 @@ def _unresolved(policy: BaseModel) -> bool:
     return False
 
 
+FURTHEST = 20
+"""Over how many other arms one may refer to another's policy."""
+
+
 def _resolved(route: Any, routes: dict[Any, Any], trail: tuple[Any, ...]) -> Any:
     if not isinstance(route, dict):
         return route
@@ -350,6 +354,8 @@ def _resolved(route: Any, routes: dict[Any, Any], trail: tuple[Any, ...]) -> Any
         if isinstance(inner, str):
             if inner in trail:
                 raise ValueError(f"arms refer to each other in a circle: {' -> '.join([*map(str, trail), inner])}")
+            if len(trail) > FURTHEST:
+                raise ValueError(f"arms refer to each other over more than {FURTHEST} others, from {trail[0]!r} on")
             if inner not in routes:
                 raise ValueError(f"`{key}: {inner}` names no arm (arms: {', '.join(map(str, routes))})")
             out[key] = _resolved(routes[inner], routes, (*trail, inner))

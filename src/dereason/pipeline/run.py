@@ -12,7 +12,7 @@ from dereason.memory import peak_bytes
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
 from dereason.pipeline.dates import settled_date
-from dereason.pipeline.differences import say_differences
+from dereason.pipeline.differences import differences, say_differences
 from dereason.pipeline.environment import environment
 from dereason.pipeline.graph import Graph
 from dereason.pipeline.progress import Screen
@@ -67,11 +67,12 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
         _manifest(recipe, graph, run_dir, device)
         log.event("run-start", recipe=recipe.name, recipe_hash=digest(recipe.model_dump(mode="json")))
         folders = [(s, run_dir / "steps" / s.folder) for s in graph.steps()]
-        said = say_differences(folders, screen, log)
+        say_differences(folders, screen, log)
         cached = _steps(recipe, graph, run_dir, ctx, log)
-        say_differences(folders, screen, log, said)  # a branch on the hub may have moved while this ran
         peak = _peak_memory(run_dir)
         summary = summarise(recipe, graph, run_dir, cached, peak)
+        # once more: a branch on the hub may have moved meanwhile, and the environment is that of this process alone
+        summary["warnings"] += [d.words() for d in differences(folders)]
         write_json(run_dir / "summary.json", summary)
 
         from dereason.report import write_report
