@@ -127,6 +127,12 @@ def test_a_count_that_is_none_is_guessed(usage: Any, more: dict[str, Any]) -> No
     assert (found.answers[0].tokens, found.prompt_tokens) == (3, 0)
 
 
+def test_counts_are_read_under_both_names() -> None:
+    for names in (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")):
+        found = read_reply(body(said("4"), usage=dict(zip(names, (7, 9), strict=True))), 20)
+        assert (found.prompt_tokens, found.answers[0].tokens) == (7, 9)
+
+
 def test_a_broken_choice_costs_itself_alone() -> None:
     good, other = {**said("a"), "index": 2}, {**said("b"), "index": 1}
     broken = [None, "text", {**said("c", "error"), "index": 0}]
