@@ -24,7 +24,7 @@ from dereason.lm.calls import Answer, Call, CallStore
 from dereason.lm.load import load_model
 from dereason.lm.local.model import ModelSettings
 from dereason.problems.schema import frame, write_table
-from endpoint import Act, Endpoint, answers, chats, drawn, model, reply, user
+from endpoint import Act, Endpoint, answers, chats, drawn, model, reply, texts, user
 
 
 def body(choice: Any, **fields: Any) -> bytes:
@@ -127,6 +127,12 @@ def test_a_count_that_is_none_is_guessed(usage: Any, more: dict[str, Any]) -> No
     assert (found.answers[0].tokens, found.prompt_tokens) == (3, 0)
 
 
+def test_counts_are_read_under_both_names() -> None:
+    for names in (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")):
+        found = read_reply(body(said("4"), usage=dict(zip(names, (7, 9), strict=True))), 20)
+        assert (found.prompt_tokens, found.answers[0].tokens) == (7, 9)
+
+
 def test_a_broken_choice_costs_itself_alone() -> None:
     good, other = {**said("a"), "index": 2}, {**said("b"), "index": 1}
     broken = [None, "text", {**said("c", "error"), "index": 0}]
@@ -136,6 +142,15 @@ def test_a_broken_choice_costs_itself_alone() -> None:
     for nothing in ([], broken):
         with pytest.raises(NoReply, match="no completion"):
             read_reply(body(nothing), 20)
+
+
+def test_an_endpoint_that_gives_some_of_the_choices_is_asked_for_the_rest(tmp_path: Path) -> None:
+    with Endpoint(lambda body, times: reply(*texts(body)[:2])) as server:
+        found = drawn(model(server.url, tmp_path, concurrency=1), chats(2), 5)
+        assert [body.get("n", 1) for body in server.bodies] == [5, 3, 1] * 2
+        assert all(len({completion.text for completion in found[i]}) == 5 for i in (0, 1))
+        assert drawn(model(server.url, tmp_path), chats(2), 5) == found
+        assert len(server.bodies) == 6
 
 
 @pytest.mark.parametrize(

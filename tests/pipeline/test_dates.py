@@ -108,8 +108,8 @@ def test_a_run_over_many_midnights_asks_every_model_on_one_day(
     hashes = {info["template_hash"] for info in infos(run) if "template_hash" in info}
     assert hashes == {summary["prompt"]["template_hash"]}
     # what is saved is the model's own template
-    for saved in run.glob("steps/train-*/model"):
-        assert (saved / "chat_template.jinja").read_text() == TEMPLATE
+    saved = [path.read_text() for path in run.glob("steps/train-*/model/chat_template.jinja")]
+    assert saved == [TEMPLATE] * 2
     stamps = {path: path.stat().st_mtime_ns for path in run.glob("steps/*/step.json")}
     assert main(["run", str(recipe), "--run-dir", str(run), "--json"]) == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("steps/*/step.json")} == stamps
@@ -127,7 +127,7 @@ def test_a_run_over_many_midnights_asks_every_model_on_one_day(
     # another day is another question
     assert main(["run", str(recipe), "--run-dir", str(run), "--json", "--set", "prompt.date=2024-07-26"]) == 0
     assert "Today: 26 July 2024." in json.loads((run / "summary.json").read_text())["prompt"]["example"]
-    assert len(list(run.glob("steps/eval-*"))) == 2 * len(list(run.glob("steps/train-*"))) // 2 + 2
+    assert len(list(run.glob("steps/eval-*"))) == 6
 
 
 def test_a_single_command_keeps_the_day_of_its_first_start(dated: Path, tmp_path: Path, clock: list[date]) -> None:

@@ -88,7 +88,7 @@ def _reply(reply: dict[str, Any], length: int) -> Reply:
     choices.sort(key=lambda c: c["index"] if isinstance(c.get("index"), int) else places[id(c)])
     usage = reply.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
-    told = _count(usage.get("completion_tokens"))
+    told = _count(usage.get("completion_tokens", usage.get("output_tokens")))
     full = told is not None and len(choices) == 1 and told >= length
     read = [_answer(choice, full) for choice in choices if _ended(choice) != "error"]
     if not read:
@@ -96,7 +96,7 @@ def _reply(reply: dict[str, Any], length: int) -> Reply:
     answers = [answer for answer, _ in read]
     return Reply(
         tuple(answers if told is None else _shared_out(answers, told, length)),
-        _count(usage.get("prompt_tokens")) or 0,
+        _count(usage.get("prompt_tokens", usage.get("input_tokens"))) or 0,
         whole_text(str(reply.get("model") or "")),
         sum(replaced for _, replaced in read),
     )

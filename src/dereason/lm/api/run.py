@@ -260,9 +260,12 @@ class Run:
         usage.tokens += sum(a.tokens for a in reply.answers)
         usage.price = known.api.price(usage.prompt_tokens, usage.tokens)
         if call.covers > 1:  # several were asked for, now or in the call that was rejected before
-            known.several = len(answers) == call.covers
-            if not known.several:
-                self._one_each(question, call.at + len(answers), call.covers - len(answers))
+            known.several = len(answers) > 1
+            at, rest = call.at + len(answers), call.covers - len(answers)
+            if rest and known.several:  # some were broken, or it gives no more at once
+                self._calls.appendleft(Asked(question, at, rest, rest))
+            elif rest:
+                self._one_each(question, at, rest)
         if not known.answered:
             known.answered = True
             self._settle_held()
