@@ -17,13 +17,13 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 NEWEST_VENV := .venv-newest
 OLDEST_VENV := .venv-oldest
 OLDEST_INSTALLED := $(OLDEST_VENV)/.installed
-# What other versions of the libraries are tried with: every test that stands close to one of them.
-CORE_TESTS := tests/lm tests/problems tests/routing tests/difficulty tests/evaluation tests/cli tests/analysis \
-	tests/supervision tests/verify/test_verifier.py tests/verify/test_symbolic.py tests/verify/test_equivalence.py \
+# What other versions of the libraries are tried with: the tests that stand close to one of them.
+CORE_TESTS := tests/lm tests/problems tests/routing tests/difficulty tests/evaluation tests/cli/test_user_models.py \
+	tests/analysis/test_embeddings.py tests/analysis/test_graphs.py tests/analysis/test_nodes.py \
+	tests/analysis/test_ranks.py tests/verify/test_verifier.py tests/verify/test_symbolic.py \
 	tests/training/test_losses.py tests/training/test_trainer.py tests/training/test_sft_trainer.py \
-	tests/training/test_adapters.py tests/training/test_phases.py tests/training/test_rewards_trl.py \
-	tests/training/test_verifier_free.py tests/training/joint/test_joint_gradients.py \
-	tests/pipeline/test_run.py tests/pipeline/test_store.py tests/report/test_report_page.py
+	tests/training/test_adapters.py tests/training/test_rewards_trl.py tests/training/test_verifier_free.py \
+	tests/pipeline/test_recipe.py tests/pipeline/test_store.py
 pin = $(shell grep -E '^$(1)==' $(or $(2),constraints.txt))
 
 .DEFAULT_GOAL := help

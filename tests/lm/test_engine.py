@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 from collections.abc import Iterator
@@ -135,6 +136,51 @@ def test_architectures(name: str, config: dict[str, Any], kind: str) -> None:
     from dereason.lm.local.grouped import GroupedCache
 
     check_greedy(make(name, **config), PROMPTS, GroupedCache if kind == "GroupedCache" else places.PlaceCache)
+
+
+class WithCache(transformers.LlamaForCausalLM):
+    """The argument's name since transformers 5.24, whichever is installed."""
+
+    def forward(  # type: ignore[override]
+        self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, cache: Any = None, **more: Any
+    ) -> Any:
+        return forwarded(self, cache, input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
+
+
+class WithPastKeyValues(transformers.LlamaForCausalLM):
+    """The name before."""
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: Any = None,
+        **more: Any,
+    ) -> Any:
+        return forwarded(
+            self, past_key_values, input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids
+        )
+
+
+def forwarded(model: Any, cache: Any, **inputs: Any) -> Any:
+    plain = transformers.LlamaForCausalLM.forward
+    name = "cache" if "cache" in inspect.signature(plain).parameters else "past_key_values"
+    return plain(model, **{name: cache}, **inputs)
+
+
+@pytest.mark.parametrize("kind", [WithCache, WithPastKeyValues])
+def test_a_cache_goes_under_the_name_that_the_model_knows(kind: Any) -> None:
+    from dereason.lm.local.grouped import GroupedCache
+    from dereason.training.rewards.scoring import answer_logps
+
+    plain = make("Llama", **SMALL)
+    model = kind(plain.config).double().eval()
+    model.load_state_dict(plain.state_dict())
+    assert ids(run(model, PROMPTS)) == ids(run(plain, PROMPTS))
+    assert fit._known[model] is fit._known[plain] is GroupedCache
+    found, wanted = (answer_logps(m, PROMPTS, [[5, 6], [7]], temperature=1, pad_id=2) for m in (model, plain))
+    np.testing.assert_array_equal(*(np.concatenate([x for row in side for x in row]) for side in (found, wanted)))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from dereason.lm.local.model import ModelSettings
 
 _LFS = b"version https://git-lfs"
+_READ = {
+    *("config.json", "generation_config.json", "adapter_config.json", "model.safetensors.index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("chat_template.jinja", "tokenizer.model", "merges.txt"),
+}
 _OTHER_HEADS = ("ForMaskedLM", "Classification", "ForQuestionAnswering", "ForMultipleChoice", "RewardModel")
 
 
@@ -79,10 +84,10 @@ def unreadable(settings: ModelSettings, path: str, exc: Exception) -> Exception:
 
 
 def _broken(folder: Path) -> tuple[str, str] | None:
-    """A file in the folder that is not what its name says, and the mend; None where each can be read."""
+    """A file of those that a model is read from which is not what its name says, and the mend; None where each is."""
     from safetensors import safe_open
 
-    for file in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja", ".model")):
+    for file in sorted(p for p in folder.iterdir() if p.is_file() and (p.suffix == ".safetensors" or p.name in _READ)):
         with file.open("rb") as handle:
             if handle.read(len(_LFS)) == _LFS:
                 return f"{file.name} is a git-lfs pointer, not the file itself", "run `git lfs pull` in the folder"
