@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dereason.cli.main import main
-from dereason.pipeline.actions import do_problems
+from dereason.pipeline.pool import do_problems
 from dereason.problems.fields import Fields
 from dereason.problems.schema import read_table
 from dereason.problems.sources import FileSource

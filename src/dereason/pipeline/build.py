@@ -11,6 +11,7 @@ from dereason.lm.local.model import ModelSettings, model_identity
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.graph import Graph, Round, Stage
+from dereason.pipeline.pool import do_problems
 from dereason.pipeline.probe import do_probe
 from dereason.pipeline.reasoning import analyse_step
 from dereason.pipeline.recipe import Arm, JointPhase, Phase, Recipe, RLPhase, SFTPhase, entries, judges, set_names
@@ -150,9 +151,9 @@ class _Builder:
                 "drop_unanswered": spec.drop_unanswered,
             },
             inputs={},
-            rooms=("problems",),
+            rooms=("problems", "pipeline/pool.py"),
             label="problems",
-            action=lambda work, at: actions.do_problems(work, spec.train, spec.test, base, spec.drop_unanswered),
+            action=lambda work, at: do_problems(work, spec.train, spec.test, base, spec.drop_unanswered),
         )
 
     def _judge(self) -> Step:

@@ -24,10 +24,10 @@ from dereason.lm.prompts import PLAIN_TEMPLATE, Prompt
 from dereason.pipeline import verl
 from dereason.pipeline.actions import Context, select_set
 from dereason.pipeline.build import build, starting_model
+from dereason.pipeline.jobs import RLJob
 from dereason.pipeline.pool import read_pool
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Arm, Recipe, RLPhase, load_recipe, set_names
-from dereason.pipeline.single import RLJob
 from dereason.pipeline.store import Info, Step, finished, write_json
 from dereason.problems.schema import read_table, write_table
 from dereason.problems.sources import ProblemFile
