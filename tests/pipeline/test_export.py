@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,9 +297,9 @@ def test_a_run_exports_its_routed_set_and_the_model_that_the_phase_starts_from(
     graph = build(loaded, run, Context(loaded.prompt, Screen(quiet=True)))
     stage = next(s for s in graph.stages if (s.arm, s.seed, s.phase) == ("two", 5, 1))
     assert stage.training is not None
-    done = run / "steps" / stage.training.folder
-    done.mkdir()
-    (done / "step.json").write_text(json.dumps({"info": {"model": "model", "template_hash": "x"}}))
+    made = replace(stage.training, action=lambda work, at: {"model": "model", "template_hash": "x"})
+    done = run / "steps" / made.folder
+    execute(done, made, {}, Log(run / "log.jsonl"))
     assert Path(from_run(run, arm="two", seed=5).model.name) == done.resolve() / "model"
 
 

@@ -1,4 +1,4 @@
-"""Whole runs as a user makes them: a process that is killed at several points and started again."""
+"""Whole runs as a user makes them (killed ones: test_kill_points.py)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from safetensors.torch import load_file
 
 import browser
 from dereason.cli.main import main
-from pipeline_kill import killed_when
 
 pytestmark = pytest.mark.slow
 
@@ -66,37 +64,6 @@ def whole(recipe: Path) -> Path:
 
 def summary(folder: Path) -> dict[str, object]:
     return dict(json.loads((folder / "summary.json").read_text()))
-
-
-def test_killed_anywhere_a_run_ends_with_the_same_result_and_repeats_nothing(recipe: Path, whole: Path) -> None:
-    folder = recipe.parent / "cut"
-    for pattern in (
-        "pass-rate-*.partial/batches/batch-000002.parquet",
-        "train-sft-*.partial/checkpoints/checkpoint-2/checkpoint-complete",
-        "train-rl-*.partial/checkpoints/checkpoint-2/checkpoint-complete",
-        "eval-*.partial/batches/batch-000001.parquet",
-    ):
-        killed_when(recipe, folder, pattern)
-    stamps = {p: p.stat().st_mtime_ns for p in (folder / "steps").glob("*/step.json")}
-    assert stamps
-    assert main(["run", str(recipe), "--run-dir", str(folder), "--json"]) == 0
-    assert all(p.stat().st_mtime_ns == at for p, at in stamps.items()), "a finished step was done again"
-    assert not list((folder / "steps").glob("*.partial"))
-
-    mine, theirs = summary(folder), summary(whole)
-    for key in ("results", "comparisons", "arm_comparisons", "arms", "problems", "tokens", "artifacts"):
-        assert mine[key] == theirs[key], key
-    for path in (whole / "steps").rglob("*.parquet"):
-        other = folder / path.relative_to(whole)
-        assert pl.read_parquet(path).equals(pl.read_parquet(other)), path
-    models = list((whole / "steps").rglob("model.safetensors"))
-    assert len(models) == 3
-    for path in models:
-        mine_weights, their_weights = load_file(folder / path.relative_to(whole)), load_file(path)
-        assert all(mine_weights[k].equal(their_weights[k]) for k in their_weights), path
-    events = [json.loads(x)["event"] for x in (folder / "log.jsonl").read_text().splitlines()]
-    assert events.count("run-start") == 5
-    assert events.count("run-end") == 1
 
 
 def test_arms_share_what_they_have_in_common(whole: Path) -> None:

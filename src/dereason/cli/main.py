@@ -16,8 +16,10 @@ from dereason.cli.shared import (
     Out,
     Overwrite,
     Pool,
+    Restart,
     Routes,
     Sets,
+    calling,
     done,
     job_of,
     print_json,
@@ -92,13 +94,14 @@ def profile(
     recipe: From = None,
     sets: Sets = None,
     overwrite: Overwrite = False,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Measure each problem's difficulty: judge scores and the student's pass rate."""
     from dereason.pipeline import single
 
     job = job_of("profile", recipe, model, sets)
-    done(single.profile(pool, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
+    done(single.profile(pool, job, out, **calling(as_json, overwrite, restart)), out, as_json)
 
 
 @app.command()
@@ -112,6 +115,7 @@ def route(
     ] = None,
     sets: Sets = None,
     overwrite: Overwrite = False,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Assign each problem to a set, with the reason."""
@@ -120,7 +124,7 @@ def route(
     given = [*([f"policy={policy}"] if policy else []), *(sets or [])]
     outside = ("problems.", "problems=")  # all other settings are the policy's
     job = job_of("route", None, None, [t if t.startswith(outside) else f"route.{t}" for t in given])
-    done(single.route(pool, profiles, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
+    done(single.route(pool, profiles, job, out, **calling(as_json, overwrite, restart)), out, as_json)
 
 
 @app.command()
@@ -139,6 +143,7 @@ def supervise(
     rollouts: Annotated[Path | None, typer.Option(help="samples.parquet of an RL phase, for critique.")] = None,
     sets: Sets = None,
     overwrite: Overwrite = False,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Build the targets that an SFT phase imitates."""
@@ -154,8 +159,7 @@ def supervise(
         out,
         attempts=attempts,
         rollouts=rollouts,
-        screen=screen_of(as_json),
-        overwrite=overwrite,
+        **calling(as_json, overwrite, restart),
     )
     done(record, out, as_json)
 
@@ -168,13 +172,14 @@ def train_sft(
     model: Model = None,
     sets: Sets = None,
     overwrite: Overwrite = False,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Supervised fine-tuning on targets."""
     from dereason.pipeline import single
 
     job = job_of("sft", None, model, sets)
-    done(single.train_sft(pool, targets, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
+    done(single.train_sft(pool, targets, job, out, **calling(as_json, overwrite, restart)), out, as_json)
 
 
 @train_app.command("rl")
@@ -186,13 +191,14 @@ def train_rl(
     model: Model = None,
     sets: Sets = None,
     overwrite: Overwrite = False,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Reinforcement learning (GRPO) on problems."""
     from dereason.pipeline import single
 
     job = job_of("rl", None, model, [f"set={from_set}", *(sets or [])])
-    done(single.train_rl(pool, routes, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
+    done(single.train_rl(pool, routes, job, out, **calling(as_json, overwrite, restart)), out, as_json)
 
 
 @train_app.command("joint")
@@ -206,6 +212,7 @@ def train_joint(
     model: Model = None,
     sets: Sets = None,
     overwrite: Overwrite = False,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """SFT on demonstrations and reinforcement learning mixed in every update."""
@@ -213,7 +220,7 @@ def train_joint(
 
     given = [f"set={from_set}", *([f"phase.method.name={method}"] if method else []), *(sets or [])]
     job = job_of("joint", None, model, given)
-    record = single.train_rl(pool, routes, job, out, targets=targets, screen=screen_of(as_json), overwrite=overwrite)
+    record = single.train_rl(pool, routes, job, out, targets=targets, **calling(as_json, overwrite, restart))
     done(record, out, as_json)
 
 
@@ -241,13 +248,14 @@ def evaluate(
     recipe: From = None,
     sets: Sets = None,
     overwrite: Overwrite = False,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Score a model on problems, with intervals and verdict shares."""
     from dereason.pipeline import single
 
     job = job_of("eval", recipe, model, sets)
-    done(single.evaluate(pool, job, out, screen=screen_of(as_json), overwrite=overwrite), out, as_json)
+    done(single.evaluate(pool, job, out, **calling(as_json, overwrite, restart)), out, as_json)
 
 
 @app.command()
@@ -272,6 +280,7 @@ def analyze(
     pool: Annotated[bool, typer.Option("--pool", help="Take all samples for samples of one model.")] = False,
     sets: Sets = None,
     overwrite: Overwrite = False,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Say how training reshaped reasoning: unique trajectories, reasoning graphs, and what squeezed or expanded it."""
@@ -280,7 +289,7 @@ def analyze(
     job = job_of("analyze", None, None, sets)
     given = {"base": base, "compare": compare, "pool": pool}
     job = job.model_copy(update={name: value for name, value in given.items() if value})
-    record = run_analysis(samples, job, out, problems=problems, screen=screen_of(as_json), overwrite=overwrite)
+    record = run_analysis(samples, job, out, problems=problems, **calling(as_json, overwrite, restart))
     if as_json:
         print_json(record | {"out": str(out)})
     else:

@@ -15,7 +15,12 @@ Sets = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 Out = Annotated[Path, typer.Option("--out", help="Output folder; appears whole when the step is finished.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output made with other settings.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an output made with other settings, once the new one is finished.")
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Discard what an unfinished call left at OUT.partial, and begin again.")
+]
 Model = Annotated[
     str | None,
     typer.Option("--model", help="Hub id, local folder, or `embedded`; short for --set model.name=..."),
@@ -51,6 +56,11 @@ def screen_of(quiet: bool) -> Any:
     from dereason.pipeline.progress import Screen
 
     return Screen(quiet=quiet)
+
+
+def calling(as_json: bool, overwrite: bool, restart: bool) -> dict[str, Any]:
+    """What all single steps are called with besides their settings and files."""
+    return {"screen": screen_of(as_json), "overwrite": overwrite, "restart": restart}
 
 
 def done(record: dict[str, Any], out: Path, as_json: bool) -> None:

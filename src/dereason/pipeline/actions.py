@@ -28,10 +28,10 @@ from dereason.lm.prompts import Prompt, check_template
 from dereason.lm.vllm import VllmModel
 from dereason.pipeline import early_warning
 from dereason.pipeline.progress import Screen
-from dereason.pipeline.store import Info, read_json
+from dereason.pipeline.store import SCRATCH, Info, read_json
 from dereason.problems.schema import frame, write_table
 from dereason.routing.policies import describe, route, route_warnings
-from dereason.training.early_warning import reading_warnings
+from dereason.training.early_warning import PROBE_FOLDER, reading_warnings
 from dereason.training.joint.settings import Joint
 from dereason.training.launch import Job, Launch, check_resume, launch_phase
 from dereason.training.phase import PhaseResult, kept_models
@@ -94,9 +94,9 @@ def do_judge(work: Path, problems: pl.DataFrame, profile: Profile, model: ModelS
     lm = ctx.model(profile.judge.model or model)
     table = judge_scores(lm, problems, profile.judge, store=work / "batches", progress=ctx.progress())
     write_table(table, work / "scores.parquet")
-    shutil.rmtree(work / "batches", ignore_errors=True)
     scores = table["judge_expectation"].to_numpy()
     return {
+        SCRATCH: ["batches"],
         "judge_model": lm.identity,
         "template_hash": lm.template_hash(),
         "rubric": profile.judge.rubric_hash(),
@@ -136,9 +136,9 @@ def do_pass_rate(
     )
     write_table(samples, work / "samples.parquet")
     write_table(pass_rates(samples), work / "rates.parquet")
-    shutil.rmtree(work / "batches", ignore_errors=True)
     verdicts = verdict_counts(samples["verdict"].to_list())
     return {
+        SCRATCH: ["batches"],
         "model": lm.identity,
         "template_hash": lm.template_hash(),
         "verifier": VERIFIER_VERSION,
@@ -237,14 +237,13 @@ def hand_on(work: Path, before: Path, why: str) -> Info:
     result = PhaseResult(work / "model", 0, 0, 0, facts["template_hash"])
     warning = f"nothing was trained: {why}; the model is that of the phase before"
     empty = {"verdicts": verdict_counts([]), "confusion": None, "warnings": [warning], "kept": ["model"]}
-    return finish_training(work, result, f"skipped, {why}") | empty
+    return training_facts(work, result, f"skipped, {why}") | empty
 
 
-def finish_training(work: Path, result: PhaseResult, words: str) -> Info:
-    """Drop what only a resume needs and return the facts of a phase."""
-    shutil.rmtree(work / "checkpoints", ignore_errors=True)
+def training_facts(work: Path, result: PhaseResult, words: str, *scratch: str) -> Info:
+    """The facts of a phase; ``scratch`` names what only a resume needs besides its checkpoints."""
     facts = asdict(result) | {"model": result.model.name} | phase_facts(work)
-    return facts | {"words": words}
+    return facts | {"words": words, SCRATCH: ["checkpoints", *scratch]}
 
 
 def do_train_sft(
@@ -289,7 +288,7 @@ def do_train_sft(
     words = f"{result.steps} steps, {result.tokens_trained:,} tokens trained"
     long = f"{result.left_out} of {targets.height} targets are longer than max_length {settings.max_length} tokens"
     warnings = [f"{long}: they were left out"] if result.left_out else []
-    return finish_training(work, result, words) | {"kept": kept_models(work), "warnings": warnings}
+    return training_facts(work, result, words) | {"kept": kept_models(work), "warnings": warnings}
 
 
 def do_train_rl(
@@ -341,12 +340,12 @@ def do_train_rl(
         )
     rollouts = rollout_table(work)
     write_table(rollouts, work / "samples.parquet")
-    shutil.rmtree(work / "rollouts", ignore_errors=True)
     verdicts = verdict_counts(rollouts["verdict"].to_list())
     words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}"
-    facts = {"verdicts": verdicts, "confusion": confusion(rollouts)}
+    facts: Info = {"verdicts": verdicts, "confusion": confusion(rollouts)}
     warnings = [*draw_warnings(work), *reading_warnings(work, settings.early_warning)]
-    return finish_training(work, result, words) | facts | early_warning.finish(work) | {"warnings": warnings}
+    facts |= early_warning.facts(work) | {"warnings": warnings}
+    return training_facts(work, result, words, "rollouts", PROBE_FOLDER) | facts
 
 
 def drawn(
@@ -386,8 +385,8 @@ def drawn(
         progress=ctx.progress(),
     )
     write_table(samples, work / "samples.parquet")
-    shutil.rmtree(work / "batches", ignore_errors=True)
     return samples, {
+        SCRATCH: ["batches"],
         "model": lm.identity,
         "template_hash": found,
         "tokens_generated": int(samples["tokens"].sum()),

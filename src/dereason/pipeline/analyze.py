@@ -39,6 +39,7 @@ def analyze(
     problems: Path | None = None,
     screen: Screen | None = None,
     overwrite: bool = False,
+    restart: bool = False,
 ) -> Info:
     """Analyse samples of one model or several on the same problems: ``findings.json``, its tables, ``analysis.html``.
 
@@ -50,6 +51,7 @@ def analyze(
             questions that the page shows.
         screen: where progress is shown; None shows none.
         overwrite: replace an output that came from other settings or files.
+        restart: discard what an unfinished call left.
 
     Returns:
         ``step.json``; its ``info`` holds the short of the findings.
@@ -81,7 +83,18 @@ def analyze(
     paths = {f"samples {at}" + (f", {f.name}" if f.name else ""): f.path for at, f in enumerate(files, 1)}
     paths |= {"problems": problems} if problems else {}
     key = {"analysis": analysis_key(job.analysis)}
-    return run_single("analyze", job, paths, out, action, screen=screen, overwrite=overwrite, rooms=_ROOMS, instead=key)
+    return run_single(
+        "analyze",
+        job,
+        paths,
+        out,
+        action,
+        screen=screen,
+        overwrite=overwrite,
+        restart=restart,
+        rooms=_ROOMS,
+        instead=key,
+    )
 
 
 def comparisons_of(models: Sequence[str], asked: Sequence[str]) -> list[Comparison]:

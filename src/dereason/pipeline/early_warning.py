@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,10 +40,9 @@ def trajectories(responses: Sequence[str]) -> tuple[float, float]:
 MEASURES = Measures(trajectories, pass_at_k)
 
 
-def finish(work: Path) -> Info:
+def facts(work: Path) -> Info:
     """Put the probe's responses of a finished phase into one table; returns the readings' share of its time."""
     lines, table = readings(work), probe_table(work)
     if table is not None:
         write_table(table, work / f"{PROBE_FOLDER}.parquet")
-        shutil.rmtree(work / PROBE_FOLDER)
     return {"early_warning_share": lines[-1]["early_warning_share"]} if lines else {}

@@ -25,10 +25,11 @@ from dereason.pipeline import verl
 from dereason.pipeline.actions import Context, select_set
 from dereason.pipeline.build import build, starting_model
 from dereason.pipeline.jobs import RLJob
+from dereason.pipeline.output import output_locked
 from dereason.pipeline.pool import read_pool
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Arm, Recipe, RLPhase, load_recipe, set_names
-from dereason.pipeline.store import Info, Step, finished, write_json
+from dereason.pipeline.store import Info, Step, finished, put, read_json, settle, write_json
 from dereason.problems.schema import read_table, write_table
 from dereason.problems.sources import ProblemFile
 from dereason.training.rewards.verl import VerlReward
@@ -181,10 +182,24 @@ def to_verl(exported: Exported, out: Path, *, overwrite: bool = False) -> Info:
     Raises:
         DereasonError: verl has no option for something in the phase, the model has no chat template, or ``out`` exists.
     """
-    if out.exists() and not (out / "export.json").is_file():  # whatever --overwrite says: it is not ours
-        raise DereasonError(f"{out} exists and is no export of dereason", "choose another --out")
-    if out.exists() and not overwrite:
-        raise DereasonError(f"{out} exists", "choose another --out, or give --overwrite")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with output_locked(out):
+        settle(out)
+        if out.exists() and not _is_export(out):  # whatever --overwrite says: it is not ours
+            raise DereasonError(f"{out} exists and is no export of dereason", "choose another --out")
+        if out.exists() and not overwrite:
+            raise DereasonError(f"{out} exists", "choose another --out, or give --overwrite")
+        return _to_verl(exported, out)
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether a folder was written by :func:`to_verl`."""
+    path = folder / "export.json"
+    info = read_json(path) if path.is_file() else None
+    return isinstance(info, dict) and {"to", "verl", "overrides"} <= set(info)
+
+
+def _to_verl(exported: Exported, out: Path) -> Info:
     verl.check_phase(exported.phase)
     if adapter_base(exported.model) is not None:
         raise DereasonError(
@@ -230,7 +245,6 @@ def to_verl(exported: Exported, out: Path, *, overwrite: bool = False) -> Info:
         "warnings": _warnings(exported),
         "overrides": settings,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         for split, table in rows.items():
@@ -247,8 +261,7 @@ def to_verl(exported: Exported, out: Path, *, overwrite: bool = False) -> Info:
         (part / "run.sh").chmod(0o755)
         write_json(part / "export.json", info)
         part.chmod(0o777 & ~_umask())
-        shutil.rmtree(out, ignore_errors=True)
-        part.rename(out)
+        put(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return info

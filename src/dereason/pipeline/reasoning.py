@@ -7,7 +7,6 @@ Problems are worked on one by one and kept, so an interrupted analysis goes on w
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -23,7 +22,7 @@ from dereason.analysis.settings import Analysis
 from dereason.errors import DereasonError
 from dereason.pipeline.actions import Context
 from dereason.pipeline.graph import Stage
-from dereason.pipeline.store import Info, Step
+from dereason.pipeline.store import SCRATCH, Info, Step
 from dereason.problems.schema import write_table
 
 
@@ -143,8 +142,7 @@ def do_analyse(
     findings = analyse(samples, problems, comparisons, settings, work, ctx.progress())
     write_table(pl.concat(list(samples.values())), work / "samples.parquet")
     write_analysis(work)
-    shutil.rmtree(work / "parts", ignore_errors=True)
-    return short(findings)
+    return short(findings) | {SCRATCH: ["parts"]}
 
 
 def short(findings: Info) -> Info:

@@ -2,13 +2,13 @@
 (``analyze`` is in :mod:`dereason.pipeline.analyze`.)
 
 The output folder behaves like a step of a run: it appears whole, an interrupted call is continued by the same
-call, and a finished one is not done again.
+call, and a finished one is not done again. What an earlier call computed is never deleted unasked: ``overwrite`` gives
+up a finished output, and only once the new one is finished; ``restart`` an unfinished one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import entry_key, phase_key
 from dereason.pipeline.jobs import EvalJob, JointJob, ProfileJob, RLJob, RouteJob, SFTJob, SuperviseJob
+from dereason.pipeline.output import make_way, output_locked
 from dereason.pipeline.pool import pool_of
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import judges
-from dereason.pipeline.store import Info, Log, Step, execute, finished, locked
+from dereason.pipeline.store import Info, Log, Step, execute
 from dereason.pipeline.targets import do_targets
 from dereason.problems.schema import read_table
 from dereason.settings import Settings
@@ -76,6 +77,7 @@ def run_single(
     *,
     screen: Screen | None = None,
     overwrite: bool = False,
+    restart: bool = False,
     rooms: tuple[str, ...] = _ROOMS,
     instead: Mapping[str, Any] | None = None,
 ) -> Info:
@@ -88,12 +90,15 @@ def run_single(
         out: output folder.
         action: does the work in the folder it is given.
         screen: where progress is shown; None shows none.
-        overwrite: replace an output that came from other settings; anything else is never touched.
+        overwrite: replace an output of the same command that came from other settings, when the new one is finished;
+            anything else is never touched.
+        restart: discard what an unfinished call left, and begin again.
         rooms: whose source code the step's key covers.
         instead: what stands in the key in place of the settings of the same name.
 
     Raises:
-        DereasonError: an input is missing, or ``out`` holds the output of other settings, or something else.
+        DereasonError: an input is missing, or ``out`` holds the output of other settings, or something else, or a call
+            with other settings was begun there and not finished.
     """
     for role, path in files.items():
         if not path.is_file():
@@ -125,25 +130,10 @@ def run_single(
     calls = out.parent / f"{out.name}.calls"
     ctx = Context(prompt, screen or Screen(quiet=True), label=kind, verifier=verifier, launch=launch, calls=calls)
     step = Step(kind, config, {}, rooms, kind, lambda work, _: action(work, ctx) | {"reading": ctx.notes})
-    partial = out.with_name(out.name + ".partial")
-    with locked(out.parent / f".{out.name}.lock.d"):
-        done = finished(out)
-        if out.exists() and done is None:  # never deleted, whatever --overwrite says: it is not ours
-            raise DereasonError(f"{out} exists and is no output of dereason", "choose another --out")
-        if done is not None and done["key"] != step.key:
-            if not overwrite:
-                raise DereasonError(
-                    f"{out} holds the output of other settings", "choose another --out, or give --overwrite"
-                )
-            shutil.rmtree(out)
-        mark = partial / "key"
-        if partial.is_dir() and (not mark.is_file() or mark.read_text() != step.key):
-            shutil.rmtree(partial)  # begun with other settings
-        if not out.exists():
-            partial.mkdir(parents=True, exist_ok=True)
-            mark.write_text(step.key)
+    with output_locked(out):
+        make_way(out, step, overwrite=overwrite, restart=restart)
         try:
-            record, cached = execute(out, step, {}, Log(out.parent / f"{out.name}.log.jsonl"))
+            record, cached = execute(out, step, {}, Log(out.parent / f"{out.name}.log.jsonl"), replace=overwrite)
         finally:
             ctx.screen.stop()
             verifier.close()
@@ -157,7 +147,15 @@ def run_single(
     return record
 
 
-def profile(pool: Path, job: ProfileJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False) -> Info:
+def profile(
+    pool: Path,
+    job: ProfileJob,
+    out: Path,
+    *,
+    screen: Screen | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+) -> Info:
     """Profile the problems of a file: ``profiles.parquet``, and each profiler's own folder beside it."""
 
     def action(work: Path, ctx: Context) -> Info:
@@ -183,7 +181,9 @@ def profile(pool: Path, job: ProfileJob, out: Path, *, screen: Screen | None = N
         identity = model_identity(job.model)
         return info | actions.do_profile(work, problems, judge, rates, job.profile, job.prompt, identity)
 
-    return run_single("profile", job, {"problems": pool}, out, action, screen=screen, overwrite=overwrite)
+    return run_single(
+        "profile", job, {"problems": pool}, out, action, screen=screen, overwrite=overwrite, restart=restart
+    )
 
 
 def route(
@@ -194,6 +194,7 @@ def route(
     *,
     screen: Screen | None = None,
     overwrite: bool = False,
+    restart: bool = False,
 ) -> Info:
     """Route the problems of a file: ``routes.parquet``."""
 
@@ -202,7 +203,7 @@ def route(
         return actions.do_route(work, pool_of(pool, job.problems, ctx), known, job.route)
 
     files = {"problems": pool} | ({"profiles": profiles} if profiles else {})
-    return run_single("route", job, files, out, action, screen=screen, overwrite=overwrite)
+    return run_single("route", job, files, out, action, screen=screen, overwrite=overwrite, restart=restart)
 
 
 def supervise(
@@ -216,6 +217,7 @@ def supervise(
     rollouts: Path | None = None,
     screen: Screen | None = None,
     overwrite: bool = False,
+    restart: bool = False,
 ) -> Info:
     """Build targets for one routed set (all problems where no routes are given): ``targets.parquet``.
 
@@ -229,6 +231,7 @@ def supervise(
         rollouts: the rollouts of an RL phase, a SAMPLE table: `critique` needs them.
         screen: where progress is shown; None shows none.
         overwrite: replace an output that came from other settings.
+        restart: discard what an unfinished call left.
 
     Raises:
         DereasonError: `critique` without rollouts, or no target came out.
@@ -273,7 +276,9 @@ def supervise(
 
     files = {"problems": pool} | ({"routes": routes} if routes else {})
     files |= ({"attempts": attempts} if attempts else {}) | ({"rollouts": rollouts} if rollouts else {})
-    return run_single(f"targets-{set_name}", job, files, out, action, screen=screen, overwrite=overwrite)
+    return run_single(
+        f"targets-{set_name}", job, files, out, action, screen=screen, overwrite=overwrite, restart=restart
+    )
 
 
 def train_sft(
@@ -284,6 +289,7 @@ def train_sft(
     *,
     screen: Screen | None = None,
     overwrite: bool = False,
+    restart: bool = False,
 ) -> Info:
     """Train on targets: ``model/`` and ``metrics.jsonl``."""
 
@@ -300,7 +306,7 @@ def train_sft(
         )
 
     files = {"problems": pool, "targets": targets}
-    return run_single("train-sft", job, files, out, action, screen=screen, overwrite=overwrite)
+    return run_single("train-sft", job, files, out, action, screen=screen, overwrite=overwrite, restart=restart)
 
 
 def train_rl(
@@ -312,6 +318,7 @@ def train_rl(
     targets: Path | None = None,
     screen: Screen | None = None,
     overwrite: bool = False,
+    restart: bool = False,
 ) -> Info:
     """Train by RL on one routed set: ``model/``, ``metrics.jsonl`` and every rollout in ``samples.parquet``.
 
@@ -333,10 +340,12 @@ def train_rl(
 
     files = {"problems": pool} | ({"routes": routes} if routes else {}) | ({"targets": targets} if targets else {})
     kind = "train-rl" if targets is None else "train-joint"
-    return run_single(kind, job, files, out, action, screen=screen, overwrite=overwrite)
+    return run_single(kind, job, files, out, action, screen=screen, overwrite=overwrite, restart=restart)
 
 
-def evaluate(pool: Path, job: EvalJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False) -> Info:
+def evaluate(
+    pool: Path, job: EvalJob, out: Path, *, screen: Screen | None = None, overwrite: bool = False, restart: bool = False
+) -> Info:
     """Score a model on the problems of a file: ``samples.parquet``, the score in ``step.json``."""
 
     def action(work: Path, ctx: Context) -> Info:
@@ -350,7 +359,7 @@ def evaluate(pool: Path, job: EvalJob, out: Path, *, screen: Screen | None = Non
             ctx=ctx,
         )
 
-    return run_single("eval", job, {"problems": pool}, out, action, screen=screen, overwrite=overwrite)
+    return run_single("eval", job, {"problems": pool}, out, action, screen=screen, overwrite=overwrite, restart=restart)
 
 
 def _chosen(problems: pl.DataFrame, routes: Path | None, set_name: str) -> pl.DataFrame:

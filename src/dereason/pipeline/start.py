@@ -6,7 +6,6 @@ several samples solve. pass@k on problems of the RL set itself, drawn as the pha
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -21,6 +20,7 @@ from dereason.evaluation.statistics import accuracy_interval, paired_difference
 from dereason.lm.base import Sampling
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import check_template
+from dereason.pipeline.store import SCRATCH
 from dereason.problems.schema import write_table
 from dereason.settings import Settings
 from dereason.verify.confusion import confusion
@@ -98,10 +98,10 @@ def do_choose_start(
         )
     samples = pl.concat(list(tables.values()))
     write_table(samples, work / "samples.parquet")
-    shutil.rmtree(work / "batches")
     found = choose({name: outcomes(table) for name, table in tables.items()}, settings)
     write_table(pl.DataFrame(found["candidates"]), work / "candidates.parquet")
-    return found | {"confusion": confusion(samples), "tokens_generated": int(samples["tokens"].sum())}
+    tokens = int(samples["tokens"].sum())
+    return found | {SCRATCH: ["batches"], "confusion": confusion(samples), "tokens_generated": tokens}
 
 
 def draw_problems(problems: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:

@@ -6,7 +6,9 @@
 
 A step's key hashes its configuration, the keys of its inputs and the source code of the rooms that it runs,
 so arms that share a prefix share the steps. A step works in its ``.partial`` folder; ``step.json`` is written
-there last and the folder is then renamed: a folder without ``.partial`` is whole.
+there last and the folder is then renamed: a folder without ``.partial`` is whole. What only an unfinished step needs
+(batches, checkpoints) is removed after that, so whichever moment a process is killed at, the next one finds either
+everything that was computed or the finished step.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +31,9 @@ from typing import Any
 from dereason.errors import DereasonError
 
 Info = dict[str, Any]
+SCRATCH = "scratch"
+"""Names, in a step's folder, of what only an unfinished step needs."""
+_RECORD = ("kind", "key", "config", "info", SCRATCH)
 
 
 def digest(value: Any) -> str:
@@ -58,7 +64,9 @@ class Step:
         inputs: the steps whose outputs it reads, by role.
         rooms: whose source code its key covers.
         label: a few words for people.
-        action: does the work: ``action(folder, inputs' folders) -> info``, info lands in ``step.json``.
+        action: does the work: ``action(folder, inputs' folders) -> info``, info lands in ``step.json``. It removes
+            nothing that a repeated attempt would have to compute again: the entry :data:`SCRATCH` of info names what in
+            the folder is needed no more once the step is finished.
     """
 
     kind: str
@@ -123,8 +131,12 @@ class Log:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, what: Path | None = None) -> Iterator[None]:
     """Hold the folder's lock; the kernel releases it when the process ends, however it ends.
+
+    Args:
+        folder: where the lock is; made where it is missing.
+        what: what the lock is for, where that is not the folder.
 
     Raises:
         DereasonError: another process holds it.
@@ -137,8 +149,8 @@ def locked(folder: Path) -> Iterator[None]:
             handle.seek(0)
             owner = handle.read().strip() or "another process"
             raise DereasonError(
-                f"{folder} is in use by process {owner}",
-                "wait for it, stop it, or choose another run directory",
+                f"{what or folder} is in use by process {owner}",
+                "wait for it, stop it, or choose another " + ("run directory" if what is None else "--out"),
             ) from exc
         handle.truncate(0)
         handle.write(str(os.getpid()))
@@ -147,12 +159,21 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def finished(folder: Path) -> Info | None:
-    """``step.json`` of a finished step, None where the step is not finished."""
+    """``step.json`` of a finished step, None where the step is not finished.
+
+    Raises:
+        DereasonError: there is one that is not ours, or that cannot be read.
+    """
     path = folder / "step.json"
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    if not isinstance(record, dict) or any(name not in record for name in _RECORD):
+        raise DereasonError(f"{path} is no record of a dereason step", "move that folder away")
+    return record
 
 
-def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tuple[Info, bool]:
+def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log, *, replace: bool = False) -> tuple[Info, bool]:
     """Run a step unless it is finished.
 
     Args:
@@ -160,27 +181,35 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tupl
         step: the step.
         inputs: folders of its inputs, by role.
         log: told of start and end.
+        replace: whether a finished step of another key that stands there makes way, once this one is finished.
 
     Returns:
         ``step.json`` and whether it was there already.
     """
     done = finished(folder)
-    if done is not None:
+    if done is not None and (done["key"] == step.key or not replace):
+        _clean(folder, done)
         log.event("step-cached", kind=step.kind, key=step.key, label=step.label)
         return done, True
-    work = folder.with_name(folder.name + ".partial")
+    work = partial_of(folder)
+    adopted = _complete(work, step)
+    if adopted is not None:
+        put(work, folder)
+        _clean(folder, adopted)
+        log.event("step-adopted", kind=step.kind, key=step.key, label=step.label)
+        return adopted, True
     resumed = work.is_dir() and any(p.name != "key" for p in work.iterdir())
     work.mkdir(parents=True, exist_ok=True)
     before = _seconds_so_far(work)
     log.event("step-start", kind=step.kind, key=step.key, label=step.label, resumed=resumed)
     started = time.monotonic()
     try:
-        outcome = step.action(work, inputs)
+        outcome = dict(step.action(work, inputs))
     except BaseException as exc:
         (work / "seconds").write_text(repr(before + time.monotonic() - started))
         log.event("step-failed", kind=step.kind, key=step.key, cause=f"{type(exc).__name__}: {exc}"[:500])
         raise
-    (work / "seconds").unlink(missing_ok=True)
+    scratch = [*outcome.pop(SCRATCH, ()), "seconds"]
     info: Info = {
         "kind": step.kind,
         "key": step.key,
@@ -191,13 +220,66 @@ def execute(folder: Path, step: Step, inputs: dict[str, Path], log: Log) -> tupl
         "resumed": resumed,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "info": outcome,
+        SCRATCH: scratch,
     }
     write_json(work / "step.json", info)
-    work.rename(folder)
+    put(work, folder)
+    _clean(folder, info)
     judged = {"confusion": outcome["confusion"]} if "confusion" in outcome else {}
     words = outcome.get("words", "")
     log.event("step-end", kind=step.kind, key=step.key, seconds=info["seconds"], words=words, **judged)
     return info, False
+
+
+def partial_of(folder: Path) -> Path:
+    """Where the output that will stand at a path is made."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def put(made: Path, folder: Path) -> None:
+    """Rename a finished folder to its place; what stands there is removed when the new one is in place."""
+    if folder.exists():
+        folder.rename(_replaced(folder))
+    made.rename(folder)
+    shutil.rmtree(_replaced(folder), ignore_errors=True)
+
+
+def settle(folder: Path, made: Path | None = None) -> None:
+    """Finish what a kill inside :func:`put` left. To be called, under the place's lock, before looking at the place.
+
+    Args:
+        folder: the place.
+        made: the finished folder that was to be put there; where it is not known any more, what it was to replace
+            goes back to its place.
+    """
+    old = _replaced(folder)
+    if not folder.exists() and old.exists():
+        (made if made is not None and made.exists() else old).rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaced(folder: Path) -> Path:
+    """Where an output that another one replaces waits between two renames."""
+    return folder.with_name(f".{folder.name}.replaced-by-dereason")
+
+
+def _complete(work: Path, step: Step) -> Info | None:
+    """The record of a step that was killed between writing it and the rename."""
+    try:
+        record = finished(work)
+    except DereasonError:
+        return None
+    return record if record is not None and record["key"] == step.key else None
+
+
+def _clean(folder: Path, record: Info) -> None:
+    """Remove what only the unfinished step needed; an earlier start may have been killed before it could."""
+    for name in record[SCRATCH]:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _seconds_so_far(work: Path) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import polars as pl
 from dereason.errors import DereasonError
 from dereason.lm.local.model import ModelSettings
 from dereason.pipeline.actions import Context, select_set
-from dereason.pipeline.store import Info
+from dereason.pipeline.store import SCRATCH, Info
 from dereason.problems.schema import read_table, write_table
 from dereason.supervision.build import build_targets
 from dereason.supervision.desk import Desk
@@ -83,7 +82,6 @@ def do_targets(
         why = f" ({reasons[0][1]} of {built.coverage.height}: {reasons[0][0]})" if reasons else ""
         raise DereasonError(f"no problem got a target{why}", _mend(entries))
     write_table(targets, work / "targets.parquet")
-    shutil.rmtree(work / "asked", ignore_errors=True)
     notes = dict(targets.group_by("note").len().sort("len", "note", descending=[True, False]).iter_rows())
     asked = built.coverage.group_by("problem_id").agg(pl.col("targets").sum())
     without = int((asked["targets"] == 0).sum())
@@ -97,6 +95,7 @@ def do_targets(
         warnings.append(f"{without} of {asked.height} problems got no target: coverage.parquet and the report say why")
     answers = built.samples.filter(pl.col("purpose") != "diagnosis")  # a diagnosis answers no problem
     return {
+        SCRATCH: ["asked"],
         "n": targets.height,
         "built": built.candidates.filter(~pl.col("raw")).height,
         "accepted": int(targets["accepted"].sum()),

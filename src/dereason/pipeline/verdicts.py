@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from dereason.errors import DereasonError
+from dereason.pipeline.output import output_locked
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import Info
 from dereason.problems.files import Row, field, finite, flag, read_rows
@@ -57,6 +58,10 @@ class VerifyJob(VerifierSettings):
     fields: ResponseFields = ResponseFields()
     """Which fields hold what."""
 
+    def key(self) -> dict[str, Any]:
+        """The settings that can change a verdict."""
+        return super().key() | {"fields": self.fields.model_dump(mode="json")}
+
 
 def verify_file(
     path: Path,
@@ -81,8 +86,8 @@ def verify_file(
         they could be read in several ways.
 
     Raises:
-        DereasonError: ``out`` is there already, or a row cannot be used: file, row and field are named, and
-            nothing has been written.
+        DereasonError: ``out`` is there already or another call is writing it, or a row cannot be used: file, row and
+            field are named, and nothing has been written.
 
     A call that was interrupted leaves ``OUT.KEY.part`` (the key is of settings and verifier version). The same call
     goes on from there, with the rows that equal those of the input; its result is that of an uninterrupted one.
@@ -91,29 +96,28 @@ def verify_file(
     total, meant, notes = _checked(path, job.fields)
     for note in notes:
         screen.say(f"  {note}")
-    _check_out(path, out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
-    key = sha256(
-        json.dumps([VERIFIER_VERSION, job.key(), job.fields.model_dump()], sort_keys=True).encode()
-    ).hexdigest()[:8]
-    part = out.with_name(f"{out.name}.{key}.part")
-    seen, size = _finished(part, path, job.fields, meant)
-    progress = screen.step("verify")
-    try:
-        with Verifier(job) as verifier, part.open("ab") as handle:
-            handle.truncate(size)
-            progress(len(seen), total, f"{len(seen):,} from before" if seen else "")
-            rows = islice(_items(path, job.fields, meant), len(seen), None)
-            while batch := list(islice(rows, BATCH)):
-                judged = verifier.judge_many([item for _, item in batch])
-                for (row, _), judgement in zip(batch, judged, strict=True):
-                    handle.write(_line(row | _fields(judgement)))
-                handle.flush()
-                seen += [_seen(_fields(j)) for j in judged]
-                progress(len(seen), total, "")
-        part.replace(out)
-    finally:
-        screen.stop()
+    with output_locked(out):  # two calls would write into one file
+        _check_out(path, out, overwrite)
+        named = json.dumps([VERIFIER_VERSION, job.key()], sort_keys=True)
+        part = out.with_name(f"{out.name}.{sha256(named.encode()).hexdigest()[:8]}.part")
+        seen, size = _finished(part, path, job.fields, meant)
+        progress = screen.step("verify")
+        try:
+            with Verifier(job) as verifier, part.open("ab") as handle:
+                handle.truncate(size)
+                progress(len(seen), total, f"{len(seen):,} from before" if seen else "")
+                rows = islice(_items(path, job.fields, meant), len(seen), None)
+                while batch := list(islice(rows, BATCH)):
+                    judged = verifier.judge_many([item for _, item in batch])
+                    for (row, _), judgement in zip(batch, judged, strict=True):
+                        handle.write(_line(row | _fields(judgement)))
+                    handle.flush()
+                    seen += [_seen(_fields(j)) for j in judged]
+                    progress(len(seen), total, "")
+            part.replace(out)
+        finally:
+            screen.stop()
     return {
         "rows": total,
         "verifier": VERIFIER_VERSION,
