@@ -92,8 +92,14 @@ def do_problems(work: Path, train: Source, test: Source, base: Path, drop: bool)
                 "unanswered": unanswered,
                 "also in the test set": overlap,
             },
+            "differing": _differing(again),
         },
-        "test": {"n": held_out.height, "domains": domains(held_out), "dropped": {"unanswered": test_unanswered}},
+        "test": {
+            "n": held_out.height,
+            "domains": domains(held_out),
+            "dropped": {"unanswered": test_unanswered},
+            "differing": _differing(test_again),
+        },
         "reading": notes + test_notes,
         "warnings": [
             f"problems.{name}: {words}; {what}"
@@ -111,6 +117,15 @@ def _usable(loaded: Loaded, drop: bool) -> tuple[pl.DataFrame, int]:
     if table.is_empty():
         raise DereasonError(f"{loaded.where}: no problem in it has an answer", "add problems with answers")
     return validate("problem", table, loaded.where), dropped
+
+
+def _differing(found: Sequence[Repeated]) -> list[Info]:
+    """All repeated problems whose answers differ; a warning names the first of them."""
+    return [
+        {"ids": [group.kept, *group.others], "answers": list(group.answers)}
+        for group in found
+        if len(group.answers) > 1
+    ]
 
 
 def _others(found: Sequence[Repeated]) -> int:
