@@ -106,7 +106,7 @@ example: install ## Put the output and picture of runs/quickstart into the READM
 	$(BIN)/python docs/example.py
 
 clean: ## Remove built documentation and caches (keeps .venv and runs/)
-	rm -rf docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## Remove all environments as well

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dereason.cli.main import main
-from dereason.pipeline.actions import do_problems
+from dereason.pipeline.pool import do_problems
 from dereason.problems.fields import Fields
 from dereason.problems.schema import read_table
 from dereason.problems.sources import FileSource
@@ -246,7 +246,8 @@ def test_a_test_set_keeps_its_repeated_questions_and_what_differs_is_named(tmp_p
     assert info["warnings"] == [
         "problems.train: 1 repeated question has different answers: a, b, e ('1' against '2'); the first is kept"
     ]
-    assert info["test"]["n"] == 2
+    assert info["train"]["differing"] == [{"ids": ["a", "b", "e"], "answers": ["1", "2"]}]
+    assert (info["test"]["n"], info["test"]["differing"]) == (2, [])
     assert info["reading"] == ["problems.test: questions that another problem asks already, all of them kept: 1"]
     info = do_problems(tmp_path, source(other), source(path), Path(), False)
     assert read_table("problem", tmp_path / "test.parquet").height == 5

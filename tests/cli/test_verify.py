@@ -13,7 +13,7 @@ import pytest
 from dereason.cli.main import main
 from dereason.pipeline import verdicts
 from dereason.verify.verdict import VERIFIER_VERSION, Judgement, judge_response
-from dereason.verify.verifier import Item, Verifier, VerifierSettings
+from dereason.verify.verifier import Item, Verifier
 
 GOOD: list[dict[str, Any]] = [
     {"id": 1, "response": r"So \boxed{7}.", "answer": 7, "extra": {"deep": [1, None, "é"]}},
@@ -158,10 +158,11 @@ def test_an_interrupted_call_goes_on_and_ends_the_same(
 def test_rows_that_changed_since_the_interruption_are_judged_again(tmp_path: Path) -> None:
     path, out = rows_file(tmp_path, GOOD), tmp_path / "out.jsonl"
     assert main(["verify", str(path), "--out", str(out)]) == 0
-    key = sha256(json.dumps([VERIFIER_VERSION, VerifierSettings().key()], sort_keys=True).encode()).hexdigest()[:8]
+    key = sha256(json.dumps([VERIFIER_VERSION, verdicts.VerifyJob().key()], sort_keys=True).encode()).hexdigest()[:8]
     out.rename(tmp_path / f"out.jsonl.{key}.part")
     changed = [GOOD[0], {**GOOD[1], "answer": "something else"}, *GOOD[2:]]
     rows_file(tmp_path, changed)
     assert main(["verify", str(path), "--out", str(out)]) == 0
     assert [row["answer"] for row in read(out)] == [row["answer"] for row in changed]
     assert read(out)[1]["verdict"] == "wrong"
+    assert not list(tmp_path.glob("*.part")), "it went on from there"

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from dereason.cli.shared import job_of
 from dereason.errors import DereasonError
+from dereason.pipeline.jobs import JOBS
 from dereason.pipeline.reading import explain
 from dereason.pipeline.recipe import Recipe, load_recipe, resolved_yaml, shipped
-from dereason.pipeline.single import JOBS
 from fuzz_inputs import changed, check_helpful, texts, values
 
 RECIPES = {name: path.read_text(encoding="utf-8") for name, path in shipped().items()}

@@ -23,9 +23,9 @@ from dereason.pipeline import verl
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
 from dereason.pipeline.export import VERL_ROW, from_files, from_run, to_verl, verl_rows
+from dereason.pipeline.jobs import RLJob
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import load_recipe
-from dereason.pipeline.single import RLJob
 from dereason.pipeline.store import Log, execute
 from dereason.problems.schema import frame, write_table
 from dereason.training.rl import RL

@@ -9,9 +9,9 @@ import yaml
 from pydantic import BaseModel
 
 from dereason.errors import DereasonError
+from dereason.pipeline.jobs import JOBS
 from dereason.pipeline.reading import explain, inner_models
 from dereason.pipeline.recipe import Recipe, find_recipe, load_recipe, resolved_yaml, shipped
-from dereason.pipeline.single import JOBS
 
 MINIMAL = """\
 name: mini

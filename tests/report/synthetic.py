@@ -124,6 +124,7 @@ def write_run(
                 "dropped": {"duplicate question": 3, "also in the test set": 2, "unanswered": 0},
             },
             "test": {"n": n_test, "domains": dict(Counter(str(p["domain"]) for p in test)), "dropped": {}},
+            "reading": [f"problems.train: whole numbers are read as positions {SCRIPT}"],
         },
         "profile": {
             "k": 4, "sampling": {"temperature": 0.7, "max_new_tokens": 48},

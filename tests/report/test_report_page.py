@@ -64,6 +64,12 @@ def test_verdicts_by_kind_stand_beside_every_evaluation(made: Any, page: str) ->
     assert "profile: responses of the untrained model" in shown
 
 
+def test_how_problems_were_read_is_said(made: Any, page: str) -> None:
+    shown = Reader(page).text
+    assert made.summary["problems"]["reading"]
+    assert all(words in shown for words in made.summary["problems"]["reading"])
+
+
 def test_hostile_text_makes_no_element_and_no_script(page: str) -> None:
     read = Reader(page)
     tags = {tag for tag, _ in read.elements}

@@ -19,7 +19,8 @@ from dereason.lm.local.model import ModelSettings, load_tokenizer
 from dereason.lm.prompts import Prompt
 from dereason.pipeline.build import phase_key
 from dereason.pipeline.early_warning import MEASURES, finish
-from dereason.pipeline.single import RLJob, train_rl
+from dereason.pipeline.jobs import RLJob
+from dereason.pipeline.single import train_rl
 from dereason.problems.schema import frame, write_table
 from dereason.training import readings as readings_module
 from dereason.training.early_warning import (

@@ -36,9 +36,9 @@ Routes = Annotated[Path | None, typer.Option(help="routes.parquet; without it, e
 
 def job_of(kind: Any, recipe: str | None, model: str | None, sets: list[str] | None) -> Any:
     """Settings of a single command: a recipe's sections, then --model, then --set."""
+    from dereason.pipeline.jobs import JOBS
     from dereason.pipeline.reading import apply_override, parse
     from dereason.pipeline.recipe import find_recipe, load_recipe
-    from dereason.pipeline.single import JOBS
 
     cls = JOBS[kind]
     data: dict[str, Any] = {}

@@ -29,17 +29,7 @@ from dereason.lm.vllm import VllmModel
 from dereason.pipeline import early_warning
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import SCRATCH, Info, read_json
-from dereason.problems.hygiene import (
-    Repeated,
-    check_unique_ids,
-    deduplicate,
-    disagreeing,
-    drop_unanswered,
-    remove_overlap,
-    repeated,
-)
-from dereason.problems.schema import frame, validate, write_table
-from dereason.problems.sources import Source, read_source
+from dereason.problems.schema import frame, write_table
 from dereason.routing.policies import describe, route, route_warnings
 from dereason.training.early_warning import PROBE_FOLDER, reading_warnings
 from dereason.training.joint.settings import Joint
@@ -98,68 +88,6 @@ class Context:
         if self._loaded is not None and isinstance(self._loaded[1], VllmModel):
             self._loaded[1].close()
         self._loaded = None
-
-
-def load_problems(source: Source, base: Path, where: str, drop: bool) -> tuple[pl.DataFrame, int, list[str]]:
-    """Read a source and check it: unique ids, answers.
-
-    Returns:
-        PROBLEM table, how many rows without an answer were dropped, and how the data was read, in words.
-    """
-    loaded = read_source(source, base)
-    check_unique_ids(loaded.table, f"{where}: {loaded.where}", loaded.places)
-    table, unanswered = drop_unanswered(loaded.table, f"{where}: {loaded.where}", drop, loaded.places)
-    if table.is_empty():
-        raise DereasonError(f"{where}: the pool is empty", "add problems with answers")
-    return validate("problem", table, where), unanswered, [f"{where}: {note}" for note in loaded.notes]
-
-
-def do_problems(work: Path, train: Source, test: Source, base: Path, drop: bool) -> Info:
-    """Write ``train.parquet`` and ``test.parquet``.
-
-    Repeated questions, and those that stand in the test set, are dropped from the pool. The test set stays as it is: a
-    published score is one of all its rows.
-    """
-    pool, unanswered, notes = load_problems(train, base, "problems.train", drop)
-    held_out, test_unanswered, test_notes = load_problems(test, base, "problems.test", drop)
-    pool, again = deduplicate(pool)
-    pool, overlap = remove_overlap(pool, held_out)
-    if pool.is_empty():
-        raise DereasonError("problems.train: every problem stands in problems.test", "use another pool or test set")
-    write_table(pool, work / "train.parquet")
-    write_table(held_out, work / "test.parquet")
-    test_again = repeated(held_out)
-    kept = _others(test_again)
-    if kept:
-        test_notes.append(f"problems.test: questions that another problem asks already, all of them kept: {kept:,}")
-    return {
-        "train": {
-            "n": pool.height,
-            "domains": domains(pool),
-            "dropped": {
-                "duplicate question": _others(again),
-                "unanswered": unanswered,
-                "also in the test set": overlap,
-            },
-        },
-        "test": {"n": held_out.height, "domains": domains(held_out), "dropped": {"unanswered": test_unanswered}},
-        "reading": notes + test_notes,
-        "warnings": [
-            f"problems.{name}: {words}; {what}"
-            for name, found, what in (("train", again, "the first is kept"), ("test", test_again, "all are kept"))
-            if (words := disagreeing(found)) is not None
-        ],
-        "words": f"{pool.height:,} to train on, {held_out.height:,} held out",
-    }
-
-
-def _others(found: Sequence[Repeated]) -> int:
-    return sum(len(group.others) for group in found)
-
-
-def domains(table: pl.DataFrame) -> dict[str, int]:
-    """Problems per domain, in alphabetical order."""
-    return dict(table.group_by("domain").len().sort("domain").iter_rows())
 
 
 def do_judge(work: Path, problems: pl.DataFrame, profile: Profile, model: ModelSettings, ctx: Context) -> Info:

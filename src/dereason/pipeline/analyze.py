@@ -10,11 +10,12 @@ import polars as pl
 from dereason.analysis.comparison import Comparison
 from dereason.errors import DereasonError
 from dereason.pipeline.actions import Context
+from dereason.pipeline.jobs import AnalyzeJob
 from dereason.pipeline.pool import pool_of
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.reasoning import analysis_key, check_analysis, do_analyse
 from dereason.pipeline.responses import given, judge, read_samples
-from dereason.pipeline.single import AnalyzeJob, run_single
+from dereason.pipeline.single import run_single
 from dereason.pipeline.store import Info
 
 PHASES = ("sft", "rl", "joint")
@@ -24,6 +25,7 @@ _ROOMS = (
     "evaluation",
     "analysis",
     "pipeline/analyze.py",
+    "pipeline/pool.py",
     "pipeline/reasoning.py",
     "pipeline/responses.py",
 )

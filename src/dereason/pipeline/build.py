@@ -12,6 +12,7 @@ from dereason.lm.local.model import ModelSettings, model_identity, repositories
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.graph import Graph, Round, Stage
+from dereason.pipeline.pool import do_problems
 from dereason.pipeline.probe import do_probe
 from dereason.pipeline.reasoning import analyse_step
 from dereason.pipeline.recipe import Arm, JointPhase, Phase, Recipe, RLPhase, SFTPhase, judges, reads, set_names
@@ -188,9 +189,9 @@ class _Builder:
                 "drop_unanswered": spec.drop_unanswered,
             },
             inputs={},
-            rooms=("problems",),
+            rooms=("problems", "pipeline/pool.py"),
             label="problems",
-            action=lambda work, at: actions.do_problems(work, spec.train, spec.test, base, spec.drop_unanswered),
+            action=lambda work, at: do_problems(work, spec.train, spec.test, base, spec.drop_unanswered),
             repositories=(*sources.repositories(spec.train), *sources.repositories(spec.test)),
         )
 

@@ -26,11 +26,11 @@ from dereason.lm.rendering import chat_ids
 from dereason.pipeline import verl
 from dereason.pipeline.actions import Context, select_set
 from dereason.pipeline.build import build, starting_model
+from dereason.pipeline.jobs import RLJob
 from dereason.pipeline.output import output_locked
 from dereason.pipeline.pool import read_pool
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Arm, Recipe, RLPhase, load_recipe, set_names
-from dereason.pipeline.single import RLJob
 from dereason.pipeline.store import Info, Step, finished, put, read_json, settle, write_json
 from dereason.problems.schema import read_table, write_table
 from dereason.problems.sources import ProblemFile

@@ -18,9 +18,9 @@ from dereason.lm import embedded
 from dereason.lm.local.model import load_tokenizer, model_identity, model_path, resolve_device
 from dereason.lm.prompts import template_hash
 from dereason.lm.rendering import chat_text
-from dereason.pipeline.actions import domains
 from dereason.pipeline.environment import environment
 from dereason.pipeline.graph import Graph, Round, Stage
+from dereason.pipeline.pool import domains
 from dereason.pipeline.recipe import Arm, Recipe, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table

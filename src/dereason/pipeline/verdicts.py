@@ -57,6 +57,10 @@ class VerifyJob(VerifierSettings):
     fields: ResponseFields = ResponseFields()
     """Which fields hold what."""
 
+    def key(self) -> dict[str, Any]:
+        """The settings that can change a verdict."""
+        return super().key() | {"fields": self.fields.model_dump(mode="json")}
+
 
 def verify_file(
     path: Path,
@@ -95,8 +99,7 @@ def verify_file(
     with output_locked(out):  # two calls would write into one file
         _check_out(path, out, overwrite)
         code = code_version(("verify", "problems"))
-        key = digest([VERIFIER_VERSION, job.key(), job.fields.model_dump(), code])[:8]
-        part = out.with_name(f"{out.name}.{key}.part")
+        part = out.with_name(f"{out.name}.{digest([VERIFIER_VERSION, job.key(), code])[:8]}.part")
         seen, size = _finished(part, path, job.fields, meant)
         progress = screen.step("verify")
         try:

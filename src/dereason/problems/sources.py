@@ -1,6 +1,6 @@
 """Where problems come from: reasoning-gym families, files, the Hugging Face hub.
 
-To add a source, copy :class:`GymSource` and its branch in :func:`load_source`.
+To add a source, copy :class:`GymSource` and its branch in :func:`read_source`.
 """
 
 from __future__ import annotations

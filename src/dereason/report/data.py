@@ -27,7 +27,7 @@ _TOP = (
 _INSIDE: dict[str, tuple[str, ...]] = {
     "model": ("name", "identity", "note", "parameters"),
     "prompt": ("template_hash", "system", "suffix", "example"),
-    "problems": ("train", "test"),
+    "problems": ("train", "test", "reading"),
     "tokens": ("generated", "trained"),
     "environment": ("python", "platform", "cpu", "cores", "memory_bytes", "device", "gpu", "versions"),
     "artifacts": ("train_problems", "test_problems", "profiles", "routes", "targets", "curves", "samples"),
