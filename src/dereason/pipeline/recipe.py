@@ -260,7 +260,8 @@ class Recipe(Settings):
         """Replace `like: NAME` and `of: NAME` by the named arm's own policy."""
         if not isinstance(data, dict) or not isinstance(data.get("arms"), list):
             return data
-        routes = {a.get("name"): a.get("route") for a in data["arms"] if isinstance(a, dict)}
+        named = [a for a in data["arms"] if isinstance(a, dict) and isinstance(a.get("name"), str)]
+        routes = {a["name"]: a.get("route") for a in named}
         arms = [
             {**a, "route": _resolved(a.get("route"), routes, (a.get("name"),))} if isinstance(a, dict) else a
             for a in data["arms"]
