@@ -100,8 +100,18 @@ class _Copy:
         elif isinstance(node, yaml.SequenceNode):
             value = [self.of(item, inside) for item in node.value]
         else:
+            if not _encodable(node.value):  # "\ud800": no file could hold the resolved recipe
+                raise DereasonError(f"{line}half of a surrogate pair in {node.value!r}", "write the whole character")
             return node  # a scalar becomes a value that cannot be changed
         return type(node)(node.tag, value, node.start_mark, node.end_mark, node.flow_style)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _collect(node: Any, at: tuple[str | int, ...], lines: Lines, where: str) -> None:
