@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from dereason.cli.main import main
 from dereason.pipeline import verdicts
-from dereason.verify.verdict import VERIFIER_VERSION, Judgement, judge_response
+from dereason.verify.verdict import Judgement, judge_response
 from dereason.verify.verifier import Item, Verifier
 
 GOOD: list[dict[str, Any]] = [
@@ -155,11 +154,14 @@ def test_an_interrupted_call_goes_on_and_ends_the_same(
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_rows_that_changed_since_the_interruption_are_judged_again(tmp_path: Path) -> None:
+def test_rows_that_changed_since_the_interruption_are_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, out = rows_file(tmp_path, GOOD), tmp_path / "out.jsonl"
-    assert main(["verify", str(path), "--out", str(out)]) == 0
-    key = sha256(json.dumps([VERIFIER_VERSION, verdicts.VerifyJob().key()], sort_keys=True).encode()).hexdigest()[:8]
-    out.rename(tmp_path / f"out.jsonl.{key}.part")
+    with monkeypatch.context() as planted:
+        planted.setattr(Path, "replace", lambda self, target: exec("raise KeyboardInterrupt"))
+        assert main(["verify", str(path), "--out", str(out)]) == 130
+    assert len(list(tmp_path.glob("out.jsonl.*.part"))) == 1
     changed = [GOOD[0], {**GOOD[1], "answer": "something else"}, *GOOD[2:]]
     rows_file(tmp_path, changed)
     assert main(["verify", str(path), "--out", str(out)]) == 0

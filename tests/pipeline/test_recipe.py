@@ -56,6 +56,9 @@ def write(folder: Path, text: str) -> Path:
         ("path: pool.jsonl}", "path: pool.jsonl", r"line \d+: not YAML"),
         ("epochs: 1", "epochs: 1\n        epochs: 2", r"line 11: the key 'epochs' stands twice"),
         ("name: mini", "name: mini\nseeds: [1, 1]", r"line 2: seeds: a seed stands twice"),
+        ("name: split", "name: [split]", r"line 6: arms\.0\.name: input should be a valid string"),
+        ("epochs: 1", "epochs: !!bool 3", r"not YAML: '3'"),
+        ("name: mini", 'name: mini\ndescription: "\\ud800"', "line 2: half of a surrogate pair"),
         (
             "name: mini",
             "name: mini\nprofile: {judge: {enabled: false}}",

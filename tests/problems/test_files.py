@@ -135,6 +135,7 @@ def test_an_index_column_without_a_name_is_read(tmp_path: Path) -> None:
         ("a.json", b'\n{\n"a": 1\n}\n', "line 2 begins one object"),
         ("a.json", b'[\n{"a": 1},\n{"a" 2}\n]', "line 3 is not JSON"),
         ("a.json", b'[{"a": 1}, 5]', "row 2 is a int"),
+        ("a.json", b'[{"a": 1},\n{"a": "caf\xe9"}]', "line 2 is no UTF-8 text"),
         ("a.json", b"[" * 100_000, "nested too deeply"),
         ("a.parquet", b"", "not a readable Parquet file"),
         ("a.parquet", b"PAR1 and no more PAR1", "not a readable Parquet file"),

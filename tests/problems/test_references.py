@@ -117,6 +117,7 @@ def test_two_readings_that_differ_are_refused_with_the_setting() -> None:
 def test_options_that_are_letters_themselves() -> None:
     types = ["B", "A", "O"]
     assert "letters that are answers beside options fit letter and text" in refusal([("A", types)])
+    assert "in line 2 'A' would be 'B' (letter) or 'A' (text)" in refusal([("A", ["A", "B"]), ("A", types)])
     assert meant([("A", types)], "text") == ["B"]
     assert meant([("A", types)], "letter") == ["A"]
     assert meant([("A", types), ("C", types)]) == ["A", "C"]  # no option is C, so these are labels

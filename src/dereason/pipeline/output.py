@@ -64,12 +64,13 @@ def make_way(out: Path, step: Step, *, overwrite: bool, restart: bool) -> None:
             "and not finished",
             "repeat that call to finish it, choose another --out, or give --restart to discard it",
         )
-    if partial.exists() and (begun is None or restart):
+    mark = partial / _KEY
+    if partial.exists() and (restart or not mark.is_file() or mark.read_text() != step.key):
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     part = partial / f"{_KEY}.part"
     part.write_text(step.key)
-    part.replace(partial / _KEY)
+    part.replace(mark)
 
 
 def _begun(partial: Path) -> str | None:

@@ -307,7 +307,8 @@ def _json_lines(path: Path, handle: BinaryIO) -> Iterator[tuple[Place, Row]]:
 
 
 def _json_list(path: Path, data: bytes, begins: int) -> Iterator[tuple[Place, Row]]:
-    text = _decoded(data, str(path))
+    lines = data.splitlines(keepends=True)
+    text = "".join(_decoded(line, f"{path}: line {number}") for number, line in enumerate(lines, 1))
     try:
         value = _parsed(text, str(path), "write a list of objects, or one object a line")
     except DereasonError as exc:

@@ -286,7 +286,8 @@ def _only(
             "mend the row, or say what answers are with fields.answer_is",
         )
     if len({tuple(found) for found in fitting.values()}) > 1:
-        place, answer, options = rows[0]
+        differ = next(at for at in range(len(rows)) if len({found[at] for found in fitting.values()}) > 1)
+        place, answer, options = rows[differ]
         meant = " or ".join(f"{options[_READ[kind](answer, options) or 0]!r} ({kind})" for kind in fitting)
         raise DereasonError(
             f"{where}: {what} that are answers beside options fit {' and '.join(fitting)}: in {place} {_short(answer)} "
