@@ -19,7 +19,7 @@ def killed_when(recipe: Path, folder: Path, pattern: str) -> None:
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600  # a hang; a busy machine takes minutes
         while not list((folder / "steps").glob(pattern)):
             assert process.poll() is None, (process.stderr.read().decode() if process.stderr else "") or "ended early"
             assert time.monotonic() < deadline, f"nothing matched {pattern}"

@@ -23,7 +23,7 @@ def build(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "sphinx", *options, str(source), str(out / "html")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

@@ -25,7 +25,7 @@ def lint_imports(folder: Path, cache: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(folder / "src")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

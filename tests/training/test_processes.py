@@ -45,7 +45,7 @@ from dereason.training.sft import SFT
 from dereason.training.watch import mark
 
 PROMPT = Prompt(suffix="Add.")
-START_LIMIT = 120.0
+START_LIMIT = 600.0
 UNLIKE = {"seconds", "memory_gib", "tokens_per_second", "sampler_gap", "sampler_gap_max"}
 """What a log says of the machine or of rounding."""
 

@@ -420,7 +420,7 @@ def test_a_group_that_two_processes_share_is_one_group(
     command = [*launch, str(script), str(tiny_model), str(source), str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as launched:
         try:
-            _, errors = launched.communicate(timeout=120)
+            _, errors = launched.communicate(timeout=600)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(launched.pid, signal.SIGKILL)  # ranks outlive a launcher that is killed

@@ -229,7 +229,7 @@ def test_after_a_fork_the_child_can_judge_although_a_thread_held_the_locks(verif
             os._exit(code)
     release.set()
     thread.join()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while (done := os.waitpid(child, os.WNOHANG))[0] == 0:
         if time.monotonic() > deadline:
             os.kill(child, 9)

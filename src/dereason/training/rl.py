@@ -295,7 +295,8 @@ def run_rl(
             asked[row["problem_id"]] = chat_ids(
                 tokenizer, row["prompt"], prompt.chat_template_kwargs, reply_follows=True
             )
-        check_room(student, tokenizer, list(asked.values()), model.name, new_tokens=settings.max_new_tokens)
+        prompts, limit = list(asked.values()), settings.max_new_tokens
+        check_room(student, tokenizer, prompts, model.name, new_tokens=limit, setting="max_new_tokens")
     # A checkpoint between two updates of one generation would lose the rollouts of the second.
     whole = settings.updates_per_generation * settings.iterations
     every = -(-settings.optimiser.checkpoint_every // whole) * whole

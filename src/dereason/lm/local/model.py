@@ -306,7 +306,8 @@ class LocalModel(ChatModel):
                     )
 
     def _check(self, *sequences: Sequence[int], new_tokens: int = 0) -> None:
-        check_room(self.model, self.tokenizer, sequences, self.settings.name, new_tokens=new_tokens)
+        setting = "max_new_tokens" if new_tokens else None
+        check_room(self.model, self.tokenizer, sequences, self.settings.name, new_tokens=new_tokens, setting=setting)
 
     def choice_probabilities(
         self, prompts: Sequence[Sequence[Message]], choices: Sequence[str], batch_size: int

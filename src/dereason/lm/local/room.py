@@ -49,7 +49,7 @@ def check_room(
     name: str,
     *,
     new_tokens: int = 0,
-    setting: str = "max_new_tokens",
+    setting: str | None = None,
 ) -> None:
     """Refuse, before anything runs, token ids without an embedding and sequences beyond the last position.
 
@@ -59,7 +59,7 @@ def check_room(
         sequences: token ids.
         name: of the model, for the message.
         new_tokens: how many more may follow each sequence.
-        setting: what bounds their length.
+        setting: what bounds their length, or that of the new tokens; None: nothing does.
 
     Raises:
         DereasonError: there is such a sequence.
@@ -78,8 +78,8 @@ def check_room(
     longest = max(map(len, sequences), default=0)
     if limit is not None and longest + new_tokens > limit:
         taken = f"{longest} tokens" if not new_tokens else f"a prompt of {longest} tokens and {new_tokens} new ones"
-        fits = f"{setting}={limit - longest}" if new_tokens else f"{setting}={limit}"
-        mend = f"set {fits} or less, " if not new_tokens or limit > longest else ""
+        fits = limit - longest if new_tokens else limit
+        mend = f"set {setting}={fits} or less, " if setting and fits > 0 else ""
         raise DereasonError(
             f"{name} has a table of {limit} positions, and {taken} do not fit",
             f"{mend}leave out what is longer, or take a model with rotary positions",
