@@ -69,13 +69,17 @@ def test_gym_problems_of_a_source_are_those_that_they_have_always_been() -> None
     args = [{"max_terms": 6}, {"max_terms": 3}]
     families = [GymFamily(family="chain_sum", size=size, args=a) for size, a in zip((1200, 40), args, strict=True)]
     families.append(GymFamily(family="products", size=20, args=args[0]))  # its arguments are called the same
-    found = load_source(GymSource(source="reasoning_gym", families=families, seed=3))["question"].to_list()
-    first = [e["question"].strip() for e in reasoning_gym.create_dataset("chain_sum", size=1000, seed=3000, **args[0])]
-    other = [e["question"].strip() for e in reasoning_gym.create_dataset("chain_sum", size=40, seed=3001, **args[1])]
-    assert found[:1000] == first
-    assert found[1200:1240] == other
-    third = [e["question"].strip() for e in reasoning_gym.create_dataset("products", size=20, seed=3002, **args[0])]
-    assert found[1240:] == third
+    table = load_source(GymSource(source="reasoning_gym", families=families, seed=3))
+    found = dict(table.select("id", "question").iter_rows())
+    assert len(set(found.values())) == len(found), "a generated problem is a problem once"
+    for at, (family, size, arguments) in enumerate(
+        [("chain_sum", 1000, args[0]), ("chain_sum", 40, args[1]), ("products", 20, args[0])]
+    ):
+        made = reasoning_gym.create_dataset(family, size=size, seed=3000 + at, **arguments)
+        questions = {f"{family}-3-{at}-{i}": entry["question"].strip() for i, entry in enumerate(made)}
+        assert questions.keys() & found.keys()
+        assert all(found.get(id, question) == question for id, question in questions.items())
+        assert set(questions.values()) <= set(found.values())
 
 
 def test_gym_seeds_are_no_less_than_zero() -> None:

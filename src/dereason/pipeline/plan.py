@@ -107,7 +107,7 @@ def _size(source: Source, base: Path, dropped: Sequence[str] = ()) -> tuple[Coun
     """How many problems, and a note; ``dropped`` says what a later step drops of them."""
     if isinstance(source, GymSource):
         total = sum(f.size for f in source.families)
-        return Count(total, "problems"), "; ".join(["made by reasoning-gym", *dropped])
+        return Count(total, "problems"), "; ".join(["made by reasoning-gym, each once", *dropped])
     if isinstance(source, FileSource):
         loaded = read_source(source, base)
         return Count(loaded.table.height, "problems"), "; ".join([source.path, *dropped, *loaded.notes])

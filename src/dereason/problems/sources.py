@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from dereason.content import Repository, file_digest, files_digest
 from dereason.errors import DereasonError
 from dereason.problems.fields import Fields, Loaded, problems_of
 from dereason.problems.files import Place, plain, read_parquet, read_rows
+from dereason.problems.hygiene import deduplicate
 from dereason.problems.references import options_of
 from dereason.problems.schema import PROBLEM, Origin, frame, validate
 from dereason.settings import Settings
@@ -113,7 +115,7 @@ def load_source(source: Source, base: Path = Path()) -> pl.DataFrame:
 def read_source(source: Source, base: Path = Path()) -> Loaded:
     """As :func:`load_source`, with the place of each row, and how the data was read where there are several ways."""
     if isinstance(source, GymSource):
-        return _own(_load_gym(source), "reasoning_gym")
+        return _distinct(_load_gym(source), "reasoning_gym")
     if isinstance(source, FileSource):
         return read_file(base / source.path, source.fields, source.limit)
     return _load_hub(source)
@@ -131,6 +133,14 @@ def read_file(path: Path, fields: Fields, limit: int | None = None) -> Loaded:
             return _own(validate("problem", table, str(path)).head(limit or table.height), str(path))
     name = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
     return problems_of(list(read_rows(path)), fields, str(path), name, limit)
+
+
+def _distinct(table: pl.DataFrame, where: str) -> Loaded:
+    """Generated problems: one that was made twice is no second one, in a pool or a test set."""
+    table, again = deduplicate(table)
+    loaded = _own(table, where)
+    made = sum(len(found.others) for found in again)
+    return replace(loaded, notes=[*loaded.notes, f"problems made twice and taken once: {made:,}"]) if made else loaded
 
 
 def _own(table: pl.DataFrame, where: str) -> Loaded:
