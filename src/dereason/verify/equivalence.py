@@ -28,11 +28,11 @@ from dataclasses import dataclass
 
 from dereason.verify.choices import option_index
 from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of
-from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, by_letter, kind_of, named_value, parse
+from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, by_letter, kind_of, named_value, read
 from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
 from dereason.verify.text import normalise, prose_key
-from dereason.verify.units import Quantity, conversion, currency, parse_quantity, same_noun
+from dereason.verify.units import Quantity, conversion, is_money, is_noun, parse_quantity, same_noun
 
 Symbolic = Callable[[str, str], bool]
 
@@ -80,16 +80,14 @@ def compare(
     if answer == reference:
         return _equal(answer, "the same text as", reference)
     number = parse_number(reference)
-    if number is not None:
+    if number is not None and not any(sign in reference for sign in _MONEY):
         return _number(answer, reference, number)
     if normalise(answer) == normalise(reference):
         return _equal(answer, "the same text after normalisation as", reference)
     if len(answer) > MAX_LENGTH and kind_of(reference) is not Kind.TEXT:
         raise ValueError(f"the answer has {len(answer):,} characters, more than the {MAX_LENGTH:,} that are compared")
-    right, left = parse(reference), parse(answer)
-    money = currency(answer)
-    if money is not None and left.kind is Kind.NUMBER:
-        left = Answer(Kind.QUANTITY, f"{left.text} {money[0][0]}")
+    right = read(reference)
+    left = read(answer, right.kind)
     found = _Pair(symbolic).same(left, right)
     if found is None:
         return Comparison(None, f"no rule decides whether '{_short(answer)}' is '{_short(reference)}'")
@@ -140,22 +138,24 @@ def _choice(answer: str, reference: str, options: Sequence[str]) -> Comparison:
     return Comparison(False, f"option {chr(ord('A') + given)}, not {label}")
 
 
+_MONEY = "$\u20ac\u00a3\u00a5\u20b9"
+# One letter right behind a digit that is a scale as often as a unit: "5K", "5M".
+_SCALED = re.compile(r"[0-9]\s?\\?(?:text|mathrm)?\s?\{?[kKMB]\}?\Z")
+
+
 def _number(answer: str, reference: str, number: Number) -> Comparison:
     """Compare with a numeric reference."""
     given = parse_number(answer)
-    if given is None:
-        left = parse(answer)
+    if given is None or any(sign in answer for sign in _MONEY):
+        left = read(answer, Kind.NUMBER)
         value = named_value(left) or left  # "x = 5"
-        given = parse_number(value.text)
-        if given is None and value.kind is Kind.QUANTITY:
-            quantity = parse_quantity(value.text)
-            given = _bare(quantity, reference, number) if quantity is not None else None
+        if value.kind in (Kind.TUPLE, Kind.SET) and len(value.parts) == 1:
+            value = value.parts[0]  # "[5]"
+        given = parse_number(value.text) if value.kind is Kind.NUMBER else None
+        if value.quantity is not None and _SCALED.search(value.text) is None:
+            given = _bare(value.quantity, number)
         if given is None and number.value.denominator != 1:
             given = parse_number(answer, decimal_comma=True)
-    else:
-        signs = currency(answer), currency(reference)
-        if None not in signs and signs[0] != signs[1]:
-            return Comparison(False, f"'{_short(answer)}' is in another currency than {_short(reference)}")
     if given is None:
         return Comparison(False, f"'{_short(answer)}' is not one number; the reference is {_short(reference)}")
     why = same_number(given, number)
@@ -164,18 +164,12 @@ def _number(answer: str, reference: str, number: Number) -> Comparison:
     return _equal(answer, f"{why} as", reference)
 
 
-def _bare(quantity: Quantity, reference: str, wanted: Number) -> Number | None:
-    """The number of an answer whose unit the reference leaves out, in the reference's currency if it has one."""
+def _bare(quantity: Quantity, wanted: Number) -> Number | None:
+    """The number of an answer whose unit the reference leaves out."""
     given = parse_number(quantity.magnitude)
     if given is not None and wanted.percent and not given.percent:
         return None  # 5 cm is not 5%
-    money = currency(reference)
-    if given is None or money is None or quantity.unit == money:
-        return given
-    factors = conversion(quantity.unit, money)
-    if factors is None or not math.isclose(factors[0], round(1 / factors[0]) ** -1 if factors[0] < 1 else factors[0]):
-        return None
-    return Number(given.value / round(1 / factors[0]), given.percent)  # cents as dollars, exactly
+    return given
 
 
 def _all(results: Iterable[bool | None]) -> bool | None:
@@ -209,9 +203,8 @@ class _Pair:
             return answer.kind is Kind.BOOLEAN and boolean(answer.text) == boolean(reference.text)
         if kind is Kind.NUMBER:
             number, given = parse_number(reference.text), parse_number(answer.text)
-            if given is None and answer.kind is Kind.QUANTITY:
-                quantity = parse_quantity(answer.text)
-                given = parse_number(quantity.magnitude) if quantity else None
+            if given is None and answer.quantity is not None:
+                given = parse_number(answer.quantity.magnitude)
             return number is not None and given is not None and same_number(given, number) is not None
         if kind is Kind.QUANTITY:
             return self.quantity(answer, reference)
@@ -319,14 +312,18 @@ class _Pair:
         return self.ask(answer.text, reference.text) if result is None else result
 
     def quantity(self, answer: Answer, reference: Answer) -> bool | None:
-        wanted, given = parse_quantity(reference.text), parse_quantity(answer.text)
+        wanted, given = reference.quantity, answer.quantity
         if wanted is None:
             return False
         if given is None:  # "5m" is a product, but not where a quantity is asked for
             given = parse_quantity(_TIGHT_UNIT.sub(r"\1 \2", answer.text))
         if given is None:
             number = parse_number(answer.text)
-            return False if number is not None and number.percent else self.magnitude(answer.text, wanted.magnitude)
+            if number is not None:
+                return not number.percent and self.magnitude(answer.text, wanted.magnitude)
+            if answer.kind is not Kind.EXPRESSION or wanted.unit == (("degree", 1),):
+                return answer.kind is Kind.EXPRESSION and self.magnitude(answer.text, wanted.magnitude)
+            return self.value(answer.text, reference.text) or self.magnitude(answer.text, wanted.magnitude)
         if given.unit == wanted.unit or same_noun(given.unit, wanted.unit):
             return self.magnitude(given.magnitude, wanted.magnitude)
         factors = conversion(given.unit, wanted.unit)
@@ -352,9 +349,8 @@ class _Pair:
         bases = based(answer.text), based(reference.text)
         if any(bases):
             return bases[0] == bases[1]
-        if answer.kind is Kind.QUANTITY:
-            quantity = parse_quantity(answer.text)
-            return quantity is not None and self.value(quantity.magnitude, reference.text)
+        if answer.quantity is not None:
+            return self.value(answer.text, reference.text) or self.value(answer.quantity.magnitude, reference.text)
         if answer.kind in (Kind.NUMBER, Kind.EXPRESSION):
             return self.value(answer.text, reference.text)
         # "\emptyset", or an interval for \mathbb{R} \setminus \{0\}.

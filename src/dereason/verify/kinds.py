@@ -23,8 +23,9 @@ from dereason.verify.structures import (
     outside,
     relation,
 )
-from dereason.verify.text import as_latex, normalise
-from dereason.verify.units import parse_quantity
+from dereason.verify.single import single
+from dereason.verify.text import MONEY, as_read, normalise, unmarked
+from dereason.verify.units import SIGNS, Quantity, parse_compound, parse_quantity
 
 # Longer answers are compared as text.
 MAX_LENGTH = 4000
@@ -39,8 +40,10 @@ _WRITTEN = re.compile(
 )
 _LABEL = re.compile(r"[A-Z]{1,2}|\([A-Z]\)")
 _BASED = re.compile(
-    r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s?(?:_\s?\{?\s?([0-9]{1,2})\s?\}?|\(?(?:in )?base[ -]([0-9]{1,2})\)?)"
+    r"(-?\(?[0-9A-Z]+(?:\.[0-9A-Z]+)?\)?)\s?(?:_\s?\{?\s?\(?([0-9]{1,2})\)?\s?\}?|\(?(?:in )?base[ -]([0-9]{1,2})\)?"
+    r"|_\s?\{?\s?([a-z]{3,8})\s?\}?)"
 )
+_PROGRAMMED = re.compile(r"(-?)0([bxo])([0-9a-fA-F]+)")
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _SYMBOL = re.compile(r"(?:\\?[A-Za-z]{1,7}(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]{1,5}\}))?'*(?:\([a-z]\))?)")
 _EMPTY = re.compile(r"\\(?:emptyset|varnothing)|\\?\{\s?\\?\}")
@@ -91,11 +94,13 @@ class Answer:
     marks: tuple[str, ...] = ()
     """The brackets, or the signs of a relation; of an interval given by an inequality the variable. Empty for a list
     without brackets and for a union."""
+    quantity: Quantity | None = None
+    """The magnitude and the unit of a quantity."""
 
 
 @lru_cache(maxsize=8192)
 def _kind(reference: str) -> Kind:
-    return parse(reference).kind
+    return read(reference).kind
 
 
 def kind_of(reference: str, options: Sequence[str] | None = None) -> Kind:
@@ -103,13 +108,26 @@ def kind_of(reference: str, options: Sequence[str] | None = None) -> Kind:
     return Kind.CHOICE if options else _kind(reference)
 
 
-def parse(text: str) -> Answer:
-    """Take an answer apart. Linear in the length; nested at most three deep; never raises."""
-    return _read(as_latex(text), 0) if len(text) <= MAX_LENGTH else Answer(Kind.TEXT, text)
+def read(raw: str, kind: Kind | None = None) -> Answer:
+    """Take an answer apart, as it was written. Linear in the length; nested at most three deep; never raises.
+
+    Args:
+        raw: the answer or the reference, with its markup.
+        kind: the kind that is asked for; words around a number or a quantity are left out only where it is one of these.
+    """
+    if len(raw) > MAX_LENGTH:
+        return Answer(Kind.TEXT, raw)
+    text = as_read(raw)
+    if kind in (Kind.NUMBER, Kind.QUANTITY):
+        text = single(text) or text
+    return _read(text, 0)
 
 
-def _read(text: str, level: int) -> Answer:
+def _read(marked: str, level: int) -> Answer:
+    text = unmarked(marked)
     if parse_number(text) is not None:
+        if any(sign in marked for sign in SIGNS) and (money := parse_quantity(marked)) is not None:
+            return Answer(Kind.QUANTITY, text, quantity=money)
         return Answer(Kind.NUMBER, text)
     if text.casefold().rstrip("!") in _BOOLEANS:
         return Answer(Kind.BOOLEAN, text)
@@ -120,32 +138,65 @@ def _read(text: str, level: int) -> Answer:
         return _union([Answer(Kind.INTERVAL, text, ends, ("(", ")"))], text)
     if _INFINITE.fullmatch(text):
         return _end(text)
+    uncertain = _UNCERTAIN.fullmatch(text)
+    if uncertain is not None:
+        return _read(f"{uncertain[1]} \\pm {_last_digits(uncertain[1], uncertain[2])}", level)
     if "," in text and not any(bracket in text for bracket in ("(", "[", "\\{")) and text[0] != "{":
-        joined = _THOUSANDS.sub(lambda m: m.group().replace(",", ""), text)
+        joined = _THOUSANDS.sub(lambda m: m.group().replace(",", ""), marked)
         if "," not in joined:
             return _read(joined, level)  # 1,000\pi is one value, as 1,000 is
     if _EMPTY.fullmatch(text):
         return Answer(Kind.SET, text, (), ("\\{", "\\}"))
-    marks = outside(text) if level < MAX_LEVEL else None
+    if "," in text and MONEY not in marked and (compound := parse_compound(marked)) is not None:
+        return Answer(Kind.QUANTITY, text, quantity=compound)
+    marks = outside(marked) if level < MAX_LEVEL else None
     if marks:
         found = (
-            _matrix(text, level)
-            or _list(text, marks, level)
-            or _relation(text, marks, level)
-            or _cup(text, marks, level)
-            or _bracketed(text, marks, level)
-            or _plus_minus(text, marks, level)
+            _matrix(marked, level)
+            or _rows(marked, marks, level)
+            or _compound(marked, marks)
+            or _list(marked, marks, level)
+            or _relation(marked, marks, level)
+            or _cup(marked, marks, level)
+            or _bracketed(marked, marks, level)
+            or _plus_minus(marked, marks, level)
         )
         if found is not None:
-            return found
-    return _leaf(text)
+            return replace(found, text=unmarked(found.text))
+    return _leaf(marked)
 
 
-def _leaf(text: str) -> Answer:
+_UNCERTAIN = re.compile(r"(-?[0-9]+\.[0-9]+)\(([0-9]{1,2})\)")
+
+
+def _last_digits(value: str, digits: str) -> str:
+    """The uncertainty of 3.54(12), whose digits stand under the last ones of the value: 0.12."""
+    places = len(value.partition(".")[2])
+    return f"{int(digits) / 10**places:.{places}f}"
+
+
+def _rows(text: str, marks: list[Mark], level: int) -> Answer | None:
+    r"""Lines under each other as a list: ``x = 1 \\ y = 2``."""
+    rows = [mark for mark in marks if mark.kind == "row"]
+    if not rows or any(mark.kind == "column" for mark in marks):
+        return None
+    return _read(", ".join(piece for piece in cut(text, rows) if piece), level + 1)
+
+
+def _compound(text: str, marks: list[Mark]) -> Answer | None:
+    """"42 dollars and 50 cents" is one quantity."""
+    if not any(mark.kind == "word" for mark in marks):
+        return None
+    found = parse_compound(text)
+    return None if found is None else Answer(Kind.QUANTITY, text, quantity=found)
+
+
+def _leaf(marked: str) -> Answer:
+    text = unmarked(marked)
     if based(text) is not None:
         return Answer(Kind.EXPRESSION, text)
-    if parse_quantity(text) is not None:
-        return Answer(Kind.QUANTITY, text)
+    if (quantity := parse_quantity(marked)) is not None:
+        return Answer(Kind.QUANTITY, text, quantity=quantity)
     try:
         parse_expression(text)
     except NotMath:
@@ -157,10 +208,18 @@ def _leaf(text: str) -> Answer:
 
 def based(text: str) -> tuple[str, int] | None:
     """The digits and the base of ``4210_{5}``, or None."""
-    match = _BASED.fullmatch(text)
-    if match is None:
+    programmed = _PROGRAMMED.fullmatch(text)
+    match = _BASED.fullmatch(text) if programmed is None else None
+    if programmed is not None:
+        digits, base = programmed[1] + programmed[3].upper(), {"b": 2, "o": 8, "x": 16}[programmed[2]]
+    elif match is None:
         return None
-    digits, base = match.group(1), int(match.group(2) or match.group(3))
+    else:
+        named = parse_number(match.group(4)) if match.group(4) else None
+        if match.group(4) and named is None:
+            return None
+        digits = match.group(1).replace("(", "").replace(")", "")
+        base = int(match.group(2) or match.group(3) or named.value)  # type: ignore[union-attr]
     if not 2 <= base <= 36 or not any(sign.isdigit() for sign in digits):
         return None
     if any(int(sign, 36) >= base for sign in digits if sign.isalnum()):
@@ -255,26 +314,27 @@ def _relation(text: str, marks: list[Mark], level: int) -> Answer | None:
     if found is None:
         return None
     sides, signs = found
+    names = [unmarked(side) for side in sides]
     if "~" in signs:
         # The exact value stands before its approximation; a symbol before it only names it.
         about = signs.index("~")
-        if about == 0 and (not _SYMBOL.fullmatch(sides[0]) or _CONSTANT.fullmatch(sides[0])):
+        if about == 0 and (not _SYMBOL.fullmatch(names[0]) or _CONSTANT.fullmatch(names[0])):
             return _read(sides[0], level + 1)
         sides, signs = (sides[:2], ["="]) if about == 0 else (sides[: about + 1], signs[:about])
     if signs == ["in"]:
         value = _read(sides[1], level + 1)
-        return value if value.kind in (Kind.INTERVAL, Kind.SET, Kind.TUPLE) and _SYMBOL.fullmatch(sides[0]) else None
-    if signs == ["!="] and _SYMBOL.fullmatch(sides[0]) and _is_math(value := _end(sides[1])):
+        return value if value.kind in (Kind.INTERVAL, Kind.SET, Kind.TUPLE) and _SYMBOL.fullmatch(names[0]) else None
+    if signs == ["!="] and _SYMBOL.fullmatch(names[0]) and _is_math(value := _end(sides[1])):
         low, high = Answer(Kind.EXPRESSION, "-\\infty"), Answer(Kind.EXPRESSION, "\\infty")
         halves = tuple(Answer(Kind.INTERVAL, text, ends, ("(", ")")) for ends in ((low, value), (value, high)))
-        return Answer(Kind.INTERVAL, text, halves, (sides[0],))
-    interval = _inequality(text, sides, signs)
+        return Answer(Kind.INTERVAL, text, halves, (names[0],))
+    interval = _inequality(text, names if "~" not in found[1] else [unmarked(side) for side in sides], signs)
     if interval is not None:
         return interval
     parts = tuple(_read(side, level + 1) for side in sides)
     if not all(_is_math(part) or len(part.text) == 1 or _SYMBOL.fullmatch(part.text) for part in parts):
         return Answer(Kind.TEXT, text)
-    if signs == ["="] and _SYMBOL.fullmatch(sides[0]) and parts[1].kind is Kind.SET and parts[1].marks == ("\\pm",):
+    if signs == ["="] and _SYMBOL.fullmatch(names[0]) and parts[1].kind is Kind.SET and parts[1].marks == ("\\pm",):
         return parts[1]
     return Answer(Kind.EQUATION, text, parts, tuple(signs))
 
