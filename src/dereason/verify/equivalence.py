@@ -25,13 +25,14 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from dereason.verify.choices import option_index
+from dereason.verify.options import labels, named_option
 from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of
 from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, by_letter, kind_of, named_value, read
 from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
-from dereason.verify.text import normalise, prose_key
+from dereason.verify.text import literal, normalise, prose_key, undressed
 from dereason.verify.units import Quantity, conversion, is_money, is_noun, parse_quantity, same_noun
 
 Symbolic = Callable[[str, str], bool]
@@ -82,6 +83,10 @@ def compare(
     number = parse_number(reference)
     if number is not None and not any(sign in reference for sign in _MONEY):
         return _number(answer, reference, number)
+    wanted = literal(reference)
+    if wanted is not None:
+        same = literal(answer) == wanted or _plain_words(answer) == wanted
+        return _equal(answer, "the same signs as", reference) if same else _different(answer, reference)
     if normalise(answer) == normalise(reference):
         return _equal(answer, "the same text after normalisation as", reference)
     if len(answer) > MAX_LENGTH and kind_of(reference) is not Kind.TEXT:
@@ -116,6 +121,14 @@ def _name(kind: Kind) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" if kind is not Kind.TEXT else "text"
 
 
+def _plain_words(text: str) -> str:
+    return " ".join(undressed(text).split())
+
+
+def _different(answer: str, reference: str) -> Comparison:
+    return Comparison(False, f"'{_short(answer)}' is not '{_short(reference)}'")
+
+
 def _short(text: str, limit: int = 60) -> str:
     flat = " ".join(text[: 4 * limit].split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "\u2026"
@@ -123,6 +136,32 @@ def _short(text: str, limit: int = 60) -> str:
 
 def _equal(answer: str, how: str, reference: str) -> Comparison:
     return Comparison(True, f"'{_short(answer)}' is {how} '{_short(reference)}'")
+
+
+def option_index(text: str, options: Sequence[str]) -> int | None:
+    """Which option the text names (0-based): by its letter or its words, or as the one option that it equals.
+
+    None where it names none or more than one.
+    """
+    found = named_option(text, options)
+    if found is not None or len(text) > MAX_OPTION or not any(c.isdigit() or c in "\\^_" for c in text):
+        return found
+    return _matching(text, tuple(options))
+
+
+MAX_OPTION = 200
+
+
+@lru_cache(maxsize=4096)
+def _matching(text: str, options: tuple[str, ...]) -> int | None:
+    equal = []
+    for i, option in enumerate(labels(options)):
+        try:
+            if option.strip() and len(option) <= MAX_OPTION and compare(text, option).equal:
+                equal.append(i)
+        except ValueError:
+            continue
+    return equal[0] if len(equal) == 1 else None
 
 
 def _choice(answer: str, reference: str, options: Sequence[str]) -> Comparison:

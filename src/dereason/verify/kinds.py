@@ -24,7 +24,7 @@ from dereason.verify.structures import (
     relation,
 )
 from dereason.verify.single import single
-from dereason.verify.text import MONEY, as_read, normalise, unmarked
+from dereason.verify.text import MONEY, as_read, literal, normalise, unmarked
 from dereason.verify.units import SIGNS, Quantity, parse_compound, parse_quantity
 
 # Longer answers are compared as text.
@@ -77,8 +77,14 @@ class Kind(StrEnum):
     """A relation between two or more sides."""
     EXPRESSION = "expression"
     """A value to be computed, a formula, or a number in another base."""
+    LITERAL = "literal"
+    """Signs, a board, or several lines: compared sign by sign."""
     TEXT = "text"
     """Anything in words."""
+
+
+MATHEMATICS = frozenset({Kind.SET, Kind.INTERVAL, Kind.TUPLE, Kind.MATRIX, Kind.EQUATION, Kind.EXPRESSION})
+"""Kinds whose answers are no prose."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Answer:
 
 @lru_cache(maxsize=8192)
 def _kind(reference: str) -> Kind:
-    return read(reference).kind
+    return Kind.LITERAL if literal(reference) is not None else read(reference).kind
 
 
 def kind_of(reference: str, options: Sequence[str] | None = None) -> Kind:

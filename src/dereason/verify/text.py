@@ -356,3 +356,36 @@ def _folded(match: re.Match[str]) -> str:
     # "kT" and "GMm" are products, not words.
     product = len(word) <= 3 and not (word.islower() or word.isupper() or word.istitle())
     return word if product else word.casefold()
+
+
+# A sign by itself at an end of the text or beside another one: "_ Q _", "X . .", but not "2 * 3" nor "a + b".
+_BOARD = re.compile(r"(?:^|\s)[._*~#|x?]\s+[._*~#|?](?=\s|$)|^[._*~#|?]\s|\s[_*~#|?]$")
+_NAME = re.compile(r"__\w+__|[~*%&@]{1,2}/?[A-Za-z][\w/.]*|~?/[\w/.~]+|</?[A-Za-z]+/?>|[A-Za-z]\w*(?:\+\+|--|#)")
+_DRESSED = re.compile(r"\\(?:text(?:tt|rm|bf)?|mathrm|mathtt|verb|mbox)\s*\{(.*)\}|\*\*(.+)\*\*|```[a-z]*\n(.*)\n?```|`(.+)`|\$(.+)\$", re.DOTALL)
+
+
+def undressed(text: str) -> str:
+    """The text without what surrounds the whole of it: ``\\text{}``, bold, back-quotes, a fence, dollar signs."""
+    text = text.strip()
+    for _ in range(3):
+        match = _DRESSED.fullmatch(text)
+        inner = None if match is None else match.group(match.lastindex or 0)
+        if not inner or (text[0] == "$" and "$" in inner) or (text[0] == "*" and "**" in inner):
+            break
+        text = inner.strip()
+    return text
+
+
+def literal(text: str) -> str | None:
+    """The form in which signs, boards and several lines are compared, None where the text is none of these.
+
+    White space counts once; nothing else is forgiven.
+    """
+    bare = undressed(text)
+    if not bare:
+        return None
+    lines = "\n" in bare and "\\" not in bare and "$" not in bare
+    signs = not any(c.isalnum() or c in "\\\u221e" for c in bare)
+    if signs or lines or _NAME.fullmatch(bare) or ("\\" not in bare and "=" not in bare and _BOARD.search(bare)):
+        return " ".join(unicodedata.normalize("NFKC", bare).split())
+    return None

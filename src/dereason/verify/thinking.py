@@ -47,3 +47,8 @@ def outside_thinking(text: str) -> tuple[str, bool]:
         kept += [text[position:start], "\n" * (end - start)]
         position = end
     return "".join([*kept, text[position:]]), began is not None
+
+
+def inside_thinking(text: str) -> str:
+    """The text with the tags of its thoughts blanked out, so that no tag becomes a part of an answer."""
+    return _TAG.sub(lambda match: "\n" * len(match.group()), text)

@@ -1,4 +1,4 @@
-"""From responses to verdicts: extraction, then comparison; alone or in batches.
+"""From responses to verdicts: span, then comparison; alone or in batches.
 
 Extraction and the fast rules run in the caller's process. What they leave undecided goes to the killable workers
 of :mod:`dereason.verify.workers`, each pair under a time and a memory limit. Comparisons are remembered, the
@@ -26,8 +26,8 @@ from pydantic import Field
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
 from dereason.verify.equivalence import Comparison, compare
-from dereason.verify.extract import Extraction, extract
 from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.locate import Span, locate
 from dereason.verify.verdict import Judgement
 from dereason.verify.workers import Pool
 
@@ -128,32 +128,32 @@ class Verifier:
         Never raises for anything that a response holds; see :meth:`judge`.
         """
         judged: list[Judgement | None] = [None] * len(items)
-        found: list[tuple[int, Extraction, Kind]] = []
+        found: list[tuple[int, Span, Kind]] = []
         for i, item in enumerate(items):
             kind: Kind | None = None
             # A response is arbitrary text. Whatever it does to the verifier must cost one sample, not the run,
             # and must not count against the model.
             try:
                 kind = kind_of(item.reference, item.options or None)
-                extraction = extract(item.response, kind=kind, options=item.options or None)
+                span = locate(item.response, kind=kind, options=item.options or None)
             except Exception as exc:
                 judged[i] = Judgement(Verdict.ERROR, None, _failure(exc), kind)
                 continue
-            if extraction is not None and (not item.hit_limit or extraction.survives_cut(item.response)):
-                found.append((i, extraction, kind))
+            if span is not None and (not item.hit_limit or span.survives_cut(item.response)):
+                found.append((i, span, kind))
             elif item.hit_limit:
                 judged[i] = Judgement(Verdict.TRUNCATED, None, "the length limit came before any answer", kind)
             else:
                 judged[i] = Judgement(Verdict.UNPARSABLE, None, "no answer found", kind)
         comparisons = self.equivalent_many([(e.text, items[i].reference, items[i].options) for i, e, _ in found])
-        for (i, extraction, kind), comparison in zip(found, comparisons, strict=True):
+        for (i, span, kind), comparison in zip(found, comparisons, strict=True):
             if comparison.equal is None:
                 verdict, reason = Verdict.ERROR, comparison.reason
             else:
                 verdict = Verdict.CORRECT if comparison.equal else Verdict.WRONG
-                reason = f"{_HOW.get(extraction.how, extraction.how)}: {comparison.reason}"
+                reason = f"{_HOW.get(span.how, span.how)}: {comparison.reason}"
             judged[i] = Judgement(
-                verdict, extraction.text, reason, kind, extraction.how, extraction.start, extraction.end
+                verdict, span.text, reason, kind, span.how, span.start, span.end
             )
         return [j for j in judged if j is not None]
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dereason.verify.extract_choice import choice_in
-from dereason.verify.extract_number import reduce_number, reduce_quantity, starts_with_number
-from dereason.verify.extraction import MAX_TAIL, MAX_TRIES, Extraction, as_written, trim
-from dereason.verify.kinds import Kind
+from dereason.verify.kinds import MATHEMATICS, Kind, kind_of
+from dereason.verify.letters import choice_in
+from dereason.verify.single import single
+from dereason.verify.span import MAX_TAIL, MAX_TRIES, Span, as_written, trim
+from dereason.verify.text import as_read, strip_markup
 
 # Language: (the noun, what may stand between it and the verb, the verb). Chinese and Japanese have no word boundaries.
 _SPACED = {
@@ -19,10 +20,16 @@ _SPACED = {
     "pt": (r"resposta", r"final|correta|certa", r"é"),
     "it": (r"risposta", r"finale|corretta|giusta|esatta", r"è|e'"),
     "ru": (r"ответ", "", r"это|равен|будет|[—–-](?=\s)"),
+    "sv": (r"svaret|svar", r"slutliga", r"är|blir"),
+    "nl": (r"antwoord", "", r"is|luidt"),
+    "pl": (r"odpowiedź|odpowiedzią", "", r"to|jest"),
+    "ar": (r"الإجابة|الاجابة|الجواب", r"الصحيحة|النهائية|الصحيح|النهائي", r"هي|هو"),
+    "hi": (r"उत्तर", "", r"है"),
 }
 _UNSPACED = {
     "zh": (r"答案", r"(?:应该|应|就)?(?:是|为|為|选|選)"),
     "ja": (r"答え|解答|正解|回答", r"は"),
+    "ko": (r"정답|답", r"은|는"),
 }
 _OTHERS = (
     "|".join(
@@ -44,7 +51,7 @@ _PHRASE = re.compile(
     rf"""
     (?:
         (?<![^\W_])(?P<final>final[ ]{{1,3}})?
-        answer(?:s(?=[*_]{{0,3}}(?:\s{{1,3}}are\b|:[ *_]*\S)))?(?![^\W_])
+        (?:answer(?:s(?=[*_]{{0,3}}(?:\s{{1,3}}are\b|:[ *_]*\S)))?|ans(?=\s?[:.=]))(?![^\W_])\.?
         (?:[ ]to[ ][^\n.:]{{1,80}}?(?=[ ]is\b))?
         [*_`]{{0,3}}\s{{0,3}}
         (?: (?P<verb>(?:is|are)\b)(?:\s{{1,3}}that\b)?\s{{0,3}}:? | [:=\uff1a]
@@ -60,7 +67,9 @@ _PHRASE = re.compile(
 )
 _OPTION_PHRASE = re.compile(
     rf"\b(?:correct|right|best|closest|final)\s{{1,3}}(?:option|choice|alternative)\b[*_`]{{0,3}}\s{{0,3}}(?:is\b|[:=]){_LEAD}"
-    rf"|(?:故选|应选|所以选|因此选){_LEAD}",
+    rf"|(?:故选|应选|所以选|因此选|选){_LEAD}"
+    # "Answer B", "Correct answer - C"
+    rf"|(?<![^\W_])answer[ ](?=[*_(\[]{{0,3}}(?-i:[A-Z])[*_)\]]{{0,3}}[\s.]*(?:\n|\Z))|(?<![^\W_])answer\s[-\u2013\u2014]\s",
     re.IGNORECASE,
 )
 _MARK = re.compile(r"[:=\uff1a|\n]")
@@ -80,13 +89,30 @@ _YES_NO = re.compile(
 )
 
 
-def stated_answer(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction | None:
+# What is said about an answer, not what it is: "this answer is correct", "the answer is clear from the graph".
+_COMMENT = re.compile(
+    r"(?:(?:also|indeed|thus|then|therefore|now|clearly|certainly|definitely|fully|easily|very|quite|really)\s+)*"
+    r"(?:correct|right|wrong|incorrect|verified|checked|confirmed|clear|obvious|found|derived|obtained|consistent|reasonable|plausible"
+    r"|unique|final|complete|valid|sound|helpful|useful|justified|supported|accurate|sensible|as (?:required|expected|desired|above)"
+    r"|given|shown|the (?:derivative|result|sum|product|same|following|one)|based on|clear|proved|proven|good|fine|ok|okay|simple|easy|done)"
+    r"(?=[\s.,;:!]|\Z)(?:\s+(?:by|from|in|as|because|since|with|for|and|to|on|that|above|below|here|,).*)?[\s.!]*",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def stated_answer(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     """The last answer that the text itself calls one, None where there is none."""
-    for tail in _tails(text, bool(options)):
+    prose = None
+    for tail in _tails(text, bool(options), kind):
         found = _answer(text, tail, kind, options)
-        if found is not None:
-            return found
-    return None
+        if found is None:
+            continue
+        if kind in MATHEMATICS and kind_of(found.text) is Kind.TEXT and not options:
+            # "Therefore the answer is the derivative": an earlier one may be mathematics.
+            prose = prose or found
+            continue
+        return found
+    return prose
 
 
 @dataclass(frozen=True)
@@ -97,7 +123,7 @@ class _Tail:
     weak: bool  # its introduction alone does not make it an answer
 
 
-def _tails(text: str, choices: bool) -> Iterator[_Tail]:
+def _tails(text: str, choices: bool, kind: Kind) -> Iterator[_Tail]:
     """What follows each phrase, the last one first."""
     until = len(text)
     found = list(_PHRASE.finditer(text))
@@ -114,6 +140,9 @@ def _tails(text: str, choices: bool) -> Iterator[_Tail]:
         elif text.startswith(("$$", "\\["), start):
             closing = text.find("$$" if text[start] == "$" else "\\]", start + 2, min(until, start + MAX_TAIL))
             end = closing + 2 if closing >= 0 else end
+        elif kind is Kind.LITERAL:
+            blank = text.find("\n\n", start, until)
+            end = min(blank if blank >= 0 else until, start + 8 * MAX_TAIL)
         sentence = groups.get("verb") is not None or _MARK.search(match.group()) is None
         yield _Tail(start, end, sentence, groups.get("weak") is not None)
         until = match.start()
@@ -124,11 +153,17 @@ def _line_end(text: str, start: int, until: int) -> int:
     return min(until if end < 0 else end, start + MAX_TAIL)
 
 
-def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -> Extraction | None:
+def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -> Span | None:
     start, end = tail.start, tail.end
+    if kind is Kind.LITERAL and not options:
+        return as_written(text, start, end, "final_answer")
     numeric = kind in (Kind.NUMBER, Kind.QUANTITY)
     if (numeric or options or tail.sentence) and (stop := _SENTENCE_END.search(text, start, end)):
+        whole = end
         end = stop.start()
+        # "The answer isn't A; it's B." and "5!" go on behind what looks like an end.
+        if text[stop.start()] == "!" and text[end - 1 : end].isdigit() and not options:
+            end = min(stop.end(), whole)
     start, end = trim(text, start, end)
     if (after := _COPULA_AFTER.search(text, max(start, end - 8), end)) is not None:
         end = after.start()
@@ -136,7 +171,7 @@ def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -
         return choice_in(text, start, end, options, "final_answer")
     if numeric:
         return _number(text, start, end, kind)
-    if tail.weak:
+    if tail.weak or _COMMENT.fullmatch(text, start, end) is not None:
         return None
     if kind == Kind.BOOLEAN and (word := _YES_NO.match(text, start, end)) is not None:
         end = word.end()
@@ -148,13 +183,32 @@ def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -
     return as_written(text, start, end, "final_answer")
 
 
-def _number(text: str, start: int, end: int, kind: Kind) -> Extraction | None:
+_GIVES = re.compile(
+    r"(?:,\s+|\s)(?:which|that|this|and)?\s?(?:is|gives|giving|equals|makes|making|yields|yielding|comes to|amounts to)\s", re.IGNORECASE
+)
+_DIGIT = re.compile(r"\d")
+
+
+def _number(text: str, start: int, end: int, kind: Kind) -> Span | None:
     stop = _CLAUSE_END.search(text, start, end)
-    if stop is not None:
-        end = stop.start()
-    start, end = trim(text, start, end)
-    raw = text[start:end]
-    bare = reduce_number(raw) if kind == Kind.NUMBER else reduce_quantity(raw)
-    if bare is None and not starts_with_number(raw):
-        return None  # "the answer is obtained by adding 3 and 4" states no answer
-    return Extraction(bare, start, end, "final_answer") if bare else as_written(text, start, end, "final_answer")
+    first_end = stop.start() if stop is not None else end
+    for begin, finish in ((start, first_end), (start, end), *((m.end(), end) for m in _GIVES.finditer(text, start, end))):
+        if single(as_read(text[begin:finish])) is not None:
+            return as_written(text, begin, finish, "final_answer")
+    raw = strip_markup(text[start:end])
+    # "The answer is obtained by adding" states none; "the answer is twice 5" does, and no number before or behind it.
+    if not raw or _COMMENT.fullmatch(raw) is not None:
+        return None
+    if _DIGIT.search(raw) is None and kind_of(raw) is Kind.TEXT:
+        return None
+    later = _DIGIT.search(text, end)
+    if later is not None and not _starts_with_value(raw):
+        return None
+    return as_written(text, start, first_end if _DIGIT.search(text, start, first_end) else end, "final_answer")
+
+
+_STARTS = re.compile(r"(?:[\s$({\[*=`]|[-+\u2212\u2013]|(?:approximately|about|exactly|only)\b)*+(?:\.?\d|[\u20ac\u00a3\u00a5]|\\?[dtc]?frac\b|\\)")
+
+
+def _starts_with_value(text: str) -> bool:
+    return _STARTS.match(text) is not None
