@@ -29,6 +29,7 @@ from functools import lru_cache
 
 from dereason.verify.options import labels, named_option
 from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of
+from dereason.verify.forms import same_form
 from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, by_letter, kind_of, named_value, read
 from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
@@ -78,18 +79,23 @@ def compare(
         raise ValueError("the reference is empty")
     if options:
         return _choice(answer, reference, options)
-    if answer == reference:
+    if answer == reference or answer.strip() == reference.strip():
         return _equal(answer, "the same text as", reference)
     number = parse_number(reference)
     if number is not None and not any(sign in reference for sign in _MONEY):
         return _number(answer, reference, number)
     wanted = literal(reference)
     if wanted is not None:
-        same = literal(answer) == wanted or _plain_words(answer) == wanted
+        same = literal(answer) == wanted or _plain_words(answer) == wanted or same_form(answer, reference)
         return _equal(answer, "the same signs as", reference) if same else _different(answer, reference)
     if normalise(answer) == normalise(reference):
         return _equal(answer, "the same text after normalisation as", reference)
-    if len(answer) > MAX_LENGTH and kind_of(reference) is not Kind.TEXT:
+    kind = kind_of(reference)
+    if kind in _FORMAL and same_form(answer, reference):
+        return _equal(answer, "the same notation as", reference)
+    if len(answer) > MAX_LENGTH and kind is Kind.QUANTITY:
+        return _different(answer, reference)
+    if len(answer) > MAX_LENGTH and kind is not Kind.TEXT:
         raise ValueError(f"the answer has {len(answer):,} characters, more than the {MAX_LENGTH:,} that are compared")
     right = read(reference)
     left = read(answer, right.kind)
@@ -103,6 +109,7 @@ def compare(
     return Comparison(False, f"'{_short(answer)}' is not '{_short(reference)}'")
 
 
+_FORMAL = frozenset({Kind.TEXT, Kind.EXPRESSION, Kind.EQUATION, Kind.LITERAL})
 _EQUAL = {
     Kind.QUANTITY: "the same quantity as",
     Kind.BOOLEAN: "the same truth value as",
@@ -113,6 +120,9 @@ _EQUAL = {
 }
 
 
+_LONG_UNIT = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
+_ENGINEERS = re.compile(r"(?<![A-Za-z\\])j(?![A-Za-z])")
 _TIGHT_UNIT = re.compile(r"([0-9])([A-Za-z])$")
 _SQUARE_ROUND = (("[", "]"), ("(", ")"))
 
@@ -237,7 +247,7 @@ class _Pair:
         if answer.kind is Kind.TUPLE and len(answer.parts) == 1:
             answer = answer.parts[0]  # "[thursday]"
         if kind is Kind.TEXT:
-            return prose_key(answer.text) == prose_key(reference.text)
+            return _same_words(answer.text, reference.text)
         if kind is Kind.BOOLEAN:
             return answer.kind is Kind.BOOLEAN and boolean(answer.text) == boolean(reference.text)
         if kind is Kind.NUMBER:
@@ -265,6 +275,8 @@ class _Pair:
             described = other.kind is Kind.INTERVAL or _opaque(other)
             return self.ask(answer.text, reference.text) if described else False
         if answer.kind not in (Kind.SET, Kind.TUPLE):
+            if (listed := _as_list(answer, reference)) is not None:
+                return self.structure(listed, reference)
             if len(reference.parts) == 1:
                 return self.same(answer, reference.parts[0])
             return self.ask(answer.text, reference.text) if _opaque(answer) else False
@@ -362,7 +374,8 @@ class _Pair:
                 return not number.percent and self.magnitude(answer.text, wanted.magnitude)
             if answer.kind is not Kind.EXPRESSION or wanted.unit == (("degree", 1),):
                 return answer.kind is Kind.EXPRESSION and self.magnitude(answer.text, wanted.magnitude)
-            return self.value(answer.text, reference.text) or self.magnitude(answer.text, wanted.magnitude)
+            formula = _LONG_UNIT.search(reference.text) is None and self.value(answer.text, reference.text)
+            return formula or self.magnitude(answer.text, wanted.magnitude)
         if given.unit == wanted.unit or same_noun(given.unit, wanted.unit):
             return self.magnitude(given.magnitude, wanted.magnitude)
         factors = conversion(given.unit, wanted.unit)
@@ -382,6 +395,8 @@ class _Pair:
         if number is None:
             return self.value(answer, reference)
         given = parse_number(answer)
+        if given is None and number.value.denominator != 1:
+            given = parse_number(answer, decimal_comma=True)
         return given is not None and same_number(given, number) is not None
 
     def expression(self, answer: Answer, reference: Answer) -> bool | None:
@@ -401,6 +416,8 @@ class _Pair:
         """Compare two single values."""
         if normalise(answer) == normalise(reference):
             return True
+        if _IMAGINARY.search(reference) and not _ENGINEERS.search(reference) and not _IMAGINARY.search(answer):
+            answer = _ENGINEERS.sub("i", answer)
         try:
             result = same_expression(parse_expression(_plain(answer)), parse_expression(_plain(reference)))
         except NotMath:
@@ -411,6 +428,46 @@ class _Pair:
 
     def ask(self, answer: str, reference: str) -> bool | None:
         return None if self.symbolic is None else self.symbolic(answer, reference)
+
+
+_APPOSITION = re.compile(r",\s(?:the|a|an|which|who|where|because|since|as|that is|i\.e\.)\s|\s\((?!\s)|\s(?:because|since)\s")
+_OPTION_LABEL = re.compile(r"(?:(?:the )?(?:answer|option|choice)(?: is)?:?\s*)?\(?([A-Za-z])\)?(?:[.:)]?|[.:)]\s.+|\s[-\u2013]\s.+)", re.IGNORECASE | re.DOTALL)
+_LABEL = re.compile(r"\(?([A-Z])\)?")
+
+
+def _same_words(answer: str, reference: str) -> bool:
+    """Whether a text has the words of the reference; of a letter, whether it is the label of an option."""
+    wanted = prose_key(reference)
+    if prose_key(answer) == wanted:
+        return True
+    label = _LABEL.fullmatch(reference)
+    if label is not None:
+        given = _OPTION_LABEL.fullmatch(answer.replace("(", " (", 1).strip() if answer[:1].isalpha() else answer)
+        bracket = re.match(r"\(([A-Za-z])\)\s+\w", answer)
+        letter = given[1] if given is not None else bracket[1] if bracket is not None else ""
+        return letter == label[1] or (letter.upper() == label[1] and ("(" in answer or ")" in answer))
+    # "Paris, the capital of France" and "Paris (France)" say Paris.
+    said = _APPOSITION.search(answer)
+    return said is not None and said.start() > 0 and prose_key(answer[: said.start()]) == wanted
+
+
+def _as_list(answer: Answer, reference: Answer) -> Answer | None:
+    """A list that is written without commas, read as the reference's is: "red, green and blue", "a b c", "ACD"."""
+    spelled = re.fullmatch(r"\w(?: \w)+", answer.text) is not None
+    if not (answer.kind is Kind.TEXT or spelled) or reference.kind not in (Kind.SET, Kind.TUPLE) or len(reference.parts) < 2:
+        return None
+    text = answer.text
+    if re.fullmatch(r"[A-Z]{2,8}", text) and all(_LABEL.fullmatch(part.text) for part in reference.parts):
+        items = list(text)
+    elif "," in text or " and " in text:
+        items = re.split(r",\s*(?:and\s)?|\sand\s", text)
+    elif all(" " not in part.text for part in reference.parts):
+        items = text.split(" ")
+    else:
+        return None
+    if len(items) != len(reference.parts) or not all(items):
+        return None
+    return Answer(reference.kind, text, tuple(read(item) for item in items), reference.marks)
 
 
 def _opaque(answer: Answer) -> bool:

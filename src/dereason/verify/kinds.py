@@ -46,6 +46,12 @@ _BASED = re.compile(
 _PROGRAMMED = re.compile(r"(-?)0([bxo])([0-9a-fA-F]+)")
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _SYMBOL = re.compile(r"(?:\\?[A-Za-z]{1,7}(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]{1,5}\}))?'*(?:\([a-z]\))?)")
+# What else only names a value: a derivative, a composition, a concentration, a probability, words.
+_NAMED_SIDE = re.compile(
+    r"\\frac\s?\{\s?d[^{}]{0,8}\}\s?\{\s?d[^{}]{0,8}\}(?:\s?[A-Za-z](?:\([a-z]\))?)?|\(?[a-z](?:\s?\\circ\s?[a-z]){1,3}\)?(?:\([a-z]\))?"
+    r"|\[[^][]{1,12}\]|P\s?\([^()]{1,30}\)|[a-z]'{1,3}(?:\([a-z]\))?|(?:\\vec|\\mathbf|\\overline|\\hat)\s?\{?\s?[A-Za-z]{1,2}\s?\}?"
+    r"|[A-Za-z][a-z]{2,12}(?: [a-z]{2,12}){0,3}|[a-z]\^\{?-1\}?\([a-z]\)"
+)
 _EMPTY = re.compile(r"\\(?:emptyset|varnothing)|\\?\{\s?\\?\}")
 _REALS = re.compile(
     r"\\mathbb\s?\{?\s?R\s?\}?|\\Reals?|(?:all|the) reals?(?: numbers)?|all real numbers", re.IGNORECASE
@@ -124,9 +130,45 @@ def read(raw: str, kind: Kind | None = None) -> Answer:
     if len(raw) > MAX_LENGTH:
         return Answer(Kind.TEXT, raw)
     text = as_read(raw)
-    if kind in (Kind.NUMBER, Kind.QUANTITY):
-        text = single(text) or text
+    if kind in (Kind.NUMBER, Kind.QUANTITY) and (one := single(text)) is not None:
+        quantity = parse_quantity(one)
+        return _read(one, 0) if quantity is None else Answer(Kind.QUANTITY, unmarked(one), quantity=quantity)
+    if (qualified := _QUALIFIED.fullmatch(text)) is not None:
+        found = _read(qualified[1], 0)
+        if found.kind in MATHEMATICS:
+            return found
+    if kind in (Kind.TUPLE, Kind.MATRIX) and (vector := _in_components(unmarked(text))) is not None:
+        return vector
     return _read(text, 0)
+
+
+_COMPONENT = re.compile(r"\s?([-+]?)\s?([^-+\s]*?)\s?\\(?:hat|vec|widehat)\s?\{?\s?\\?([ijkxyz])(?:math)?\s?\}?")
+
+
+def _in_components(text: str) -> Answer | None:
+    r"""The tuple of ``2\hat{i} + 3\hat{j}``."""
+    values: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        match = _COMPONENT.match(text, position)
+        if match is None or match[3] in values:
+            return None
+        values[match[3]] = match[1].replace("+", "") + (match[2] or "1")
+        position = match.end()
+    axes = "ijk" if set(values) <= set("ijk") else "xyz"
+    if not values or not set(values) <= set(axes):
+        return None
+    size = max(axes.index(axis) for axis in values) + 1
+    parts = tuple(_read(values.get(axis, "0"), MAX_LEVEL) for axis in axes[: max(size, 2)])
+    return Answer(Kind.TUPLE, text, parts, ("(", ")"))
+
+
+# "f(x) = cx for any real c" says no more than "f(x) = cx"; "for x > 0" does.
+_QUALIFIED = re.compile(
+    r"(.*?[^,\s])[,\s\u2060]*(?:for|where)\s+(?:(?:any|all|some|every|arbitrary|an|a|real|complex|rational|integer|constants?|numbers?)\s+)+"
+    r"\\?[A-Za-z](?:\s?\\in\s?\\mathbb\s?\{?[RZQCN]\}?)?"
+)
+_PH = re.compile(r"(pH|pOH|pKa|pK_a|pK_b)\s+(?:of\s+|is\s+)?(-?[0-9.]+)")
 
 
 def _read(marked: str, level: int) -> Answer:
@@ -144,6 +186,9 @@ def _read(marked: str, level: int) -> Answer:
         return _union([Answer(Kind.INTERVAL, text, ends, ("(", ")"))], text)
     if _INFINITE.fullmatch(text):
         return _end(text)
+    if (acidity := _PH.fullmatch(text)) is not None:
+        value = Answer(Kind.NUMBER, acidity[2])
+        return Answer(Kind.EQUATION, text, (Answer(Kind.TEXT, acidity[1]), value), ("=",))
     uncertain = _UNCERTAIN.fullmatch(text)
     if uncertain is not None:
         return _read(f"{uncertain[1]} \\pm {_last_digits(uncertain[1], uncertain[2])}", level)
@@ -437,6 +482,8 @@ def _bracketed(text: str, marks: list[Mark], level: int) -> Answer | None:
         opening + closing != "()" or any(_INFINITE.fullmatch(end.text) for end in interval.parts)
     ):
         return _union([interval], text)
+    if opening == "[" and any(mark.text == ";" for mark in inner):
+        return _semicolons(text, content, inner, level)
     items = list_items(content, inner)
     if items is None:
         if opening == "(":
@@ -453,6 +500,15 @@ def _bracketed(text: str, marks: list[Mark], level: int) -> Answer | None:
     return Answer(Kind.TUPLE, text, parts, (opening, closing))
 
 
+def _semicolons(text: str, content: str, marks: list[Mark], level: int) -> Answer | None:
+    """The matrix of ``[1, 2; 3, 4]``."""
+    rows = [piece.replace(" ", ", ") if "," not in piece else piece for piece in cut(content, [m for m in marks if m.text == ";"])]
+    parts = [tuple(_read(item, level + 2) for item in list_items(row, outside(row) or []) or [row]) for row in rows]
+    if len({len(part) for part in parts}) != 1:
+        return None
+    return Answer(Kind.MATRIX, text, tuple(Answer(Kind.TUPLE, "", part, ("[", "]")) for part in parts))
+
+
 def _row(answer: Answer) -> Answer | None:
     """A row of ``[[1,2],[3,4]]``; a row of two was read as an interval."""
     if answer.kind is Kind.INTERVAL and len(answer.parts) == 1:
@@ -465,7 +521,7 @@ def named_value(answer: Answer) -> Answer | None:
     if answer.kind is not Kind.EQUATION or set(answer.marks) != {"="}:
         return None
     left, right = answer.parts[0], answer.parts[-1]
-    if _SYMBOL.fullmatch(left.text):
+    if _SYMBOL.fullmatch(left.text) or _NAMED_SIDE.fullmatch(left.text):
         return right
     if left.kind is Kind.TUPLE and right.kind is Kind.TUPLE and all(_SYMBOL.fullmatch(x.text) for x in left.parts):
         return replace(right, parts=by_letter([part.text for part in left.parts], right.parts))

@@ -59,7 +59,7 @@ _GOES_ON = re.compile(
 )
 # ... or of the number after it: a function, an open bracket, an operand with its operator ...
 _INSIDE = re.compile(
-    r"(?:[A-Za-z\\][A-Za-z\\{}^_0-9-]{0,20}\s?[({]\s?(?:[^(){}\n$]{0,40}[,\s])?"
+    r"(?:(?:\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z](?:[_^]\{?-?\w{1,3}\}?)?)\s?[({]\s?(?:[^(){}\n$]{0,40}[,\s])?|[A-Za-z]{2,12}\("
     r"|(?:\\?(?:sqrt|log|ln|sin|cos|tan|exp|arctan|arcsin|arccos|gcd|lcm|max|min|erf)(?:_\{?\w{1,3}\}?)?|\u221a)\s?\(?\s?"
     r"|[^\s$]{0,30}[A-Za-z)\]}\u03c00-9]\s?(?:[/+*\u00d7^\u00b7\u00b1:;|]|\.\.)\s?|(?<![A-Za-z0-9])[A-Za-z0-9]\s[-\u2212\u2013]\s"
     r"|\d[)\]}]?\s?[-\u2212\u2013]\s?|[(\[{|!]\s?(?:[^()\[\]{}\n]{0,30}[,;]\s?)?|(?<=[=\s])\d[\d.]*\s?[,;]\s)\Z"
@@ -74,7 +74,8 @@ _BEFORE = re.compile(
         |[\w)\]}$][ ][<>]|(?<![</\w])[A-Za-z][<>])[\s*_$(]{0,4}
         (?:\d[\d.,]*\s+(?:and|or|nor|to)\s+)?\Z
     | (?<![A-Za-z])(?:minus|negative)[\s*_$(]{1,4}\Z
-    | (?<![\w)\]}\u0022'])\s?(?:[=:(\[$*]|(?<=[A-Za-z]{2}))[\s$*]{0,4}(?:\\[,;!: ])*[-\u2212\u2013](?:\s|\\[,;!: ])*[{$]?\Z""",
+    | (?:(?<=[=:(\[$*,])|(?<=[^\W\d_]{2}))(?:[ \t$*]|\\[,;!: ]){0,4}[-\u2212\u2013](?:[ \t]|\\[,;!: ])*[{$]?\Z
+    | [^\s$=\u2248]{1,20}\s?(?:\u2248|\\approx)\s?\Z""",
     re.IGNORECASE | re.VERBOSE,
 )
 # "41 and 42", "41, 42" and "4 or 5" are several numbers, not the last of them.

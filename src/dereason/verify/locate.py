@@ -135,11 +135,11 @@ def _tagged(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None
         found = _explicit(content, kind, options)
         if found is None and options and end - start <= MAX_TAIL:
             found = choice_in(content, 0, len(content), options, "tag")
-        if found is None and (options or end - start > MAX_ALONE):
+        if found is None and (options or (end - start > MAX_ALONE and kind is not Kind.LITERAL)):
             found = _implicit(content, kind, options)
         if found is not None:
             return replace(found, start=start + found.start, end=start + found.end, how="tag")
-        if end - start <= MAX_TAIL:
+        if end - start <= MAX_TAIL or (end < len(text) and not options and kind not in (Kind.NUMBER, Kind.QUANTITY)):
             return _found(text, start, end, "tag", kind, options)
     return None
 

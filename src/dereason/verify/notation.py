@@ -50,6 +50,7 @@ _STOP_WORDS = frozenset(
 )
 _CHOOSE = re.compile(r"(?<![A-Za-z])C\s?\(\s?(\w+)\s?,\s?(\w+)\s?\)|\{\s?\}?\^\s?\{?(\w)\}?\s?C\s?_\s?\{?(\w)\}?|\{(\w+)\s?\\choose\s?(\w+)\}")
 _FIGURE = re.compile(r"\\(?:triangle|angle|parallel|perp|odot|cong|sim)(?![A-Za-z])")
+_SERIES = re.compile(r"\\(?:sum|prod|int|oint|iint|lim)(?![A-Za-z])")
 _KET = re.compile(r"\|\s?([A-Za-z0-9+-]{1,4}|\\[a-z]{2,5})\s?\\rangle")
 _TRANSPOSED = re.compile(r"[A-Z]\s?\^\s?\{?\s?(?:T|\\top|\\intercal|\\dagger|\\ast)(?![A-Za-z_])\s?\}?")
 _STARTS = re.compile(r"[0-9.A-Za-z({\[\\]")
@@ -83,6 +84,8 @@ def read(text: str) -> tuple[Node, bool]:
         raise NotMath("a product of matrices, in which the order counts")
     if _FIGURE.search(text) is not None:
         raise NotMath("a figure, or a relation of two")
+    if _SERIES.search(text) is not None:
+        raise TooHard("a sum, an integral or a limit")
     if "C" in text or "choose" in text:
         text = _CHOOSE.sub(_binomial, text)
     if "rangle" in text:

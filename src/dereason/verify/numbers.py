@@ -43,7 +43,7 @@ _NUMBER = re.compile(
       | (?:{_DECIMAL}\s*(?:\\times|\\cdot|[*xX])\s*)?10\s*(?:\^|\*\*)\s*[({{]?\s*(?P<power>[-+]?[0-9]{{1,5}})\s*[)}}]?
       | {_DECIMAL.replace("P<", "P<b_")}(?:[eE](?P<exponent>[-+]?[0-9]{{1,5}})|\s+(?P<scale>{"|".join(_SCALES)})s?)?
     )
-    \s*(?:[{_CURRENCY[1:]}]|(?P<percent>%|percent|per\ cent))?
+    \s*(?:[{_CURRENCY[1:]}]|(?P<percent>%|percent(?:age)?|per\ cent))?
     """,
     re.VERBOSE,
 )

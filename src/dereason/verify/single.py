@@ -68,6 +68,7 @@ _NUMBER = re.compile(
     (?:\s?(?:\\times|\\cdot|\*|x)\s?10\s?\^\s?(?:\{{\s?-?\d+\s?\}}|-?\d+))?""",
     re.VERBOSE,
 )
+_OPERAND = re.compile(r"(?:(?<![^\W\d_])\w|[)}\]])\s*\Z")
 _DIGIT = re.compile(r"[0-9]")
 _TWICE = re.compile(r"([^()]{1,60}?)\s*\(([^()]{1,60})\)")
 _OR = re.compile(rf"\s{DRESS}?\s?or\s|,\s?or\s|\s\|\|\s")
@@ -161,6 +162,8 @@ def _in_words(text: str) -> str | None:
     if any(later.start() >= first.end() and not _of_unit(text, first.end(), later) for later in numbers[1:]):
         return None
     before = unmarked(text[: first.start()])
+    if before and first.group()[0] in "+-" and _OPERAND.search(before) is not None:
+        return None  # a + 5
     if before.endswith(("(", "[", "{")) and "," in first.group():
         return None  # (3,4) is a pair
     if before and (_BEFORE.fullmatch(before) is None or _CHANGED.search(before) is not None):

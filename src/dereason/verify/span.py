@@ -44,7 +44,7 @@ def trim(text: str, start: int, end: int) -> tuple[int, int]:
     """The span without white space at its ends."""
     while start < end and text[start].isspace():
         start += 1
-    while end > start and text[end - 1].isspace():
+    while end > start and text[end - 1].isspace() and text[max(start, end - 2) : end] != "\\ ":
         end -= 1
     return start, end
 

@@ -72,6 +72,7 @@ _OPTION_PHRASE = re.compile(
     rf"|(?<![^\W_])answer[ ](?=[*_(\[]{{0,3}}(?-i:[A-Z])[*_)\]]{{0,3}}[\s.]*(?:\n|\Z))|(?<![^\W_])answer\s[-\u2013\u2014]\s",
     re.IGNORECASE,
 )
+_BOARD = re.compile(r"(?<=\s)(?:[_*~#]\s+)+\Z")
 _MARK = re.compile(r"[:=\uff1a|\n]")
 _SENTENCE_END = re.compile(
     r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bvs)[.!?](?=[*_\"')\]]{0,3}(?:\s|$))|[\u3002\uff01\uff1f]"
@@ -85,7 +86,7 @@ _REASON = re.compile(r",?\s+(?:because|since)\s")
 _COPULA_AFTER = re.compile(r"\s?(?:です|である|となる|だ|となります)\Z")
 _FORMULA = re.compile(r"(?:\$\$?([^$]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\])", re.DOTALL)
 _YES_NO = re.compile(
-    r"[*_\"']{0,3}(?:yes|no|true|false)\b(?=[*_\"']{0,3}\s*(?:[,;:\u2013\u2014(]|\.\s|$))", re.IGNORECASE
+    r"[*_\"'\u201c]{0,3}(?P<word>yes|no|true|false)\b(?=[*_\"'\u201d]{0,3}\s*(?:[,;:\u2013\u2014(]|\.\s|$))", re.IGNORECASE
 )
 
 
@@ -143,7 +144,10 @@ def _tails(text: str, choices: bool, kind: Kind) -> Iterator[_Tail]:
         elif kind is Kind.LITERAL:
             blank = text.find("\n\n", start, until)
             end = min(blank if blank >= 0 else until, start + 8 * MAX_TAIL)
-        sentence = groups.get("verb") is not None or _MARK.search(match.group()) is None
+            start -= len(board.group()) if (board := _BOARD.search(match.group())) is not None else 0
+        # A tail that the next phrase cuts off ends with its sentence too.
+        cut_off = end == until < len(text) and "\n" not in text[max(start, until - 40) : until]
+        sentence = groups.get("verb") is not None or _MARK.search(match.group()) is None or cut_off
         yield _Tail(start, end, sentence, groups.get("weak") is not None)
         until = match.start()
 
@@ -174,7 +178,7 @@ def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -
     if tail.weak or _COMMENT.fullmatch(text, start, end) is not None:
         return None
     if kind == Kind.BOOLEAN and (word := _YES_NO.match(text, start, end)) is not None:
-        end = word.end()
+        start, end = word.span("word")
     formula = _FORMULA.match(text, start, end)
     if formula is not None and kind != Kind.TEXT and not re.search(r"[\d$\\]", text[formula.end() : end]):
         return as_written(text, *formula.span(formula.lastindex or 0), "final_answer")

@@ -150,7 +150,7 @@ _TOKEN = re.compile(
     r"""
     (?:(?<![^\W_])-(?=[^\W_]))?[^\W_]+(?:['.:/][^\W_]+)*   # a word, a time, "p.m"; with its sign where it has one
     | [^\w\s.,;:!?'"()\u201c\u201d\u2026-]                # any sign that is no punctuation counts
-    | (?<=[A-Z])['-](?![^\W_])                          # and A- is not A, nor A'
+    | (?<=[^\W_])['-](?![^\W_])                         # and A- is not A, nor A'
     """,
     re.VERBOSE,
 )
@@ -307,8 +307,8 @@ def _latex(bare: str) -> str:
 
 
 _ARROW = {"<->": "\\leftrightarrow ", "->": "\\to ", "<-": "\\leftarrow ", "<=>": "\\iff ", "=>": "\\implies ",
-          "-->": "\\to "}  # fmt: skip
-_ARROWS = re.compile(r"<->|-->|->|(?<![<>])<=>|<-(?![0-9.])|(?<![<>=])=>")
+          "-->": "\\to ", "+/-": "\\pm "}  # fmt: skip
+_ARROWS = re.compile(r"\+/-|<->|-->|->|(?<![<>])<=>|<-(?![0-9.])|(?<![<>=])=>")
 
 
 def normalise(text: str) -> str:
@@ -364,9 +364,12 @@ _NAME = re.compile(r"__\w+__|[~*%&@]{1,2}/?[A-Za-z][\w/.]*|~?/[\w/.~]+|</?[A-Za-
 _DRESSED = re.compile(r"\\(?:text(?:tt|rm|bf)?|mathrm|mathtt|verb|mbox)\s*\{(.*)\}|\*\*(.+)\*\*|```[a-z]*\n(.*)\n?```|`(.+)`|\$(.+)\$", re.DOTALL)
 
 
+_ESCAPED = re.compile(r"\\([#&%_])")
+
+
 def undressed(text: str) -> str:
     """The text without what surrounds the whole of it: ``\\text{}``, bold, back-quotes, a fence, dollar signs."""
-    text = text.strip()
+    text = _ESCAPED.sub(r"\1", text.strip())
     for _ in range(3):
         match = _DRESSED.fullmatch(text)
         inner = None if match is None else match.group(match.lastindex or 0)

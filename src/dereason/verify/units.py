@@ -33,7 +33,7 @@ _ALIASES = {
     "lightyear": "light_year", "lightyears": "light_year", "ft-lb": "foot_pound", "AU": "astronomical_unit",
     "celsius": "degree_Celsius", "fahrenheit": "degree_Fahrenheit", "Torr": "torr", "Btu": "british_thermal_unit",
     "Ohm": "ohm", "Ohms": "ohm", "inche": "inch", "cc": "cubic_centimeter", "deg": "degree", "degs": "degree",
-    "gauss": "gauss", "y": "year", "arcmin": "arcminute", "arcsec": "arcsecond", "minute": "minute", "Nm": "N*m",
+    "gauss": "gauss_", "G": "gauss_", "y": "year", "arcmin": "arcminute", "arcsec": "arcsecond", "minute": "minute", "Nm": "N*m",
     "kNm": "kN*m", "Pas": "Pa*s", "dollar": "money_USD", "dollars": "money_USD", "cent": "cent_USD",
     "cents": "cent_USD", "buck": "money_USD", "bucks": "money_USD", "penny": "cent_USD", "pennies": "cent_USD",
     "pence": "cent_GBP", "sterling": "money_GBP", "quid": "money_GBP", "rupees": "money_INR",
@@ -173,7 +173,7 @@ def _split(text: str, start: int, rest: str, head: str) -> Quantity | None:
         return None
     dressed = rest.startswith(DRESS) or text[start - 1] == DRESS
     rest = unmarked(rest).lstrip()
-    number = parse_number(magnitude)
+    number = parse_number(magnitude) or parse_number(magnitude, decimal_comma=True)
     # "5m" and "3xy" are products, "5 m" is not.
     spaced = dressed or text[start - 1] in " -"
     if not spaced and head.isalpha() and not _COMPOUND.match(rest):
@@ -189,7 +189,7 @@ def _split(text: str, start: int, rest: str, head: str) -> Quantity | None:
         return None
     # Things are counted by numbers; only "units" follow an expression too.
     if is_noun(unit):
-        if hyphen or (unit[0][0] != "#unit" and number is None):
+        if hyphen or (number is not None and number.percent) or (unit[0][0] != "#unit" and number is None):
             return None
     elif not dressed and not _sure(rest, number, magnitude):
         return None
@@ -201,13 +201,15 @@ def _sure(unit: str, number: Number | None, magnitude: str) -> bool:
     words = re.findall(r"[A-Za-z\u00c5\u03a9]+", _DEGREES.sub(" degree ", unit).replace("\\cdot", " ").replace("\\times", " "))
     short = [word for word in words if len(word) == 1]
     if not short:
-        doubtful = len(words) == 1 and words[0] in _SHORT_UNITS and "\\" in magnitude
-        return not doubtful
+        formula = any(name in magnitude for name in ("\\frac", "\\pi", "\\sqrt"))
+        return not (formula and all(len(word) <= 2 and word not in _PLAIN_SYMBOLS for word in words))
     if number is None and "\\pi" not in magnitude.removesuffix("\\pi"):
         return False
     if number is None:
         return False
     below = "/" in unit or "-" in unit or " per " in f" {unit} "
+    if len(words[0]) > 1 and words[0] not in _SHORT_UNITS:
+        return True
     return len(words) == 1 or below or _KNOWN_PRODUCT.fullmatch(" ".join(words)) is not None
 
 
@@ -385,8 +387,7 @@ def _pint_name(word: str) -> str | None:
         if unit not in _KEEP and _NO_UNIT.match(unit):
             continue
         if not prefix:
-            symbol = len(word) <= 2 and word.islower() and word not in _PLAIN_SYMBOLS
-            return None if symbol and suffix else unit
+            return None if suffix and len(word) <= 2 else unit
         if word.startswith(prefix) and len(word) > len(prefix) + 2:
             return prefix + unit
         if not suffix and any(word.endswith(s) and len(word) - len(s) in (1, 2) for s in _METRIC):
@@ -394,7 +395,8 @@ def _pint_name(word: str) -> str | None:
     return None
 
 
-_PLAIN_SYMBOLS = frozenset("ft in lb oz yd mi hr ha au ly pc yr".split())
+# Nobody takes these two letters for a product.
+_PLAIN_SYMBOLS = frozenset("ft in lb oz yd mi hr ha au ly pc yr cm km kg mm nm um Hz Pa eV".split())
 
 
 def _coin(text: str) -> Unit | None:
@@ -519,4 +521,5 @@ def _registry() -> pint.UnitRegistry[Any]:
     import pint
 
     registry: pint.UnitRegistry[Any] = pint.UnitRegistry(cache_folder=None)
+    registry.define("gauss_ = 1e-4 tesla")  # pint's own belongs to another system of dimensions
     return registry
