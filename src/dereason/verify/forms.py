@@ -34,6 +34,7 @@ _RANGE = re.compile(
     rf"(?:between|from)?\s?{_NUMBER}\s?(?:and|to|through|[-\u2013\u2014]{{1,2}})\s?{_NUMBER}", re.IGNORECASE
 )
 _MOD = re.compile(r"\(?\s?\\?(?:pmod|bmod|mod)(?![a-z])\s?\{?\s?([0-9A-Za-z]+)\s?\}?\s?\)?")
+_ION = re.compile(r"[A-Z][\w()]*[-+]{1,2}")
 _LETTERS = re.compile(r"(?:[A-Za-z] ){1,7}[A-Za-z]|[A-Za-z]{2,8}")
 _FORMULA = re.compile(r"[\\^_=+*/()]|\bmod\b|[0-9](?:,[0-9])*-[a-z]{3}")
 _SPACE = re.compile(r"(?<![0-9]) | (?![0-9])")
@@ -51,7 +52,8 @@ def forms(text: str) -> frozenset[tuple[str, str]]:
     """The normal forms of a text, each with the name of its notation."""
     latex = as_latex(text)
     found: set[tuple[str, str]] = set()
-    chemical = _chemistry(text)
+    signs = literal(text)
+    chemical = _chemistry(text) if signs is None or _ION.fullmatch(signs) else None
     if chemical is not None:
         found.add(("chemistry", chemical))
     if (clock := _CLOCK.fullmatch(latex)) is not None and (clock[2] or clock[5]):
@@ -62,7 +64,7 @@ def forms(text: str) -> frozenset[tuple[str, str]]:
         found.add(("clock", f"{(clock[2] or ':').join(parts)}{half}"))
     if (bounds := _RANGE.fullmatch(latex)) is not None and not bounds[2].startswith("-"):
         found.add(("range", f"{bounds[1]} to {bounds[2]}"))
-    if literal(text) is not None:
+    if signs is not None:
         return frozenset(found)  # its signs count
     if _LETTERS.fullmatch(latex):
         found.add(("letters", latex.replace(" ", "")))

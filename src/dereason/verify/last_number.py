@@ -59,10 +59,10 @@ _GOES_ON = re.compile(
 )
 # ... or of the number after it: a function, an open bracket, an operand with its operator ...
 _INSIDE = re.compile(
-    r"(?:(?:\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z](?:[_^]\{?-?\w{1,3}\}?)?)\s?[({]\s?(?:[^(){}\n$]{0,40}[,\s])?|[A-Za-z]{2,12}\("
+    r"(?:(?:\d[\d.]{0,10}\s?)?\\(?:[dtc]?frac|sqrt|binom)[^\n$]{0,40}\{[^{}$\n]{0,20}|(?:(?:\d[\d.]{0,10}\s?)?\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z](?:[_^]\{?-?\w{1,3}\}?)?)\s?[({]\s?(?:[^(){}\n$]{0,40}[,\s])?|[A-Za-z]{2,12}\("
     r"|(?:\\?(?:sqrt|log|ln|sin|cos|tan|exp|arctan|arcsin|arccos|gcd|lcm|max|min|erf)(?:_\{?\w{1,3}\}?)?|\u221a)\s?\(?\s?"
     r"|[^\s$]{0,30}[A-Za-z)\]}\u03c00-9]\s?(?:[/+*\u00d7^\u00b7\u00b1:;|]|\.\.)\s?|(?<![A-Za-z0-9])[A-Za-z0-9]\s[-\u2212\u2013]\s"
-    r"|\d[)\]}]?\s?[-\u2212\u2013]\s?|[(\[{|!]\s?(?:[^()\[\]{}\n]{0,30}[,;]\s?)?|(?<=[=\s])\d[\d.]*\s?[,;]\s)\Z"
+    r"|\d[\d.,]*[)\]}]?\s?[-\u2212\u2013]\s?|[(\[{|!]\s?(?:[^()\[\]{}\n]{0,30}[,;]\s?)?|=\s?\d[\d.]*\s?[,;]\s)\Z"
 )
 # ... or a word or sign before it that denies, bounds or changes it.
 _BEFORE = re.compile(
@@ -74,7 +74,9 @@ _BEFORE = re.compile(
         |[\w)\]}$][ ][<>]|(?<![</\w])[A-Za-z][<>])[\s*_$(]{0,4}
         (?:\d[\d.,]*\s+(?:and|or|nor|to)\s+)?\Z
     | (?<![A-Za-z])(?:minus|negative)[\s*_$(]{1,4}\Z
-    | (?:(?<=[=:(\[$*,])|(?<=[^\W\d_]{2}))(?:[ \t$*]|\\[,;!: ]){0,4}[-\u2212\u2013](?:[ \t]|\\[,;!: ])*[{$]?\Z
+    | (?:(?<=[=:(\[,])(?:[ \t]|\\[,;!: ]){0,4}|(?<=[\s(][*$])|(?<=\s\*\*)
+        |(?<![^\W\d_])(?:is|are|was|were|equals?|be|get|gives?|becomes?|to|of|by|que|es|est|ist)[ \t]+[$*(]{0,3}(?:[ \t]|\\[,;!: ]){0,3})
+        [-\u2212\u2013](?:[ \t]|\\[,;!: ])*[{$]?\Z
     | [^\s$=\u2248]{1,20}\s?(?:\u2248|\\approx)\s?\Z""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -121,11 +123,21 @@ def last_number(text: str, kind: Kind) -> Span | None:
             stop = closing + 1
     if (before := _BEFORE.search(text[line:outer] if formula else text[line:begin])) is not None:
         begin = line + before.start()
-    if formula is None and (goes_on := _GOES_ON.match(text, stop)) is not None and text[number:stop].strip():
+    if formula is None and not is_exclamation(text, number, stop) and (goes_on := _GOES_ON.match(text, stop)) is not None:
         stop = _end_of_quantity(text, begin, stop, kind, goes_on.end())
     elif kind == Kind.QUANTITY:
         stop = _end_of_quantity(text, begin, after, kind, stop)
     return as_written(text, begin, stop, "number")
+
+
+_INTEGER = re.compile(r"[0-9]{1,2}")
+
+
+def is_exclamation(text: str, start: int, end: int) -> bool:
+    """Whether the mark behind a number ends a sentence: outside a formula nobody says the factorial of 42 or of 2.5."""
+    if text[end : end + 1] != "!" or text[end + 1 : end + 2] not in ("", " ", "\n", "*"):
+        return False
+    return not (_INTEGER.fullmatch(text, start, end) and int(text[start:end]) <= 20)
 
 
 def _formula(text: str, begin: int, stop: int) -> tuple[int, int, int, int] | None:

@@ -131,7 +131,9 @@ def _in_clauses(bare: str, options: Sequence[str]) -> str | None:
     if len(bare) > MAX_TAIL or _TWO_LETTERS.search(bare) is not None:
         return None
     clauses = [clause.strip() for clause in _CLAUSES.split(bare)]
-    for clause in [clause for clause in clauses if clause][::-1][:4]:
+    for place, clause in enumerate([clause for clause in clauses if clause][::-1][:4]):
+        if place and len(clause) == 1:
+            return None  # a label: "A. What I would exclude"
         if _NOT.search(clause) is not None:
             continue
         match = _CLAUSE.fullmatch(clause)

@@ -67,7 +67,7 @@ _JSON = re.compile(
 _HASH = re.compile(r"(?<!\S)####[ \t]*+(?P<tail>[^\n]*+)")
 _STEP = re.compile(r"\s*(?:step|case|part)\b", re.IGNORECASE)
 _SAYS = re.compile(
-    r"(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?:it|this|that|he|she|the [^\W\d_]+(?: [^\W\d_]+){0,2}) (?:is|was|are|were)\s+(?P<is>\S.{0,80}?)[.!]?"
+    r"(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?:it|this|that|he|she|the [^\W\d_]+(?: [^\W\d_]+){0,2}) (?:is|are)\s+(?P<is>[^\s,;]+(?: [^\s,;]+){0,3}?)[.!]?"
     r"|(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?P<head>\S.{0,80}?) is the (?:(?:correct|right|final|best) )?(?:answer|result)[.!]?",
     re.IGNORECASE,
 )

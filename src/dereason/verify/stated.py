@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dereason.verify.kinds import MATHEMATICS, Kind, kind_of
+from dereason.verify.last_number import is_exclamation
 from dereason.verify.letters import choice_in
+from dereason.verify.numbers import parse_number
 from dereason.verify.single import single
 from dereason.verify.span import MAX_TAIL, MAX_TRIES, Span, as_written, trim
 from dereason.verify.text import as_read, strip_markup
@@ -165,9 +167,9 @@ def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -
     if (numeric or options or tail.sentence) and (stop := _SENTENCE_END.search(text, start, end)):
         whole = end
         end = stop.start()
-        # "The answer isn't A; it's B." and "5!" go on behind what looks like an end.
-        if text[stop.start()] == "!" and text[end - 1 : end].isdigit() and not options:
-            end = min(stop.end(), whole)
+        number = _LAST_INTEGER.search(text, start, end)
+        if text[end] == "!" and number is not None and not options and not is_exclamation(text, number.start(), end):
+            end = min(stop.end(), whole)  # "5!" is a factorial
     start, end = trim(text, start, end)
     if (after := _COPULA_AFTER.search(text, max(start, end - 8), end)) is not None:
         end = after.start()
@@ -187,6 +189,7 @@ def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -
     return as_written(text, start, end, "final_answer")
 
 
+_LAST_INTEGER = re.compile(r"[0-9.,]+\Z")
 _GIVES = re.compile(
     r"(?:,\s+|\s)(?:which|that|this|and)?\s?(?:is|gives|giving|equals|makes|making|yields|yielding|comes to|amounts to)\s", re.IGNORECASE
 )
@@ -203,7 +206,7 @@ def _number(text: str, start: int, end: int, kind: Kind) -> Span | None:
     # "The answer is obtained by adding" states none; "the answer is twice 5" does, and no number before or behind it.
     if not raw or _COMMENT.fullmatch(raw) is not None:
         return None
-    if _DIGIT.search(raw) is None and kind_of(raw) is Kind.TEXT:
+    if _DIGIT.search(raw) is None and kind_of(raw) is Kind.TEXT and not _starts_with_value(raw):
         return None
     later = _DIGIT.search(text, end)
     if later is not None and not _starts_with_value(raw):
@@ -215,4 +218,7 @@ _STARTS = re.compile(r"(?:[\s$({\[*=`]|[-+\u2212\u2013]|(?:approximately|about|e
 
 
 def _starts_with_value(text: str) -> bool:
-    return _STARTS.match(text) is not None
+    if _STARTS.match(text) is not None:
+        return True
+    words = text.split()
+    return any(parse_number(" ".join(words[:n])) is not None for n in (1, 2, 3))

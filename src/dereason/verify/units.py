@@ -94,6 +94,7 @@ _FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|ln|log)|(?:sin|cos
 _OVER = re.compile(r"\\frac\s?\{\s?([^{}]{1,12})\s?\}\s?\{\s?([A-Za-z\u2060][^{}]{0,16})\}$")
 _GREEK_UNIT = re.compile(rf"\\mu\s?{DRESS}?\s?(?=[A-Za-z])|\\Omega(?![A-Za-z])\s?")
 _TWO_NUMBERS = re.compile(r"-?[0-9.]+[^0-9]+[0-9]")
+_RELATION = re.compile(r"[=<>;?]|\\(?:approx|leq?|geq?|neq?|in|to|pm|mp|text)(?![A-Za-z])")
 _PER_NUMBER = re.compile(r"([A-Za-z]{1,4})\s?/\s?([0-9]{1,6})\s?([A-Za-z]{1,4})\Z")
 _OPERATIONS = frozenset("+-*/^=<>(,_:|")
 _COMPOUND = re.compile(r"[A-Za-z]+\s?(?:/|\\cdot|\\times|\*|per\b)")
@@ -170,6 +171,8 @@ def _split(text: str, start: int, rest: str, head: str) -> Quantity | None:
     else:
         hyphen = False
     if magnitude[-1:] in _OPERATIONS or not (any(c.isdigit() for c in magnitude) or "\\pi" in magnitude):
+        return None
+    if _RELATION.search(magnitude) is not None:
         return None
     dressed = rest.startswith(DRESS) or text[start - 1] == DRESS
     rest = unmarked(rest).lstrip()
