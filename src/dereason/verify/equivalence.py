@@ -120,6 +120,7 @@ _EQUAL = {
 }
 
 
+_PAIR = re.compile(r"\A([A-Z])([A-Z])\Z")  # a name by itself, a product beside other terms
 _LONG_UNIT = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _ENGINEERS = re.compile(r"(?<![A-Za-z\\])j(?![A-Za-z])")
@@ -195,6 +196,8 @@ _SCALED = re.compile(r"[0-9]\s?\\?(?:text|mathrm)?\s?\{?[kKMB]\}?\Z")
 def _number(answer: str, reference: str, number: Number) -> Comparison:
     """Compare with a numeric reference."""
     given = parse_number(answer)
+    if given is None and answer.strip(" ()[]$") == reference.strip():
+        given = number  # "(1,234)" is a pair, but not for 1,234
     if given is None or any(sign in answer for sign in _MONEY):
         left = read(answer, Kind.NUMBER)
         value = named_value(left) or left  # "x = 5"
@@ -354,7 +357,7 @@ class _Pair:
         if right[1] == ("=",) and left[0][0].text == right[0][0].text and named_value(reference) is not None:
             return self.same(left[0][1], right[0][1])
         try:
-            sides = [tuple(parse_expression(side.text) for side in pair) for pair in (left[0], right[0])]
+            sides = [tuple(parse_expression(_PAIR.sub(r"\1 \2", side.text)) for side in pair) for pair in (left[0], right[0])]
         except NotMath:
             return False
         except TooHard:

@@ -76,7 +76,7 @@ _BEFORE = re.compile(
     | (?<![A-Za-z])(?:minus|negative)[\s*_$(]{1,4}\Z
     | (?:(?<=[=:(\[,])(?:[ \t]|\\[,;!: ]){0,4}|(?<=[\s(][*$])|(?<=\s\*\*)
         |(?<![^\W\d_])(?:is|are|was|were|equals?|be|get|gives?|becomes?|to|of|by|que|es|est|ist)[ \t]+[$*(]{0,3}(?:[ \t]|\\[,;!: ]){0,3})
-        [-\u2212\u2013](?:[ \t]|\\[,;!: ])*[{$]?\Z
+        (?P<minus>[-\u2212\u2013](?:[ \t]|\\[,;!: ])*[{$]?)\Z
     | [^\s$=\u2248]{1,20}\s?(?:\u2248|\\approx)\s?\Z""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -122,7 +122,7 @@ def last_number(text: str, kind: Kind) -> Span | None:
         if "{" in inside.group() and closing >= 0:
             stop = closing + 1
     if (before := _BEFORE.search(text[line:outer] if formula else text[line:begin])) is not None:
-        begin = line + before.start()
+        begin = line + (before.start() if before["minus"] is None else before.start("minus"))
     if formula is None and not is_exclamation(text, number, stop) and (goes_on := _GOES_ON.match(text, stop)) is not None:
         stop = _end_of_quantity(text, begin, stop, kind, goes_on.end())
     elif kind == Kind.QUANTITY:

@@ -110,7 +110,8 @@ def choice_in(text: str, start: int, end: int, options: Sequence[str], how: How)
     head = _HEAD.match(bare)
     if head is not None and _TWO_LETTERS.search(bare):
         return Span(raw, start, end, how)  # "(C) or (G)" is an answer, and a wrong one
-    if head is not None and (letter := head.group(1) or head.group(2)) != "I":
+    if head is not None:
+        letter = head.group(1) or head.group(2)
         denied = _NOT.search(bare[: bare.find(",") if "," in bare else None])
         if option_index(letter, options) is not None and denied is None:
             found = re.search(rf"(?<![A-Za-z\\]){re.escape(letter)}(?![A-Za-z])", raw)

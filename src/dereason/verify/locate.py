@@ -100,10 +100,6 @@ def _explicit(text: str, kind: Kind, options: Sequence[str] | None) -> Span | No
         return boxed
     # A box that names no option is no answer while something else does.
     stated = stated_answer(text, kind, options) or _json(text, kind, options) or _hash(text, kind, options)
-    if boxed is not None and stated is None and options:
-        stated = concluding_letter(text[boxed.end :], options)
-        if stated is not None:
-            return replace(stated, start=stated.start + boxed.end, end=stated.end + boxed.end)
     return stated or boxed
 
 

@@ -105,17 +105,20 @@ _COMMENT = re.compile(
 
 def stated_answer(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     """The last answer that the text itself calls one, None where there is none."""
-    prose = None
+    prose = comment = None
     for tail in _tails(text, bool(options), kind):
         found = _answer(text, tail, kind, options)
         if found is None:
+            continue
+        if _COMMENT.fullmatch(found.text) is not None and not options:
+            comment = comment or found
             continue
         if kind in MATHEMATICS and kind_of(found.text) is Kind.TEXT and not options:
             # "Therefore the answer is the derivative": an earlier one may be mathematics.
             prose = prose or found
             continue
         return found
-    return prose
+    return prose or (comment if kind in (Kind.TEXT, Kind.BOOLEAN) else None)
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -
         return choice_in(text, start, end, options, "final_answer")
     if numeric:
         return _number(text, start, end, kind)
-    if tail.weak or _COMMENT.fullmatch(text, start, end) is not None:
+    if tail.weak:
         return None
     if kind == Kind.BOOLEAN and (word := _YES_NO.match(text, start, end)) is not None:
         start, end = word.span("word")
