@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from dereason.verify.kinds import Kind, kind_of
-from dereason.verify.single import single
+from dereason.verify.single import changes, single
 from dereason.verify.span import MAX_TRIES, Span, as_written
 from dereason.verify.text import as_read
 
@@ -50,7 +50,8 @@ _FORMULA = re.compile(
 _GOES_ON = re.compile(
     r"""(?:[!²³⁴⁵⁶⁷⁸⁹%_^:][^\s.,;]*)+ | \s?(?:\\?sqrt|\\?pi\b|\u03c0|\u221a|\\(?:cdot|times|text|mathrm|pm|mid)\b|\*\*?|\^)[^\s$]{0,40}
     | \s[:/\u00d7\u00b1+*<>=]\s?[^\s$]{1,20} | \s[-\u2212\u2013]\s(?=[\w\\(])[^\s$]{1,20}
-    | [A-Za-z][A-Za-z0-9]*(?=[\s.,;]|\Z) | [-\u2013\u2014]\d+ | \.\.\.?\d*
+    | [A-Za-z][A-Za-z0-9]*(?=[\s.,;*_]|\Z) | \+(?=[\s.,*]|\Z)
+    | -(?!(?:year|day|hour|minute|month|week|mile|foot|inch|meter|metre|pound|dollar|cent|point|digit|letter|step|sided|fold|gallon)s?\b)[a-z]{4,} | [-\u2013\u2014]\d+ | \.\.\.?\d*
     | \s?(?:hundred|thousand|million|billion|trillion|dozen|score|gross|crore|lakh|thirds?|fourths?|fifths?|sixths?|eighths?|tenths?
         |hundredths?|percentage|permille|factorial|squared|cubed|mod|modulo|choose|over|divided|times|plus|minus|to(?=\s\d)|BC|BCE
         |or(?=\s+\d)|January|February|March|April|May|June|July|August|September|October|November|December)s?\b[^\n.]{0,20}
@@ -62,7 +63,7 @@ _INSIDE = re.compile(
     r"(?:(?:\d[\d.]{0,10}\s?)?\\(?:[dtc]?frac|sqrt|binom)[^\n$]{0,40}\{[^{}$\n]{0,20}|(?:(?:\d[\d.]{0,10}\s?)?\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z](?:[_^]\{?-?\w{1,3}\}?)?)\s?[({]\s?(?:[^(){}\n$]{0,40}[,\s])?|[A-Za-z]{2,12}\("
     r"|(?:\\?(?:sqrt|log|ln|sin|cos|tan|exp|arctan|arcsin|arccos|gcd|lcm|max|min|erf)(?:_\{?\w{1,3}\}?)?|\u221a)\s?\(?\s?"
     r"|[^\s$]{0,30}[A-Za-z)\]}\u03c00-9]\s?(?:[/+*\u00d7^\u00b7\u00b1:;|]|\.\.)\s?|(?<![A-Za-z0-9])[A-Za-z0-9]\s[-\u2212\u2013]\s"
-    r"|\d[\d.,]*[)\]}]?\s?[-\u2212\u2013]\s?|[(\[{|!]\s?(?:[^()\[\]{}\n]{0,30}[,;]\s?)?|=\s?\d[\d.]*\s?[,;]\s)\Z"
+    r"|\d[\d.,]*[)\]}]?\s?[-\u2212\u2013]\s?|(?:[(\[{|]|(?<!\\)!)\s?(?:[^()\[\]{}\n]{0,30}[,;]\s?)?|=\s?\d[\d.]*\s?[,;]\s)\Z"
 )
 # ... or a word or sign before it that denies, bounds or changes it.
 _BEFORE = re.compile(
@@ -71,7 +72,7 @@ _BEFORE = re.compile(
         |(?:the\s+)?(?:square(?:\s+root)?|cube(?:\s+root)?|log(?:arithm)?|reciprocal|opposite|multiple|power|factorial)\s+of|up\s+to|log|except|without)
         |不是|不等于|[≠≤≥±≈~∼]|!=|\\(?:neq?|[lg]eq?|[lg]t|pm|mp|approx|sim|to|mid)
         # not the ">" of a quotation, of an arrow or of a tag
-        |[\w)\]}$][ ][<>]|(?<![</\w])[A-Za-z][<>])[\s*_$(]{0,4}
+        |[\w)\]}$][ ][<>]|(?<=\*\*)[<>]|(?<![</\w])[A-Za-z][<>])[\s*_$(]{0,4}
         (?:\d[\d.,]*\s+(?:and|or|nor|to)\s+)?\Z
     | (?<![A-Za-z])(?:minus|negative)[\s*_$(]{1,4}\Z
     | (?:(?<=[=:(\[,])(?:[ \t]|\\[,;!: ]){0,4}|(?<=[\s(][*$])|(?<=\s\*\*)
@@ -107,6 +108,8 @@ def last_number(text: str, kind: Kind) -> Span | None:
     else:
         return None
     number = begin
+    if (said := _said(text, begin, stop)) is not None:
+        return as_written(text, *said, "number")
     formula = _formula(text, begin, stop)
     if formula is not None:
         begin, stop, outer, after = formula
@@ -128,6 +131,25 @@ def last_number(text: str, kind: Kind) -> Span | None:
     elif kind == Kind.QUANTITY:
         stop = _end_of_quantity(text, begin, after, kind, stop)
     return as_written(text, begin, stop, "number")
+
+
+_IS = re.compile(r"(?:(?<![^\W\d_])(?:is|are|was|were|equals?|be|gives?|get|becomes?|makes?|has|have)(?![^\W\d_])|[:=])[\s*_]*")
+_STOP = re.compile(r"[.!?](?=[*_\"')\]]{0,3}(?:\s|\Z))|\n|,\s")
+
+
+def _said(text: str, begin: int, stop: int) -> tuple[int, int] | None:
+    """The short statement around a number that changes it: "it is 5 or more", "the result is the inverse of 5"."""
+    line = max(text.rfind("\n", 0, begin) + 1, begin - 60)
+    verbs = list(_IS.finditer(text, line, begin))
+    start = verbs[0].end() if verbs else begin
+    if any(sign in text[line:begin] for sign in ".?;") or "$" in text[line:stop] or "\\" in text[line:stop]:
+        start = verbs[-1].end() if verbs and not re.search(r"[.?;$\\]", text[verbs[-1].end() : begin]) else begin
+    ending = _STOP.search(text, stop, stop + 60)
+    end = ending.start() if ending is not None else min(len(text), stop + 60)
+    said = text[start:end]
+    if len(said.split()) > 7 or single(as_read(said)) is not None or not changes(said):
+        return None
+    return start, end
 
 
 _INTEGER = re.compile(r"[0-9]{1,2}")

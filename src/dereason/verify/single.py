@@ -42,7 +42,7 @@ _CHANGED = re.compile(
     r"(?<![^\W\d_])(?:not|never|no|isn't|aren't|cannot|can't|neither|nor|unless|if|except|but|between|from|least|most|over|under|above"
     r"|below|than|about|around|approximately|roughly|nearly|almost|twice|double|triple|half|thirds?|quarters?|square|root|cube|log|multiple"
     r"|reciprocal|opposite|inverse|negative|minus|plus|times|divided|factorial|percent|exceeds?|without|unlikely|any|up|at"
-    r"|nicht|kein\w*|pas|não|non|не|step|case|part|equation|figure|table|option|mod|modulo|maximum|minimum|max|min|dozens?)(?![^\W\d_])",
+    r"|nicht|kein\w*|pas|não|non|не|step|case|part|equation|figure|table|option|mod|modulo|maximum|minimum|max|min|dozens?|all but|January|February|March|April|May|June|July|August|September|October|November|December)(?![^\W\d_])",
     re.IGNORECASE,
 )
 # Behind the number and its unit or noun: where, when, of what, for whom.
@@ -54,7 +54,7 @@ _BEHIND = re.compile(
 )
 _DENIED = re.compile(
     r"(?<![^\W\d_])(?:not|never|no|nor|or|than|mod|modulo|times|plus|minus|squared|cubed|factorial|more|less|fewer|percent|hundreds?"
-    r"|thousands?|millions?|billions?|dozens?|power|isn't|wrong|incorrect|degrees?|error)(?![^\W\d_])"
+    r"|thousands?|millions?|billions?|dozens?|power|isn't|wrong|incorrect|error|AD|BC|BCE|CE|o'clock)(?![^\W\d_])"
 )
 _BARE = re.compile(
     r"\s*(?:in (?:total|all)|altogether|total|overall|left|remaining|each|together|of (?:them|these|those)|now"
@@ -71,6 +71,7 @@ _NUMBER = re.compile(
 _OPERAND = re.compile(r"(?:(?<![^\W\d_])\w|[)}\]])\s*\Z")
 _DIGIT = re.compile(r"[0-9]")
 _TWICE = re.compile(r"([^()]{1,60}?)\s*\(([^()]{1,60})\)")
+_ENCLOSED = re.compile(r"(?:\(|\\\{|\[|\{)(.*)(?:\)|\\\}|\]|\})", re.DOTALL)
 _OR = re.compile(rf"\s{DRESS}?\s?or\s|,\s?or\s|\s\|\|\s")
 _SEVERAL = re.compile(r"(?:,(?!\d{3}(?!\d))|;|\band\b|\bor\b)")
 _TRAILING_PERCENT = re.compile(r"(.*[0-9]\s?%)\s?(?:\(?(?:w/v|w/w|v/v|by (?:mass|weight|volume))\)?|[a-z]{4,20}|of [a-z ]{1,40})")
@@ -80,6 +81,11 @@ _SIGN_WORD = re.compile(rf"((?:.*[\s=:])?)(?:{DRESS}\s?)?(?:minus|negative)\s+(?
 def is_value(text: str) -> bool:
     """Whether the whole text is one number or one quantity."""
     return parse_number(unmarked(text)) is not None or parse_quantity(text) is not None
+
+
+def changes(text: str) -> bool:
+    """Whether a text has a word that denies, bounds or computes with its number."""
+    return _CHANGED.search(text) is not None or _DENIED.search(text) is not None
 
 
 def single(text: str) -> str | None:
@@ -92,6 +98,9 @@ def single(text: str) -> str | None:
         return None
     if is_value(text):
         return text
+    inner = _ENCLOSED.fullmatch(text)
+    if inner is not None and not any(c in text[1:] for c in "([{,") and (value := single(inner[1].strip())) is not None:
+        return value
     return _twice(text) or _side(text) or _percentage(text) or _in_words(text)
 
 
@@ -124,6 +133,8 @@ def _side(text: str) -> str | None:
         about = signs.index("~")
         if about == 0 and not is_value(sides[0]) and (names[0] in _CONSTANTS or not _names(names[0], strict=True)):
             return None  # of 2\pi \approx 6.28 the exact value is what is said
+        if about == 0 and names[0].split()[-1].lower() in _VERBS:
+            return None  # "it is \approx 5"
         sides = sides[: about + 1] if about or is_value(sides[0]) else sides
     if is_value(sides[-1]) and (len(sides) == 1 or _names(names[0])):
         return sides[-1]

@@ -23,10 +23,10 @@ _MARKS = str.maketrans("", "", DRESS + MONEY)
 _MARKUP = re.compile(
     r"""
     (?P<dress>\\(?:text(?:rm|normal)?|mathrm|[mhf]box|operatorname\*?|unit|si|pu|ce|rm(?=\s*\{))\s*\{)
-    | (?P<wrap>\\(?:text(?:bf|it|sf|tt)|math(?:bf|it|sf|tt|bb(?=\s*\{\s*[0-9]))|emph|boxed|fbox|framebox|underline
-        |boldsymbol|bm|textcolor\s*\{[a-zA-Z]{1,20}\}|ensuremath|math(?:op|ord|bin|rel|inner|strut)|num|uline|mathring)\s*\{)
+    | (?P<wrap>\\(?:text(?:bf|it|sf|tt|sl|sc|up|md)|math(?:normal|bf|it|sf|tt|cal|bb(?=\s*\{\s*[0-9]))|emph|boxed|fbox|framebox|underline
+        |boldsymbol|bm|pmb|bold|centerline|(?:textcolor|colorbox|raisebox|scalebox)\s*\{[^{}]{1,20}\}|ensuremath|math(?:op|ord|bin|rel|inner|strut)|num|uline|mathring)\s*\{)
     | (?P<drop>\\color\s*\{[a-zA-Z]{1,20}\}
-        | \\(?:[vh]?phantom|hspace\*?|vspace\*?|label|tag\*?|hskip|kern)\s*\{[^{}]{0,40}\}
+        | \\(?:[vh]?phantom|hspace\*?|vspace\*?|label|tag\*?|hskip|kern)\s*\{[^{}]{0,40}\}|\\rule\s*\{[^{}]{0,20}\}\s*\{[^{}]{0,20}\}
         | \\(?:left|right|middle)(?![A-Za-z])
         | (?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\,)(?=[0-9]{3}(?![0-9]))       # between thousands
         | \\[!()\[\]] | \\?\$ | (?<![\w)\]}])\*\* | \*\*(?![\w(\[{\\]) | (?<!\w)__(?=\S[^_]*\S__(?!\w)) | (?<=\S)__(?!\w)
@@ -55,7 +55,7 @@ _SYNONYMS = {
 }  # fmt: skip
 # A box around one cell is typesetting, around several it is a matrix or a system.
 _ONE_CELL = re.compile(
-    r"\\begin\{(aligned|gathered|align\*?|gather\*?|equation\*?|split|array|center|math|displaymath)\}"
+    r"\\begin\{(aligned|gathered|align\*?|gather\*?|equation\*?|split|array|center|math|displaymath|[pb]?matrix|smallmatrix)\}"
     r"(?:\s*\{[lcr|@ ]{0,9}\})?((?:(?!\\begin|\\end|\\\\|&).){0,400})(?:\\\\\s*)?\\end\{\1\}",
     re.DOTALL,
 )

@@ -373,7 +373,7 @@ def unit_names(word: str, dressed: bool) -> tuple[str, ...] | None:
             return None
         if word in "Bb":
             return ("byte" if word == "B" else "bit",)
-    if len(word) > 30:
+    if len(word) > 30 or word in ("th", "st", "nd", "rd"):
         return None
     for form in dict.fromkeys((word, word.replace("-", "_"), word.lower() if len(word) > 3 else word)):
         name = _pint_name(form)
