@@ -140,6 +140,8 @@ _STOP = re.compile(r"[.!?](?=[*_\"')\]]{0,3}(?:\s|\Z))|\n|,\s")
 def _said(text: str, begin: int, stop: int) -> tuple[int, int] | None:
     """The short statement around a number that changes it: "it is 5 or more", "the result is the inverse of 5"."""
     line = max(text.rfind("\n", 0, begin) + 1, begin - 60)
+    if text[line:begin].rstrip(" $\\").endswith("="):
+        return None  # a result
     verbs = list(_IS.finditer(text, line, begin))
     start = verbs[0].end() if verbs else begin
     if any(sign in text[line:begin] for sign in ".?;") or "$" in text[line:stop] or "\\" in text[line:stop]:
@@ -147,7 +149,7 @@ def _said(text: str, begin: int, stop: int) -> tuple[int, int] | None:
     ending = _STOP.search(text, stop, stop + 60)
     end = ending.start() if ending is not None else min(len(text), stop + 60)
     said = text[start:end]
-    if len(said.split()) > 7 or single(as_read(said)) is not None or not changes(said):
+    if len(said.split()) > 7 or single(as_read(said)) is not None or not changes(text[start:begin], text[stop:end]):
         return None
     return start, end
 

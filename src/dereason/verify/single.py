@@ -41,7 +41,7 @@ _BEFORE = re.compile(
 _CHANGED = re.compile(
     r"(?<![^\W\d_])(?:not|never|no|isn't|aren't|cannot|can't|neither|nor|unless|if|except|but|between|from|least|most|over|under|above"
     r"|below|than|about|around|approximately|roughly|nearly|almost|twice|double|triple|half|thirds?|quarters?|square|root|cube|log|multiple"
-    r"|reciprocal|opposite|inverse|negative|minus|plus|times|divided|factorial|percent|exceeds?|without|unlikely|any|up|at"
+    r"|reciprocal|opposite|inverse|negative|minus|plus|times|divided|factorial|percent|exceeds?|without|unlikely|any|up"
     r"|nicht|kein\w*|pas|não|non|не|step|case|part|equation|figure|table|option|mod|modulo|maximum|minimum|max|min|dozens?|all but|January|February|March|April|May|June|July|August|September|October|November|December)(?![^\W\d_])",
     re.IGNORECASE,
 )
@@ -83,9 +83,15 @@ def is_value(text: str) -> bool:
     return parse_number(unmarked(text)) is not None or parse_quantity(text) is not None
 
 
-def changes(text: str) -> bool:
-    """Whether a text has a word that denies, bounds or computes with its number."""
-    return _CHANGED.search(text) is not None or _DENIED.search(text) is not None
+def changes(before: str, behind: str) -> bool:
+    """Whether the words beside a number deny it, bound it or compute with it."""
+    return _CHANGED.search(before) is not None or _CHANGES.match(behind) is not None
+
+
+_CHANGES = re.compile(
+    r"\s*(?:or (?:more|less|fewer|so|higher|lower|above|below)|(?:more|less|fewer|greater) than [a-z](?![a-z])|(?:AD|BC|BCE|CE)\b|o'clock"
+    r"|(?:is|are) (?:wrong|incorrect|not|false)|times [0-9a-z](?![a-z])|squared|cubed|factorial|mod(?:ulo)?\b|at (?:most|least))",
+)
 
 
 def single(text: str) -> str | None:
