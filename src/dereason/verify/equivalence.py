@@ -29,7 +29,7 @@ from functools import lru_cache
 
 from dereason.verify.options import labels, named_option
 from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of
-from dereason.verify.forms import same_form
+from dereason.verify.forms import forms, same_form
 from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, by_letter, kind_of, named_value, read
 from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
@@ -442,7 +442,9 @@ def _same_words(answer: str, reference: str) -> bool:
     """Whether a text has the words of the reference; of a letter, whether it is the label of an option."""
     wanted = prose_key(reference)
     if prose_key(answer) == wanted:
-        return True
+        # CO is not Co.
+        formulas = [{key for name, key in forms(side) if name == "chemistry"} for side in (answer, reference)]
+        return not (len(reference) < 4 and formulas[0] and formulas[1] and formulas[0].isdisjoint(formulas[1]))
     label = _LABEL.fullmatch(reference)
     if label is not None:
         given = _OPTION_LABEL.fullmatch(answer.replace("(", " (", 1).strip() if answer[:1].isalpha() else answer)

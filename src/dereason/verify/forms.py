@@ -25,7 +25,7 @@ _SPECIES = re.compile(
     r"(?P<charge>\^[0-9]{0,2}[+-]{1,3}|[+-]{1,2}|\^[+-][0-9])?(?P<state>\((?:aq|s|l|g)\))?"
 )
 _ELECTRON = re.compile(r"(?P<count>[0-9]{0,2})e\^?-|(?P<orbital>[0-9]?sp)\^?(?P<power>[23]?d?[0-9]?)")
-_ARROWS = re.compile(r"\\(?:to|rightleftharpoons|leftrightarrow|longrightarrow|xrightarrow|rightleftarrows)\s?(?:\[[^\]]*\])?(?:\{[^{}]*\})?|=")
+_ARROWS = re.compile(r"\\(?:to|iff|implies|rightleftharpoons|leftrightarrow|longrightarrow|xrightarrow|rightleftarrows)\s?(?:\[[^\]]*\])?(?:\{[^{}]*\})?|=")
 _SUBSCRIPT = re.compile(r"_\s?(?:\{\s?([^{}]*?)\s?\}|(\w))")
 _BRACED = re.compile(r"\^\s?\{\s?([^{}]*?)\s?\}")
 _CLOCK = re.compile(r"([0-9]{1,4})\s?(?:([:/.-])\s?([0-9]{1,4})(?:\s?[:/.-]\s?([0-9]{1,4}))?)?\s?([ap]\.?m\.?)?", re.IGNORECASE)
@@ -34,6 +34,7 @@ _RANGE = re.compile(
     rf"(?:between|from)?\s?{_NUMBER}\s?(?:and|to|through|[-\u2013\u2014]{{1,2}})\s?{_NUMBER}", re.IGNORECASE
 )
 _MOD = re.compile(r"\(?\s?\\?(?:pmod|bmod|mod)(?![a-z])\s?\{?\s?([0-9A-Za-z]+)\s?\}?\s?\)?")
+_PLAIN_ION = re.compile(r"^([A-Z][a-z]?)([2-4])([+-])$")
 _ION = re.compile(r"[A-Z][\w()]*[-+]{1,2}")
 _LETTERS = re.compile(r"(?:[A-Za-z] ){1,7}[A-Za-z]|[A-Za-z]{2,8}")
 _FORMULA = re.compile(r"[\\^_=+*/()]|\bmod\b|[0-9](?:,[0-9])*-[a-z]{3}")
@@ -81,6 +82,7 @@ def _script(text: str) -> str:
 
 def _chemistry(text: str) -> str | None:
     """The species of a formula or of both sides of a reaction."""
+    text = _PLAIN_ION.sub(r"\1^{\2\3}", text.strip())
     bare = re.sub(r"\\(?:ce|cf|chem|text|mathrm|rm)(?![A-Za-z])", "", text)
     latex = as_latex(bare)
     plain = _BRACED.sub(r"^\1", _SUBSCRIPT.sub(r"\1\2", latex)).replace("{", "").replace("}", "").replace("\\cdot", "\u00b7")

@@ -271,7 +271,8 @@ def based(text: str) -> tuple[str, int] | None:
             return None
         digits = match.group(1).replace("(", "").replace(")", "")
         base = int(match.group(2) or match.group(3) or named.value)  # type: ignore[union-attr]
-    if not 2 <= base <= 36 or not any(sign.isdigit() for sign in digits):
+    spelled = base == 16 and programmed is None and match is not None and match.group(2) and len(digits) > 1
+    if not 2 <= base <= 36 or not (programmed or spelled or any(sign.isdigit() for sign in digits)):
         return None
     if any(int(sign, 36) >= base for sign in digits if sign.isalnum()):
         return None

@@ -14,7 +14,7 @@ from dereason.verify.equivalence import option_index
 from dereason.verify.span import MAX_TAIL, MAX_TRIES, How, Span, trim
 from dereason.verify.text import strip_markup
 
-_DRESS = re.compile(r"(?:[\s*_`]|>|#{1,6}\s|[-+\u2022]\s|\||=>|\u21d2)*+")
+_DRESS = re.compile(r"(?:[\s*_`]|->|>|#{1,6}\s|[-+\u2022]\s|\||=>|\u21d2)*+")
 _OPTION_WORD = re.compile(
     r"(?:(?:the|la|le|el|die|a)\s)?(?:option|choice|letter|answer|l'option|l'opzione|opción|opção|opzione|вариант"
     r"|选项|選項|選択肢)\b[\s:*_]*+(?=[(\[]?[A-Za-z]\b|[(\[]?[A-Z](?![A-Za-z]))",
@@ -47,11 +47,12 @@ _SUBJECT = (
     r"(?:it|this|that|which|he|(?:the|my|our|your)?\s?(?:only|final|correct|right|best|closest|most likely|likely)?\s?"
     r"(?:answer|ans|option|choice|letter|pick|guess|response|solution|selection)"
     r"(?:\s+(?:here|there|(?:for|to|of)\s+(?:this|the|it|that|your|question|problem)(?:\s+(?:question|problem|one))?"
-    r"|(?:that\s+)?i\s+(?:choose|chose|pick|picked|would choose)|which\s+(?:is|seems)\s+(?:correct|right)|chosen|is correct))?"
+    r"|(?:that\s+)?(?:i|we)\s+(?:choose|chose|pick|picked|would choose|want)|(?:which|that)\s+(?:is|seems|fits|matches|works)(?:\s+(?:correct|right|best))?"
+    r"|chosen|is correct))?"
     r"|i(?:'ll|'d|\u2019ll|\u2019d|\s+will|\s+would|\s+must|\s+shall)?|we(?:'ll|\u2019ll|\s+will|\s+can|\s+should)?)"
 )
 _VERB = (
-    r"(?:is|'s|\u2019s|are|was|be|must be|has to be|have to be|should be|would be|will be|can only be|could only be|becomes|equals"
+    r"(?:would have to be|is going to be|'m going with|am going with|going with|is|'s|\u2019s|are|was|be|must be|has to be|have to be|should be|would be|will be|can only be|could only be|becomes|equals"
     r"|comes out (?:as|to be)|turns out to be|seems to be|appears to be|remains|say|pick|choose|answer|select|take|go (?:with|for)"
     r"|chose|picked|:|-|\u2013|\u2014|=|\uff1a)"
 )
@@ -62,11 +63,12 @@ _ADVERB = (
 _CLAUSE = re.compile(
     rf"(?:{_LEAD}[\s,:]+)*(?:{_SUBJECT}(?=\W)\s*)?(?:{_ADVERB}\s+)*(?:{_VERB}\s*)?(?:{_ADVERB}\s+)*(?:(?:the\s+)?(?:option|choice|letter|answer)\s*:?\s*)?"
     r"[\"'(\[\u3010\u201c*_]{0,4}(?-i:([A-Z]))[\"')\]\u3011\u201d*_]{0,4}"
-    r"(?:\s+(?:remains|(?:is|was|seems|must be)\s+(?:the\s+)?(?:correct|right|best|only|true)?\s?(?:answer|option|choice|one(?:\s+left)?)?"
-    r"|right|correct|it is)|\s*[-\u2013\u2014]\s.*|\s*:\s.*)?[.!\s]*",
+    r"(?:\s+(?:remains|(?:is|was|seems|must be|would be|has to be)\s+(?:the\s+)?(?:correct|right|best|only|true)?\s?(?:answer|option|choice|one(?:\s+left)?)?"
+    r"|right|correct|it is)|(?<=\))\s+[^,;]{1,60}\s(?:is|was)\s+(?:right|correct|true)|\s*[-\u2013\u2014]\s.*|\s*:\s.*)?[.!\s]*",
     re.IGNORECASE,
 )
-_CLAUSES = re.compile(r"[,;.!\u3002\uff0c\n]+(?:\s+|\Z)|(?<=[\u3002\uff0c])|\s+(?=(?:so|therefore|hence|leaving)\s)")
+_LEAVES = re.compile(r"\bleav(?:es|ing)\s+(?:us\s+with\s+)?(?:only\s+)?(?:option\s+)?\(?([A-Z])\)?[.!\s]*\Z")
+_CLAUSES = re.compile(r"[,;.!:\u3002\uff0c\n]+(?:\s+|\Z)|(?<=[\u3002\uff0c])|\s+(?=(?:so|but|therefore|hence|leaving)\s)")
 _TWO_LETTERS = re.compile(
     r"\b(?:or|and|oder|und|ou|et|o|y|e|или|и)\s+"
     + _LETTER
@@ -129,8 +131,11 @@ def choice_in(text: str, start: int, end: int, options: Sequence[str], how: How)
 
 def _in_clauses(bare: str, options: Sequence[str]) -> str | None:
     """The letter of the last clause that says nothing but a letter; clauses that deny one are passed over."""
-    if len(bare) > MAX_TAIL or _TWO_LETTERS.search(bare) is not None:
+    if len(bare) > MAX_TAIL:
         return None
+    leaves = _LEAVES.search(bare)
+    if leaves is not None and option_index(leaves[1], options) is not None:
+        return leaves[1]
     clauses = [clause.strip() for clause in _CLAUSES.split(bare)]
     for place, clause in enumerate([clause for clause in clauses if clause][::-1][:4]):
         if place and len(clause) == 1:
@@ -140,7 +145,7 @@ def _in_clauses(bare: str, options: Sequence[str]) -> str | None:
         match = _CLAUSE.fullmatch(clause)
         if match is not None and _sure_letter(clause, match) and option_index(match[1], options) is not None:
             return match[1]
-        if re.search(_LETTER, clause) is not None:
+        if re.search(_LETTER, clause) is not None or _TWO_LETTERS.search(clause) is not None:
             return None
     return None
 

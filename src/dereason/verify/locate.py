@@ -53,14 +53,14 @@ _JOINT = re.compile(
     r"(?:[\s$&*_}]|\\[()\[\] ,;!]|\\q?quad\b)*+(?:[A-Za-z]\w{0,3}\s*=\s*)?(?:\([b-z1-9ivx]{1,4}\)[:.]?[\s$]*)?\Z"
 )
 _TAG = re.compile(
-    r"<(answer|final_answer|choice|option)>\s*+(?P<content>(?:(?!</?(?:answer|final_answer|choice|option)>).)*+)(?:</\1>|\Z)",
+    r"<(answer|final_answer|choice|option|final)>\s*+(?P<content>(?:(?!</?(?:answer|final_answer|choice|option|final)>).)*+)(?:</\1>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 # A model's end of turn, where it was decoded with the text.
 _END_TOKENS = re.compile(r"\s*(?:(?:<\|[a-z_]{2,30}\|>|</s>|<end_of_turn>|<eos>)\s*)++\Z")
 _FORMULA = re.compile(r"\$([^$\n]{1,100})\$|\\\(([^\n]{1,100}?)\\\)|\\\[([^\n]{1,100}?)\\\]")
 _JSON = re.compile(
-    r"[{,]\s*[\"'](?:(?:final|correct)?[_ ]?(?:answer|choice|option)|result)[\"']\s*:\s*"
+    r"[{,]\s*[\"'](?:(?:final|correct)?[_ ]?(?:answer|choice|option|letter)|result|label)[\"']\s*:\s*"
     r"(?:\"(?P<text>(?:[^\"\\\n]|\\.){1,400})\"|'(?P<quoted>[^'\n]{1,400})'|(?P<bare>-?[0-9.eE+-]{1,40}|true|false))\s*[,}]",
     re.IGNORECASE,
 )
@@ -252,7 +252,7 @@ def _alone(text: str, kind: Kind) -> Span | None:
     return None
 
 
-_YES_NO = re.compile(r"(?:yes|no|true|false)\b(?=\s*(?:[,;:.!\u2013\u2014]|\Z))", re.IGNORECASE)
+_YES_NO = re.compile(r"[*_]{0,3}(?:yes|no|true|false)\b(?=[*_]{0,3}\s*(?:[,;:.!\u2013\u2014]|\Z))", re.IGNORECASE)
 _SAYS_VALUES = re.compile(r"(?:\b(?:is|are|be|equals?)|:)\s+(?P<values>[^\s].{0,100}?)[.\s]*\Z")
 
 

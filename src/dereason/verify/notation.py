@@ -50,6 +50,7 @@ _STOP_WORDS = frozenset(
 )
 _CHOOSE = re.compile(r"(?<![A-Za-z])C\s?\(\s?(\w+)\s?,\s?(\w+)\s?\)|\{\s?\}?\^\s?\{?(\w)\}?\s?C\s?_\s?\{?(\w)\}?|\{(\w+)\s?\\choose\s?(\w+)\}")
 _FIGURE = re.compile(r"\\(?:triangle|angle|parallel|perp|odot|cong|sim)(?![A-Za-z])")
+_VOWEL = re.compile(r"[aeiouyAEIOUY]|[A-Z]{2}")
 _SERIES = re.compile(r"\\(?:sum|prod|int|oint|iint|lim)(?![A-Za-z])")
 _KET = re.compile(r"\|\s?([A-Za-z0-9+-]{1,4}|\\[a-z]{2,5})\s?\\rangle")
 _TRANSPOSED = re.compile(r"[A-Z]\s?\^\s?\{?\s?(?:T|\\top|\\intercal|\\dagger|\\ast)(?![A-Za-z_])\s?\}?")
@@ -116,7 +117,7 @@ def _tokens(text: str) -> list[str]:
             spaced = text[start - 1 : start] in ("", " ") and text[position : position + 1] in ("", " ")
             if spaced and len(token) > 1 and token.lower() in _STOP_WORDS:
                 raise NotMath(f"the word '{token}'")
-            tokens.extend(_split_word(token, formula))
+            tokens.extend(_split_word(token, formula, whole=len(token) == len(text.strip())))
         elif kind == "command":
             name = token[1:]
             hard = hard or not (name in _FUNCTIONS or name in _SIGNS or _LETTERS.fullmatch(name) or name in _BUILT_IN)
@@ -134,12 +135,13 @@ def _tokens(text: str) -> list[str]:
 _BUILT_IN = frozenset({"frac", "sqrt", "binom", "circ", "degree", "lvert", "rvert", "vert"})
 
 
-def _split_word(word: str, formula: bool) -> list[str]:
+def _split_word(word: str, formula: bool, *, whole: bool) -> list[str]:
     r"""A run of letters as functions and variables: ``sin``, ``xy`` as x·y, ``nRT`` as n·R·T; "AB" is one name.
 
     Args:
         word: the letters.
         formula: whether signs stand around it that only a formula has; "Mm" is a product there.
+        whole: whether nothing else stands in the text; "AB" is a name then, and a product of two letters elsewhere.
 
     Raises:
         NotMath: a word.
@@ -149,7 +151,7 @@ def _split_word(word: str, formula: bool) -> list[str]:
     name = _SYNONYMS.get(word, word)
     if name in _FUNCTIONS or name in _CONSTANTS:
         return ["\\" + name]
-    if len(word) == 2 and word.isupper() and not formula:
+    if len(word) == 2 and word.isupper() and whole:
         return [word]  # a segment, or a label: not a product
     for cut in range(1, min(len(word), 6)):
         head, tail = word[:cut], word[cut:]
@@ -166,6 +168,8 @@ def _split_word(word: str, formula: bool) -> list[str]:
         or (len(word) <= 4 and all(ord(b) == ord(a) + 1 for a, b in pairwise(word)))
     ):
         return list(word)
+    if len(word) <= 4 and _VOWEL.search(word) is None:
+        return list(word)  # no word, and no formula beside it: "mgh"
     mixed = len(word) <= 4 and not word.isupper() and not word.islower()
     if mixed and len(word) <= 3 and not word[1:].islower():
         return list(word)

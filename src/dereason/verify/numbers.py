@@ -29,7 +29,7 @@ _INTEGER = r"""(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{
     |[1-9][0-9]{0,2}(?:[ '][0-9]{3})+|[0-9]+)"""
 _DECIMAL = rf"""(?:
       (?P<continental>[1-9][0-9]{{0,2}}(?:(?:[. '][0-9]{{3}})+,[0-9]+|(?:\.[0-9]{{3}}){{2,}}))
-    | (?P<repeating>[0-9]+\.[0-9]*)\\(?:overline|dot|bar)\s?(?:\{{(?P<repeated>[0-9]+)\}}|(?P<repeats>[0-9]))
+    | (?P<repeating>[0-9]+\.[0-9]*)\\(?:overline|dot|bar)\s?(?:\{{(?P<repeated>[0-9]+)\}}|(?P<repeats>[0-9]))|(?P<brackets>[0-9]+\.)\((?P<bracketed>[0-9]+)\)
     | (?P<decimal>{_INTEGER}(?:\.[0-9]*)?|\.[0-9]+)
 )"""
 _NUMBER = re.compile(
@@ -160,7 +160,8 @@ def _decimal(part: dict[str, str | None], prefix: str) -> Fraction:
     if continental is not None:
         whole, _, rest = continental.partition(",")
         return Fraction(f"{whole.replace('.', '').replace(' ', '').replace(chr(39), '')}.{rest or 0}")
-    head, repeated = part[prefix + "repeating"], part[prefix + "repeated"] or part[prefix + "repeats"]
+    head = part[prefix + "repeating"] or part[prefix + "brackets"]
+    repeated = part[prefix + "repeated"] or part[prefix + "repeats"] or part[prefix + "bracketed"]
     if head is not None and repeated is not None:
         places = len(head) - head.index(".") - 1
         return Fraction(head.rstrip(".")) + Fraction(int(repeated), 10**places * (10 ** len(repeated) - 1))

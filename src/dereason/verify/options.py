@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dereason.verify.numbers import parse_number, same_number
 from dereason.verify.text import normalise, strip_markup
 
-_LETTER = re.compile(r"[(\[{<\u3010\u201c\"']{0,2}\s?([A-Za-z])\s?[)\]}>\u3011\u201d\"'.:]{0,2}")
+_LETTER = re.compile(r"[(\[{<\u3010\u300c\u201c\"']{0,2}\s?([A-Za-z])\s?[)\]}>\u3011\u300d\u201d\"'.:]{0,2}")
 _BESIDE = re.compile(r"(?P<label>[A-Z])\s(?P<text>.+)|(?P<own>.+)[(\[](?P<behind>[A-Za-z])[)\]]", re.DOTALL)
 _LABELLED = re.compile(
     r"(?:[(\[]{1,2}([A-Za-z])[)\]]{1,2}[.:]?|([A-Za-z])[).:]|([A-Z])\s[-\u2013\u2014=](?=\s))\s*(\S.*)", re.DOTALL

@@ -26,12 +26,22 @@ _SPACED = {
     "nl": (r"antwoord", "", r"is|luidt"),
     "pl": (r"odpowiedź|odpowiedzią", "", r"to|jest"),
     "ar": (r"الإجابة|الاجابة|الجواب", r"الصحيحة|النهائية|الصحيح|النهائي", r"هي|هو"),
-    "hi": (r"उत्तर", "", r"है"),
+    "hi": (r"उत्तर|उत्तर", "", r"है"),
+    "tr": (r"cevap|yanıt", "", r"şudur"),
+    "fi": (r"vastaus", "", r"on"),
+    "ro": (r"răspuns(?:ul)?", r"corect|final", r"este|e"),
+    "vi": (r"đáp án|câu trả lời", r"đúng|cuối cùng", r"là"),
+    "da": (r"svaret|svar", "", r"er"),
+    "cs": (r"odpověď", "", r"je"),
+    "uk": (r"відповідь", "", r"це"),
+    "id": (r"jawaban(?:nya)?", "", r"adalah"),
+    "el": (r"απάντηση", "", r"είναι"),
 }
 _UNSPACED = {
     "zh": (r"答案", r"(?:应该|应|就)?(?:是|为|為|选|選)"),
     "ja": (r"答え|解答|正解|回答", r"は"),
     "ko": (r"정답|답", r"은|는"),
+    "th": (r"คำตอบ", r"คือ"),
 }
 _OTHERS = (
     "|".join(
@@ -71,7 +81,7 @@ _OPTION_PHRASE = re.compile(
     rf"\b(?:correct|right|best|closest|final)\s{{1,3}}(?:option|choice|alternative)\b[*_`]{{0,3}}\s{{0,3}}(?:is\b|[:=]){_LEAD}"
     rf"|(?:故选|应选|所以选|因此选|选){_LEAD}"
     # "Answer B", "Correct answer - C"
-    rf"|(?<![^\W_])answer[ ](?=[*_(\[]{{0,3}}(?-i:[A-Z])[*_)\]]{{0,3}}[\s.]*(?:\n|\Z))|(?<![^\W_])answer\s[-\u2013\u2014]\s",
+    rf"|(?:^|\n)[ *_]{{0,4}}(?:A|Final|Choice|Letter|Option)[*_]{{0,3}}:{_LEAD}|(?<![^\W_])answer[ ](?=[*_(\[]{{0,3}}(?-i:[A-Z])[*_)\]]{{0,3}}[\s.]*(?:\n|\Z))|(?<![^\W_])answer\s[-\u2013\u2014]\s",
     re.IGNORECASE,
 )
 _BOARD = re.compile(r"(?<=\s)(?:[_*~#]\s+)+\Z")
@@ -85,7 +95,7 @@ _CLAUSE_END = re.compile(
 )
 _REASON = re.compile(r",?\s+(?:because|since)\s")
 # Japanese and some other languages end the sentence after the answer.
-_COPULA_AFTER = re.compile(r"\s?(?:です|である|となる|だ|となります)\Z")
+_COPULA_AFTER = re.compile(r"\s?(?:입니다|이다|です|である|となる|だ|となります)\Z")
 _FORMULA = re.compile(r"(?:\$\$?([^$]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\])", re.DOTALL)
 _YES_NO = re.compile(
     r"[*_\"'\u201c]{0,3}(?P<word>yes|no|true|false)\b(?=[*_\"'\u201d]{0,3}\s*(?:[,;:\u2013\u2014(]|\.\s|$))", re.IGNORECASE

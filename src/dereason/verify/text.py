@@ -36,7 +36,7 @@ _MARKUP = re.compile(
         |(?:math)?strut|q?quad|bigl?|bigr?|Bigl?|Bigr?|Bigg?|bigg?|nonumber|noindent|limits|nolimits|centering
         |blacksquare|qed|square(?=\s*\Z)|Box(?=\s*\Z)|thinspace|enspace)(?![A-Za-z]))
     | (?P<frac>\\[dtc]frac(?![A-Za-z]))
-    | (?P<synonym>\\(?:rightarrow|longrightarrow|wedge|vee|lnot|lbrace|rbrace|colon|minus|leftrightarrow|Leftrightarrow
+    | (?P<synonym>\\(?:rightarrow|longrightarrow|wedge|vee|lnot|lbrace|rbrace|colon|minus|leftrightarrow|Leftrightarrow|Rightarrow
         |Longrightarrow|Longleftrightarrow|implies|iff|dots|ldots|cdots|dotsc|gets|varnothing|vert|mid|lvert|rvert|AA
         |degree|celsius|textdegree|ohm)(?![A-Za-z]))
     | (?P<comma>\{[,.]\})
@@ -47,7 +47,7 @@ _MARKUP = re.compile(
 )
 _SYNONYMS = {
     "rightarrow": "\\to ", "longrightarrow": "\\to ", "wedge": "\\land ", "vee": "\\lor ", "lnot": "\\neg ",
-    "lbrace": "\\{", "rbrace": "\\}", "colon": ":", "minus": "-", "leftrightarrow": "\\leftrightarrow ",
+    "lbrace": "\\{", "rbrace": "\\}", "colon": ":", "minus": "-", "leftrightarrow": "\\iff ", "Rightarrow": "\\implies ",
     "Leftrightarrow": "\\iff ", "Longleftrightarrow": "\\iff ", "Longrightarrow": "\\implies ",
     "implies": "\\implies ", "iff": "\\iff ", "dots": "\\ldots ", "ldots": "\\ldots ", "cdots": "\\ldots ",
     "dotsc": "\\ldots ", "gets": "\\leftarrow ", "varnothing": "\\emptyset ", "vert": "|", "mid": "|", "lvert": "|",
@@ -63,7 +63,8 @@ _SIUNITX = re.compile(
     r"\\(?:SI|qty)\s*(?:\[[^\]]{0,40}\])?\s*\{([^{}]{0,60})\}\s*\{([^{}]{0,100})\}|\\ang\s*\{([^{}]{0,40})\}"
     r"|\\num\s*\{([^{}]{0,60})\}"
 )
-_OVER = re.compile(r"\{([^{}]{1,100}?)\\over(?![A-Za-z])([^{}]{1,100}?)\}")
+_OVER = re.compile(r"\{([^{}]{1,100}?)\\(over|choose)(?![A-Za-z])([^{}]{1,100}?)\}")
+_ROWS = re.compile(r"\\begin\{(cases|aligned|gathered)\}((?:(?!\\begin|\\end|&).){0,600})\\end\{\1\}", re.DOTALL)
 _SINGLE = re.compile(r"(?<!\\)(?:\\\\)*\\(?=[A-Za-z{}%$,;!(\[])")
 _TWICE = re.compile(r"\\\\(?=[A-Za-z]{2}|[{}%$,;!(\[])")
 _GOES_ON = re.compile(r"[,;]\s?\.{2,4}$")
@@ -119,7 +120,8 @@ _LATEX = {
     "\u2192": r"\to ",
     "\u27f6": r"\to ",
     "\u2190": r"\leftarrow ",
-    "\u2194": r"\leftrightarrow ",
+    "\u2194": r"\iff ",
+    "\u21cc": r"\rightleftharpoons ",
     "\u21d2": r"\implies ",
     "\u21d4": r"\iff ",
     "\u2227": r"\land ",
@@ -184,7 +186,7 @@ def _siunitx(match: re.Match[str]) -> str:
     if unit is None:
         return f"{angle}^\\circ " if angle is not None else re.sub(r"[eE](?=-?[0-9])", r"\\times 10^", bare, count=1)
     named = re.sub(r"\\(squared|cubed)", r" \1", unit)
-    named = re.sub(r"\\([A-Za-z]+)", r" \1 ", named).replace(".", " ").replace("~", " ")
+    named = " ".join(re.sub(r"\\([A-Za-z]+)", r" \1 ", named).replace(".", " ").replace("~", " ").split())
     for prefix in ("kilo", "milli", "centi", "micro", "nano", "mega", "giga", "deci", "pico"):
         named = named.replace(f"{prefix} ", prefix)
     return f"{number}\\text{{ {named.strip()}}}"
@@ -193,10 +195,10 @@ def _siunitx(match: re.Match[str]) -> str:
 def _strip(text: str, *, marks: bool) -> str:
     text = unescaped(text)
     if "\\" in text:
-        if "\\over" in text:
-            text = _OVER.sub(r"\\frac{\1}{\2}", text)
+        if "\\over" in text or "\\choose" in text:
+            text = _OVER.sub(lambda m: f"\\{'frac' if m[2] == 'over' else 'binom'}{{{m[1]}}}{{{m[3]}}}", text)
         if "\\begin" in text:
-            text = _ONE_CELL.sub(r" \2 ", text)
+            text = _ROWS.sub(r" \2 ", _ONE_CELL.sub(r" \2 ", text))
         text = _SIUNITX.sub(_siunitx, text)
     out: list[str] = []
     dropped: list[bool] = []  # for each brace that is open: was its opening removed?
@@ -306,7 +308,7 @@ def _latex(bare: str) -> str:
     return " ".join(bare.split())
 
 
-_ARROW = {"<->": "\\leftrightarrow ", "->": "\\to ", "<-": "\\leftarrow ", "<=>": "\\iff ", "=>": "\\implies ",
+_ARROW = {"<->": "\\iff ", "->": "\\to ", "<-": "\\leftarrow ", "<=>": "\\iff ", "=>": "\\implies ",
           "-->": "\\to ", "+/-": "\\pm "}  # fmt: skip
 _ARROWS = re.compile(r"\+/-|<->|-->|->|(?<![<>])<=>|<-(?![0-9.])|(?<![<>=])=>")
 
@@ -360,6 +362,7 @@ def _folded(match: re.Match[str]) -> str:
 
 # A sign by itself at an end of the text or beside another one: "_ Q _", "X . .", but not "2 * 3" nor "a + b".
 _BOARD = re.compile(r"(?:^|\s)[._*~#|x?]\s+[._*~#|?](?=\s|$)|^[._*~#|?]\s|\s[_*~#|?]$")
+_SPELLED = re.compile(r"(?:[A-Za-z] ){2,60}[A-Za-z]")
 _NAME = re.compile(r"__\w+__|[~*%&@]{1,2}/?[A-Za-z][\w/.]*|~?/[\w/.~]+|</?[A-Za-z]+/?>|[A-Za-z]\w*(?:\+\+|--|#)")
 _DRESSED = re.compile(r"\\(?:text(?:tt|rm|bf)?|mathrm|mathtt|verb|mbox)\s*\{(.*)\}|\*\*(.+)\*\*|```[a-z]*\n(.*)\n?```|`(.+)`|\$(.+)\$", re.DOTALL)
 
@@ -389,6 +392,8 @@ def literal(text: str) -> str | None:
         return None
     lines = "\n" in bare and "\\" not in bare and "$" not in bare
     signs = not any(c.isalnum() or c in "\\\u221e" for c in bare)
-    if signs or lines or _NAME.fullmatch(bare) or ("\\" not in bare and "=" not in bare and _BOARD.search(bare)):
+    letters = _SPELLED.fullmatch(bare)
+    repeated = letters is not None and len(set(bare.split())) < len(bare.split())
+    if signs or lines or repeated or _NAME.fullmatch(bare) or ("\\" not in bare and "=" not in bare and _BOARD.search(bare)):
         return " ".join(unicodedata.normalize("NFKC", bare).split())
     return None

@@ -267,7 +267,7 @@ def parse_compound(text: str) -> Quantity | None:
         position = match.end()
         name = unmarked(match["unit"]).strip()
         if name in _PRIMES:
-            angle = not parts or parts[0][1] == (("degree", 1),)
+            angle = parts[0][1] == (("degree", 1),) if parts else match.end() == len(text)
             unit: Unit | None = ((_PRIMES[name][1 if angle else 0], 1),)
         else:
             unit = parse_unit(name, dressed=True)
@@ -313,7 +313,15 @@ def parse_unit(text: str, *, dressed: bool = False) -> Unit | None:
     text = text.replace("(", " ").replace(")", " ")
     text = re.sub(r"\\text|[{}](?![^{]*\^)", " ", text) if "\\text" in text else text
     text = _DEGREES.sub(lambda m: " degree" if m.group(1) is None else f" deg{m.group(1).upper()}", text).strip()
-    return _measure(text, dressed) or _coin(text) or _noun(text)
+    return _phrase(text) or _measure(text, dressed) or _coin(text) or _noun(text)
+
+
+def _phrase(text: str) -> Unit | None:
+    """A unit of two words: "electron volts", "light years"."""
+    if " " not in text or not text.replace(" ", "").isalpha() or text.split()[0] in ("square", "cubic", "per", "sq", "cu"):
+        return None
+    names = unit_names(text.replace(" ", "_"), True) if text.count(" ") == 1 else None
+    return None if names is None else ((names[0], 1),)
 
 
 def _measure(text: str, dressed: bool) -> Unit | None:
@@ -424,7 +432,7 @@ def _currencies() -> dict[str, str]:
         for form in (name, get_currency_name(code, 1, locale="en"), get_currency_name(code, 2, locale="en")):
             names.setdefault(form.lower(), code)
             word = form.lower().split()[-1]
-            if len(word) > 3 and word not in _NO_COIN:
+            if (len(word) > 3 or word in _MAIN) and word not in _NO_COIN:
                 last[word] = "" if last.get(word, code) != code else code
     for word, code in last.items():
         if code or word.removesuffix("s") in _MAIN:
