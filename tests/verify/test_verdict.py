@@ -66,7 +66,7 @@ def test_failure_is_an_error_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> 
     def bomb(*_: object, **__: object) -> None:
         raise RecursionError("too deep")
 
-    for name, extracted in (("compare", "4"), ("extract", None), ("kind_of", None)):
+    for name, extracted in (("compare", "4"), ("locate", None), ("kind_of", None)):
         with monkeypatch.context() as planted:
             planted.setattr(module, name, bomb)
             judged = Verifier().judge(r"\boxed{4}", False, "4")  # its own: the shared one may remember this pair

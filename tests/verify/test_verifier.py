@@ -14,6 +14,7 @@ import pytest
 
 from dereason.problems.schema import Verdict
 from dereason.verify import verifier as module
+from dereason.verify.tolerance import EXACT
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import ComparisonError, Item, Verifier, VerifierSettings, default_verifier
 
@@ -37,7 +38,7 @@ def verifier() -> Iterator[Verifier]:
 
 
 def test_what_the_rules_leave_open_is_decided_by_sympy(verifier: Verifier) -> None:
-    assert any(module._fast((answer, reference, None)) is None for answer, reference, _ in UNDECIDED), "no rule knows"
+    assert any(module._fast((answer, reference, None, EXACT)) is None for answer, reference, _ in UNDECIDED), "no rule knows"
     for answer, reference, expected in UNDECIDED:
         if expected is not None:
             assert verifier.equivalent(answer, reference)[0] is expected, (answer, reference)
@@ -66,7 +67,8 @@ def test_a_bomb_costs_at_most_its_limit(verifier: Verifier, answer: str, referen
     assert time.monotonic() - started < LIMIT + SLACK
     assert judged.verdict is Verdict.ERROR if cause else judged.verdict in (Verdict.ERROR, Verdict.WRONG)
     if judged.verdict is Verdict.ERROR:
-        causes = [cause] if cause else ["symbolic comparison", "more than the 4,000 that are compared"]
+        # Which limit comes first is the machine's: a busy one may not fill the memory in time.
+        causes = ["took longer", "needed more than 128 MiB"] if cause else ["symbolic comparison", "more than the 4,000 that are compared"]
         assert any(words in judged.reason for words in causes)
     assert judged.extracted is not None
     again = time.monotonic()
@@ -226,6 +228,9 @@ def test_after_a_fork_the_child_can_judge_although_a_thread_held_the_locks(verif
     assert done[1] == 0
 
 
-def test_only_limits_are_in_the_key() -> None:
+def test_what_changes_no_verdict_is_not_in_the_key() -> None:
     settings = VerifierSettings(time_limit=3, memory_limit=100, workers=2, cache_size=9)
-    assert settings.key() == {"time_limit": 3.0, "memory_limit": 100}
+    exact = {"relative": None, "absolute": None, "significant": None}
+    assert settings.key() == {
+        "time_limit": 3.0, "memory_limit": 100, "tolerance": exact, "tolerance_by_source": {}
+    }  # fmt: skip

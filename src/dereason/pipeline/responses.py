@@ -20,7 +20,7 @@ import polars as pl
 from dereason.errors import DereasonError
 from dereason.lm.base import Progress
 from dereason.problems.schema import SAMPLE, Verdict, frame
-from dereason.verify.verifier import Item, Verifier
+from dereason.verify.verifier import Verifier, item_of
 
 POOLED = "pooled"
 """Name of the one model that all samples are taken for with ``--pool``."""
@@ -137,7 +137,7 @@ def judge(
         verifier: judges.
         progress: told of judged responses.
     """
-    references = {row["id"]: row for row in problems.select("id", "answer", "options").iter_rows(named=True)}
+    references = {row["id"]: row for row in problems.select("id", "answer", "options", "source", "metadata").iter_rows(named=True)}
     missing = sum(table["verdict"].null_count() for table in samples.values())
     out: dict[str, pl.DataFrame] = {}
     done = 0
@@ -147,7 +147,7 @@ def judge(
         for start in range(0, len(open_), _BATCH):
             batch = open_[start : start + _BATCH]
             asked = [(row, references[row["problem_id"]]) for row in batch]
-            items = [Item(row["response"], bool(row["hit_limit"]), r["answer"], r["options"]) for row, r in asked]
+            items = [item_of(row["response"], bool(row["hit_limit"]), r) for row, r in asked]
             for row, judged in zip(batch, verifier.judge_many(items), strict=True):
                 row.update({name: value for name, value in judged.columns().items() if name in SAMPLE})
             done += len(batch)

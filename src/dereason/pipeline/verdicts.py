@@ -20,7 +20,7 @@ from dereason.pipeline.progress import Screen
 from dereason.pipeline.store import Info
 from dereason.verify.confusion import tabulate
 from dereason.verify.verdict import VERIFIER_VERSION, Judgement
-from dereason.verify.verifier import Item, Verifier, VerifierSettings
+from dereason.verify.verifier import Item, Verifier, VerifierSettings, item_of
 
 FIELDS = ("verdict", "extracted", "extracted_at", "how", "kind", "reason")
 """What is added to each row."""
@@ -164,7 +164,9 @@ def _item(row: Any, where: str) -> Item:
         raise _bad(row, where, "options", "a list of texts, or null")
     if hit_limit is not None and not isinstance(hit_limit, bool):
         raise _bad(row, where, "hit_limit", "true, false or null")
-    return Item(response, bool(hit_limit), answer, options)
+    more = {name: row[name] for name in ("accepted", "tolerance") if row.get(name) is not None}
+    problem = {"id": where, "answer": answer, "options": options, "source": row.get("source"), "metadata": json.dumps(more)}
+    return item_of(response, bool(hit_limit), problem)
 
 
 def _bad(row: dict[str, Any], where: str, name: str, wanted: str) -> DereasonError:

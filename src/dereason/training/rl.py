@@ -282,8 +282,10 @@ def run_rl(
             "question": r["question"],
             "answer": r["answer"],
             "options": r["options"] or [],
+            "source": r["source"],
+            "metadata": r["metadata"] or "",
         }
-        for r in problems.select("id", "question", "answer", "options").iter_rows(named=True)
+        for r in problems.select("id", "question", "answer", "options", "source", "metadata").iter_rows(named=True)
     ]
     # A checkpoint between two updates of one generation would lose the rollouts of the second.
     whole = settings.updates_per_generation * settings.iterations

@@ -28,12 +28,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dereason.verify.options import labels, named_option
-from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of
+from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of, variables
 from dereason.verify.forms import forms, same_form
 from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, by_letter, kind_of, named_value, read
 from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
 from dereason.verify.text import literal, normalise, prose_key, undressed
+from dereason.verify.tolerance import EXACT, Tolerance
 from dereason.verify.units import Quantity, conversion, is_money, is_noun, parse_quantity, same_noun
 
 Symbolic = Callable[[str, str], bool]
@@ -58,6 +59,7 @@ def compare(
     options: Sequence[str] | None = None,
     *,
     symbolic: Symbolic | None = None,
+    tolerance: Tolerance = EXACT,
 ) -> Comparison:
     """Whether an answer equals the reference, and why, in words.
 
@@ -67,6 +69,7 @@ def compare(
         options: the choices of a multiple-choice problem, in order (A, B, ...).
         symbolic: says whether two expressions are equal, answer first; it is asked only about single values that
             the rules cannot decide, and its exceptions pass through. Without it, ``equal`` may be None.
+        tolerance: how far numbers, and expressions without variables, may be from the reference's.
 
     A percent sign on one side only is forgiven: ``15%`` equals both 15 and 0.15 (so this one relation is not
     transitive). Every other comparison of numbers is exact.
@@ -83,7 +86,7 @@ def compare(
         return _equal(answer, "the same text as", reference)
     number = parse_number(reference)
     if number is not None and not any(sign in reference for sign in _MONEY):
-        return _number(answer, reference, number)
+        return _number(answer, reference, number, tolerance)
     wanted = literal(reference)
     if wanted is not None:
         same = literal(answer) == wanted or _plain_words(answer) == wanted or same_form(answer, reference)
@@ -99,7 +102,7 @@ def compare(
         raise ValueError(f"the answer has {len(answer):,} characters, more than the {MAX_LENGTH:,} that are compared")
     right = read(reference)
     left = read(answer, right.kind)
-    found = _Pair(symbolic).same(left, right)
+    found = _Pair(symbolic, tolerance).same(left, right)
     if found is None:
         return Comparison(None, f"no rule decides whether '{_short(answer)}' is '{_short(reference)}'")
     if found:
@@ -165,6 +168,8 @@ MAX_OPTION = 200
 
 @lru_cache(maxsize=4096)
 def _matching(text: str, options: tuple[str, ...]) -> int | None:
+    if read(text).kind is Kind.TEXT:
+        return None  # "There are 2" names no option
     equal = []
     for i, option in enumerate(labels(options)):
         try:
@@ -193,7 +198,7 @@ _MONEY = "$\u20ac\u00a3\u00a5\u20b9"
 _SCALED = re.compile(r"[0-9]\s?\\?(?:text|mathrm)?\s?\{?[kKMB]\}?\Z")
 
 
-def _number(answer: str, reference: str, number: Number) -> Comparison:
+def _number(answer: str, reference: str, number: Number, tolerance: Tolerance) -> Comparison:
     """Compare with a numeric reference."""
     given = parse_number(answer)
     if given is None and answer.strip(" ()[]$") == reference.strip():
@@ -208,12 +213,25 @@ def _number(answer: str, reference: str, number: Number) -> Comparison:
             given = _bare(value.quantity, number)
         if given is None and number.value.denominator != 1:
             given = parse_number(answer, decimal_comma=True)
+    if given is None and tolerance and (worked := _value(read(answer, Kind.NUMBER).text)) is not None:
+        near = tolerance.allows(worked, number.absolute())  # \sqrt{2} for 1.414
+        return _equal(answer, "near enough to", reference) if near else _different(answer, reference)
     if given is None:
         return Comparison(False, f"'{_short(answer)}' is not one number; the reference is {_short(reference)}")
-    why = same_number(given, number)
+    why = near_number(given, number, tolerance)
     if why is None:
         return Comparison(False, f"'{_short(answer)}' is not '{_short(reference)}'")
     return _equal(answer, f"{why} as", reference)
+
+
+def near_number(answer: Number, reference: Number, tolerance: Tolerance) -> str | None:
+    """Why two numbers are equal within a tolerance, in words, or None."""
+    why = same_number(answer, reference)
+    if why is None and tolerance:
+        pairs = [(answer.absolute(), reference.absolute())]
+        pairs += [(answer.value, reference.value)] if answer.percent != reference.percent else []
+        why = "near enough to be the same number" if any(tolerance.allows(a, b) for a, b in pairs) else None
+    return why
 
 
 def _bare(quantity: Quantity, wanted: Number) -> Number | None:
@@ -237,8 +255,9 @@ def _all(results: Iterable[bool | None]) -> bool | None:
 class _Pair:
     """Compares answers that were taken apart; ``symbolic`` decides about single values."""
 
-    def __init__(self, symbolic: Symbolic | None) -> None:
+    def __init__(self, symbolic: Symbolic | None, tolerance: Tolerance) -> None:
         self.symbolic = symbolic
+        self.tolerance = tolerance
 
     def same(self, answer: Answer, reference: Answer) -> bool | None:
         kind = reference.kind
@@ -257,7 +276,9 @@ class _Pair:
             number, given = parse_number(reference.text), parse_number(answer.text)
             if given is None and answer.quantity is not None:
                 given = parse_number(answer.quantity.magnitude)
-            return number is not None and given is not None and same_number(given, number) is not None
+            if given is None and number is not None and self.tolerance:
+                return self.near(answer.text, reference.text)
+            return number is not None and given is not None and self.close(given, number)
         if kind is Kind.QUANTITY:
             return self.quantity(answer, reference)
         return self.expression(answer, reference)
@@ -391,6 +412,8 @@ class _Pair:
         if values[0] is None or values[1] is None:
             return False
         converted = values[0] * factors[0] + factors[1]
+        if self.tolerance and self.tolerance.allows(converted, values[1]):
+            return True
         return abs(converted - values[1]) <= UNIT_TOLERANCE * max(abs(converted), abs(values[1]), abs(factors[1]))
 
     def magnitude(self, answer: str, reference: str) -> bool | None:
@@ -400,7 +423,17 @@ class _Pair:
         given = parse_number(answer)
         if given is None and number.value.denominator != 1:
             given = parse_number(answer, decimal_comma=True)
-        return given is not None and same_number(given, number) is not None
+        if given is None and self.tolerance:
+            return self.near(answer, reference)
+        return given is not None and self.close(given, number)
+
+    def close(self, given: Number, wanted: Number) -> bool:
+        return near_number(given, wanted, self.tolerance) is not None
+
+    def near(self, answer: str, reference: str) -> bool:
+        """Whether two values without variables are equal within the tolerance."""
+        given, wanted = _value(answer), _value(reference)
+        return given is not None and wanted is not None and self.tolerance.allows(given, wanted)
 
     def expression(self, answer: Answer, reference: Answer) -> bool | None:
         bases = based(answer.text), based(reference.text)
@@ -421,6 +454,8 @@ class _Pair:
             return True
         if _IMAGINARY.search(reference) and not _ENGINEERS.search(reference) and not _IMAGINARY.search(answer):
             answer = _ENGINEERS.sub("i", answer)
+        if self.tolerance and self.near(answer, reference):
+            return True
         try:
             result = same_expression(parse_expression(_plain(answer)), parse_expression(_plain(reference)))
         except NotMath:
@@ -502,7 +537,8 @@ def _value(text: str) -> float | None:
     try:
         if number is not None:
             return float(number.absolute())
-        found = value_of(parse_expression(text).node)
+        node = parse_expression(text).node
+        found = None if variables(node) else value_of(node)
     except (NotMath, TooHard, OverflowError):
         return None
     return found[0].real if found is not None and found[0].imag == 0 else None

@@ -18,7 +18,7 @@ from dereason.lm.cost import usage
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import frame, validate, write_table
 from dereason.verify.verdict import Judgement
-from dereason.verify.verifier import Item, Verifier, default_verifier
+from dereason.verify.verifier import Item, Verifier, default_verifier, item_of
 
 
 def draw_samples(
@@ -63,7 +63,7 @@ def draw_samples(
     """
     verifier = verifier or default_verifier()
     store.mkdir(parents=True, exist_ok=True)
-    rows = list(problems.select("id", "question", "answer", "options").iter_rows(named=True))
+    rows = list(problems.select("id", "question", "answer", "options", "source", "metadata").iter_rows(named=True))
     chats = chats or [prompt.messages(r["question"], r["options"]) for r in rows]
     judge = judge or verifier.judge_many
     _same_question(store, [r["id"] for r in rows], chats, prefixes, n, sampling, seed)
@@ -74,7 +74,7 @@ def draw_samples(
     def item(c: Completion) -> Item:
         problem = rows[c.request]
         given = prefixes[c.request] if prefixes else ""
-        return Item(given + c.text, c.hit_limit, problem["answer"], problem["options"])
+        return item_of(given + c.text, c.hit_limit, problem)
 
     def row(c: Completion, judged: Judgement) -> dict[str, object]:
         problem = rows[c.request]
