@@ -19,7 +19,8 @@ from typing import Any
 from quality_numbers import CONVERSIONS, Forms, quantity_forms
 from quality_structures import SHAPES, boolean_forms, expression_forms, set_forms, text_maker
 
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 
 
 @dataclass(frozen=True)

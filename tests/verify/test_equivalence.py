@@ -7,8 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from dereason.verify.equivalence import option_index
-from dereason.verify.equivalence import Comparison, compare
+from dereason.verify.equivalence import Comparison, compare, option_index
 from dereason.verify.numbers import is_numeric, parse_number
 from dereason.verify.text import normalise
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dereason.verify.equivalence import compare
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 from dereason.verify.text import normalise
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "math"

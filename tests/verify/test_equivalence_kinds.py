@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dereason.verify.equivalence import compare
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 
 SYMMETRIC = [
     # quantities

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from verify.found import found_in as locate
 from dereason.verify.kinds import Kind
+from verify.found import found_in as locate
 
 OPTIONS = ["FIFO memory", "Flash memory", "LIFO memory", "LILO memory"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dereason.verify.kinds import Kind
 from dereason.verify.locate import find_box
 from verify.found import found_in as locate
-from dereason.verify.kinds import Kind
 
 OPTIONS = ["FIFO memory", "Flash memory", "LIFO memory", "LILO memory"]
 

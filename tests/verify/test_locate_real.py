@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from dereason.verify.equivalence import option_index
-from verify.found import found_in as locate
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 from dereason.verify.text import strip_markup
+from verify.found import found_in as locate
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
 LETTERS = "ABCDEFGHIJ"

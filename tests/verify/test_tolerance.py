@@ -54,7 +54,9 @@ def test_tolerance(verifier: Verifier, answer: str, reference: str, tolerance: T
 
 
 def test_whose_tolerance_counts() -> None:
-    settings = VerifierSettings(tolerance=Tolerance(absolute=1), tolerance_by_source={"scibench": Tolerance(relative=0.05)})
+    settings = VerifierSettings(
+        tolerance=Tolerance(absolute=1), tolerance_by_source={"scibench": Tolerance(relative=0.05)}
+    )
     with Verifier(settings) as verifier:
 
         def right(source: str, tolerance: Tolerance | None = None) -> bool:

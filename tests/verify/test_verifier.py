@@ -38,7 +38,9 @@ def verifier() -> Iterator[Verifier]:
 
 
 def test_what_the_rules_leave_open_is_decided_by_sympy(verifier: Verifier) -> None:
-    assert any(module._fast((answer, reference, None, EXACT)) is None for answer, reference, _ in UNDECIDED), "no rule knows"
+    assert any(module._fast((answer, reference, None, EXACT)) is None for answer, reference, _ in UNDECIDED), (
+        "no rule knows"
+    )
     for answer, reference, expected in UNDECIDED:
         if expected is not None:
             assert verifier.equivalent(answer, reference)[0] is expected, (answer, reference)
@@ -68,7 +70,11 @@ def test_a_bomb_costs_at_most_its_limit(verifier: Verifier, answer: str, referen
     assert judged.verdict is Verdict.ERROR if cause else judged.verdict in (Verdict.ERROR, Verdict.WRONG)
     if judged.verdict is Verdict.ERROR:
         # Which limit comes first is the machine's: a busy one may not fill the memory in time.
-        causes = ["took longer", "needed more than 128 MiB"] if cause else ["symbolic comparison", "more than the 4,000 that are compared"]
+        causes = (
+            ["took longer", "needed more than 128 MiB"]
+            if cause
+            else ["symbolic comparison", "more than the 4,000 that are compared"]
+        )
         assert any(words in judged.reason for words in causes)
     assert judged.extracted is not None
     again = time.monotonic()
@@ -161,8 +167,11 @@ def test_a_pair_is_compared_once() -> None:
 
 def test_long_texts_are_remembered_by_their_hash() -> None:
     long = "x" * 10_000
-    keys = {module._key(p) for p in [(long, "a", None), (long + "x", "a", None), (long, "b", None), ("a", "b", None)]}
-    keys |= {module._key(p) for p in [("a", "b", ["c"]), ("a", "b", ["c", "d"]), ("\ud800" * 300, "b", None)]}
+    keys = {
+        module._key((*p, EXACT))
+        for p in [(long, "a", None), (long + "x", "a", None), (long, "b", None), ("a", "b", None)]
+    }
+    keys |= {module._key((*p, EXACT)) for p in [("a", "b", ["c"]), ("a", "b", ["c", "d"]), ("\ud800" * 300, "b", None)]}
     assert len(keys) == 7
     assert all(len(str(key)) < 100 for key in keys)
 

@@ -19,7 +19,7 @@ from dereason.supervision.desk import Desk
 from dereason.supervision.likelihood import score
 from dereason.supervision.reference import NotArithmetic, derive_steps
 from dereason.verify.locate import locate
-from dereason.verify.kinds import kind_of
+from dereason.verify.reading import kind_of
 from dereason.verify.thinking import outside_thinking
 
 # A word or a number; the name of a LaTeX command is neither.

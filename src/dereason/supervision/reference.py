@@ -27,9 +27,10 @@ from dereason.problems.schema import Origin, Verdict, frame
 from dereason.supervision.candidates import targets
 from dereason.supervision.desk import Desk
 from dereason.supervision.settings import DataTargets
+from dereason.verify.kinds import Kind
 from dereason.verify.locate import locate
-from dereason.verify.kinds import Kind, kind_of
 from dereason.verify.numbers import parse_number
+from dereason.verify.reading import kind_of
 from dereason.verify.verifier import ComparisonError, Verifier, default_verifier, item_of
 
 Style = Literal["solution", "steps", "answer"]

@@ -21,24 +21,25 @@ one. All of it runs in time and memory bounded by the length; what it cannot dec
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dereason.verify.options import labels, named_option
 from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of, variables
-from dereason.verify.forms import forms, same_form
-from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, by_letter, kind_of, named_value, read
+from dereason.verify.forms import same_form
+from dereason.verify.kinds import MAX_LENGTH, Answer, Kind
 from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
-from dereason.verify.text import literal, normalise, prose_key, undressed
+from dereason.verify.options import labels, named_option
+from dereason.verify.parts import all_of, as_intervals, directed, distinct, in_values
+from dereason.verify.reading import based, boolean, kind_of, named_value, read
+from dereason.verify.text import literal, normalise, undressed
 from dereason.verify.tolerance import EXACT, Tolerance
-from dereason.verify.units import Quantity, conversion, is_money, is_noun, parse_quantity, same_noun
+from dereason.verify.units import Quantity, conversion, parse_quantity, same_noun
+from dereason.verify.words import as_list, same_words
 
 Symbolic = Callable[[str, str], bool]
-
 # Conversion factors are floating-point numbers (an inch is exactly 2.54 cm; a pint's litres have 12 digits).
 UNIT_TOLERANCE = 1e-9
 
@@ -121,8 +122,6 @@ _EQUAL = {
     Kind.EQUATION: "the same equation as",
     Kind.EXPRESSION: "the same value as",
 }
-
-
 _PAIR = re.compile(r"\A([A-Z])([A-Z])\Z")  # a name by itself, a product beside other terms
 _LONG_UNIT = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
@@ -242,16 +241,6 @@ def _bare(quantity: Quantity, wanted: Number) -> Number | None:
     return given
 
 
-def _all(results: Iterable[bool | None]) -> bool | None:
-    """Three-valued and: False as soon as one is; None where one is undecided and none False."""
-    undecided = False
-    for result in results:
-        if result is False:
-            return False
-        undecided = undecided or result is None
-    return None if undecided else True
-
-
 class _Pair:
     """Compares answers that were taken apart; ``symbolic`` decides about single values."""
 
@@ -269,7 +258,7 @@ class _Pair:
         if answer.kind is Kind.TUPLE and len(answer.parts) == 1:
             answer = answer.parts[0]  # "[thursday]"
         if kind is Kind.TEXT:
-            return _same_words(answer.text, reference.text)
+            return same_words(answer.text, reference.text)
         if kind is Kind.BOOLEAN:
             return answer.kind is Kind.BOOLEAN and boolean(answer.text) == boolean(reference.text)
         if kind is Kind.NUMBER:
@@ -291,7 +280,7 @@ class _Pair:
         if Kind.INTERVAL in (reference.kind, answer.kind):
             if answer.kind is reference.kind and answer.marks and reference.marks and answer.marks != reference.marks:
                 return False  # x > 3 is not y > 3
-            left, right = _as_intervals(answer), _as_intervals(reference)
+            left, right = as_intervals(answer), as_intervals(reference)
             if left is not None and right is not None:
                 return self.matched(left, right, self.interval)
             # Described in another way ("x ≠ 3"), or no interval at all.
@@ -299,7 +288,7 @@ class _Pair:
             described = other.kind is Kind.INTERVAL or _opaque(other)
             return self.ask(answer.text, reference.text) if described else False
         if answer.kind not in (Kind.SET, Kind.TUPLE):
-            if (listed := _as_list(answer, reference)) is not None:
+            if (listed := as_list(answer, reference)) is not None:
                 return self.structure(listed, reference)
             if len(reference.parts) == 1:
                 return self.same(answer, reference.parts[0])
@@ -313,13 +302,13 @@ class _Pair:
         if all(brackets) and pair and (answer.marks, reference.marks) in (_SQUARE_ROUND, _SQUARE_ROUND[::-1]):
             return False
         if Kind.TUPLE in (answer.kind, reference.kind) and not any(braces):
-            return self.in_order(_values(answer), _values(reference))
-        return self.matched(_distinct(answer, braces[0]), _distinct(reference, braces[1]), self.same)
+            return self.in_order(in_values(answer), in_values(reference))
+        return self.matched(distinct(answer, braces[0]), distinct(reference, braces[1]), self.same)
 
     def in_order(self, left: tuple[Answer, ...], right: tuple[Answer, ...]) -> bool | None:
         if len(left) != len(right):
             return False
-        return _all(self.same(a, b) for a, b in zip(left, right, strict=True))
+        return all_of(self.same(a, b) for a, b in zip(left, right, strict=True))
 
     def matched(
         self, left: Sequence[Answer], right: Sequence[Answer], same: Callable[[Answer, Answer], bool | None]
@@ -354,7 +343,7 @@ class _Pair:
         if answer.kind is Kind.MATRIX:
             if len(answer.parts) != len(rows):
                 return False
-            return _all(self.in_order(a.parts, b.parts) for a, b in zip(answer.parts, rows, strict=True))
+            return all_of(self.in_order(a.parts, b.parts) for a, b in zip(answer.parts, rows, strict=True))
         entries = tuple(entry for row in rows for entry in row.parts)
         if answer.kind is Kind.INTERVAL and len(answer.parts) == 1 and answer.parts[0].marks == ("[", "]"):
             answer = answer.parts[0]
@@ -369,7 +358,7 @@ class _Pair:
             if value is not None:
                 return self.same(answer, value)
             return self.ask(answer.text, reference.text) if _opaque(answer) else False
-        left, right = _directed(answer), _directed(reference)
+        left, right = directed(answer), directed(reference)
         if left[1] != right[1]:
             return False
         if len(right[0]) != 2:
@@ -378,7 +367,9 @@ class _Pair:
         if right[1] == ("=",) and left[0][0].text == right[0][0].text and named_value(reference) is not None:
             return self.same(left[0][1], right[0][1])
         try:
-            sides = [tuple(parse_expression(_PAIR.sub(r"\1 \2", side.text)) for side in pair) for pair in (left[0], right[0])]
+            sides = [
+                tuple(parse_expression(_PAIR.sub(r"\1 \2", side.text)) for side in pair) for pair in (left[0], right[0])
+            ]
         except NotMath:
             return False
         except TooHard:
@@ -468,48 +459,6 @@ class _Pair:
         return None if self.symbolic is None else self.symbolic(answer, reference)
 
 
-_APPOSITION = re.compile(r",\s(?:the|a|an|which|who|where|because|since|as|that is|i\.e\.)\s|\s\((?!\s)|\s(?:because|since)\s")
-_OPTION_LABEL = re.compile(r"(?:(?:the )?(?:answer|option|choice)(?: is)?:?\s*)?\(?([A-Za-z])\)?(?:[.:)]?|[.:)]\s.+|\s[-\u2013]\s.+)", re.IGNORECASE | re.DOTALL)
-_LABEL = re.compile(r"\(?([A-Z])\)?")
-
-
-def _same_words(answer: str, reference: str) -> bool:
-    """Whether a text has the words of the reference; of a letter, whether it is the label of an option."""
-    wanted = prose_key(reference)
-    if prose_key(answer) == wanted:
-        # CO is not Co.
-        formulas = [{key for name, key in forms(side) if name == "chemistry"} for side in (answer, reference)]
-        return not (len(reference) < 4 and formulas[0] and formulas[1] and formulas[0].isdisjoint(formulas[1]))
-    label = _LABEL.fullmatch(reference)
-    if label is not None:
-        given = _OPTION_LABEL.fullmatch(answer.replace("(", " (", 1).strip() if answer[:1].isalpha() else answer)
-        bracket = re.match(r"\(([A-Za-z])\)\s+\w", answer)
-        letter = given[1] if given is not None else bracket[1] if bracket is not None else ""
-        return letter == label[1] or (letter.upper() == label[1] and ("(" in answer or ")" in answer))
-    # "Paris, the capital of France" and "Paris (France)" say Paris.
-    said = _APPOSITION.search(answer)
-    return said is not None and said.start() > 0 and prose_key(answer[: said.start()]) == wanted
-
-
-def _as_list(answer: Answer, reference: Answer) -> Answer | None:
-    """A list that is written without commas, read as the reference's is: "red, green and blue", "a b c", "ACD"."""
-    spelled = re.fullmatch(r"\w(?: \w)+", answer.text) is not None
-    if not (answer.kind is Kind.TEXT or spelled) or reference.kind not in (Kind.SET, Kind.TUPLE) or len(reference.parts) < 2:
-        return None
-    text = answer.text
-    if re.fullmatch(r"[A-Z]{2,8}", text) and all(_LABEL.fullmatch(part.text) for part in reference.parts):
-        items = list(text)
-    elif "," in text or " and " in text:
-        items = re.split(r",\s*(?:and\s)?|\sand\s", text)
-    elif all(" " not in part.text for part in reference.parts):
-        items = text.split(" ")
-    else:
-        return None
-    if len(items) != len(reference.parts) or not all(items):
-        return None
-    return Answer(reference.kind, text, tuple(read(item) for item in items), reference.marks)
-
-
 def _opaque(answer: Answer) -> bool:
     """Whether an answer is mathematics that only a computer-algebra system can take apart."""
     if answer.kind is not Kind.EXPRESSION:
@@ -542,32 +491,3 @@ def _value(text: str) -> float | None:
     except (NotMath, TooHard, OverflowError):
         return None
     return found[0].real if found is not None and found[0].imag == 0 else None
-
-
-def _distinct(answer: Answer, braces: bool) -> list[Answer]:
-    """The values of a set in braces, each once; those of a list as they are."""
-    if not braces:
-        return list(answer.parts)
-    return list({normalise(part.text): part for part in answer.parts}.values())
-
-
-def _values(answer: Answer) -> tuple[Answer, ...]:
-    """The parts of a tuple or list; those of ``y = 1, x = 2`` in the order of their letters."""
-    equations = [part for part in answer.parts if part.kind is Kind.EQUATION and part.marks == ("=",)]
-    return by_letter([part.parts[0].text for part in equations], answer.parts)
-
-
-def _as_intervals(answer: Answer) -> list[Answer] | None:
-    """The intervals of a union; an ordered pair in parentheses may be an open one."""
-    if answer.kind is Kind.INTERVAL:
-        return list(answer.parts) or None
-    if answer.kind is Kind.TUPLE and answer.marks == ("(", ")") and len(answer.parts) == 2:
-        return [Answer(Kind.INTERVAL, answer.text, answer.parts, answer.marks)]
-    return [answer] if answer.kind is Kind.SET and answer.marks[:1] == ("\\{",) else None
-
-
-def _directed(answer: Answer) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
-    """The sides of a relation with its signs, read from small to large."""
-    if answer.marks[0][0] != ">":
-        return answer.parts, answer.marks
-    return answer.parts[::-1], tuple(sign.replace(">", "<") for sign in answer.marks[::-1])

@@ -162,8 +162,13 @@ def variables(node: Node) -> set[str]:
     """The variables of a node; π, e and *i* are none."""
     if node[0] == "var":
         return {node[1]} - {"pi", "e", "i"}
-    return {name for part in node[1:] for child in (part if isinstance(part, tuple) and part and isinstance(part[0], tuple) else (part,))
-            if isinstance(child, tuple) for name in variables(child)}
+    return {
+        name
+        for part in node[1:]
+        for child in (part if isinstance(part, tuple) and part and isinstance(part[0], tuple) else (part,))
+        if isinstance(child, tuple)
+        for name in variables(child)
+    }
 
 
 def same_expression(a: Expression, b: Expression) -> bool | None:

@@ -25,10 +25,14 @@ _SPECIES = re.compile(
     r"(?P<charge>\^[0-9]{0,2}[+-]{1,3}|[+-]{1,2}|\^[+-][0-9])?(?P<state>\((?:aq|s|l|g)\))?"
 )
 _ELECTRON = re.compile(r"(?P<count>[0-9]{0,2})e\^?-|(?P<orbital>[0-9]?sp)\^?(?P<power>[23]?d?[0-9]?)")
-_ARROWS = re.compile(r"\\(?:to|iff|implies|rightleftharpoons|leftrightarrow|longrightarrow|xrightarrow|rightleftarrows)\s?(?:\[[^\]]*\])?(?:\{[^{}]*\})?|=")
+_ARROWS = re.compile(
+    r"\\(?:to|iff|implies|rightleftharpoons|leftrightarrow|longrightarrow|xrightarrow|rightleftarrows)\s?(?:\[[^\]]*\])?(?:\{[^{}]*\})?|="
+)
 _SUBSCRIPT = re.compile(r"_\s?(?:\{\s?([^{}]*?)\s?\}|(\w))")
 _BRACED = re.compile(r"\^\s?\{\s?([^{}]*?)\s?\}")
-_CLOCK = re.compile(r"([0-9]{1,4})\s?(?:([:/.-])\s?([0-9]{1,4})(?:\s?[:/.-]\s?([0-9]{1,4}))?)?\s?([ap]\.?m\.?)?", re.IGNORECASE)
+_CLOCK = re.compile(
+    r"([0-9]{1,4})\s?(?:([:/.-])\s?([0-9]{1,4})(?:\s?[:/.-]\s?([0-9]{1,4}))?)?\s?([ap]\.?m\.?)?", re.IGNORECASE
+)
 _NUMBER = r"(-?[0-9][0-9,]*(?:\.[0-9]+)?)"
 _RANGE = re.compile(
     rf"(?:between|from)?\s?{_NUMBER}\s?(?:and|to|through|[-\u2013\u2014]{{1,2}})\s?{_NUMBER}", re.IGNORECASE
@@ -85,7 +89,12 @@ def _chemistry(text: str) -> str | None:
     text = _PLAIN_ION.sub(r"\1^{\2\3}", text.strip())
     bare = re.sub(r"\\(?:ce|cf|chem|text|mathrm|rm)(?![A-Za-z])", "", text)
     latex = as_latex(bare)
-    plain = _BRACED.sub(r"^\1", _SUBSCRIPT.sub(r"\1\2", latex)).replace("{", "").replace("}", "").replace("\\cdot", "\u00b7")
+    plain = (
+        _BRACED.sub(r"^\1", _SUBSCRIPT.sub(r"\1\2", latex))
+        .replace("{", "")
+        .replace("}", "")
+        .replace("\\cdot", "\u00b7")
+    )
     sides = [side.strip() for side in _ARROWS.split(plain)]
     if not 1 <= len(sides) <= 2:
         return None

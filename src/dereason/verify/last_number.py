@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 from dereason.verify.single import changes, single
 from dereason.verify.span import MAX_TRIES, Span, as_written
 from dereason.verify.text import as_read
@@ -126,14 +127,20 @@ def last_number(text: str, kind: Kind) -> Span | None:
             stop = closing + 1
     if (before := _BEFORE.search(text[line:outer] if formula else text[line:begin])) is not None:
         begin = line + (before.start() if before["minus"] is None else before.start("minus"))
-    if formula is None and not is_exclamation(text, number, stop) and (goes_on := _GOES_ON.match(text, stop)) is not None:
+    if (
+        formula is None
+        and not is_exclamation(text, number, stop)
+        and (goes_on := _GOES_ON.match(text, stop)) is not None
+    ):
         stop = _end_of_quantity(text, begin, stop, kind, goes_on.end())
     elif kind == Kind.QUANTITY:
         stop = _end_of_quantity(text, begin, after, kind, stop)
     return as_written(text, begin, stop, "number")
 
 
-_IS = re.compile(r"(?:(?<![^\W\d_])(?:is|are|was|were|equals?|be|gives?|get|becomes?|makes?|has|have)(?![^\W\d_])|[:=])[\s*_]*")
+_IS = re.compile(
+    r"(?:(?<![^\W\d_])(?:is|are|was|were|equals?|be|gives?|get|becomes?|makes?|has|have)(?![^\W\d_])|[:=])[\s*_]*"
+)
 _STOP = re.compile(r"[.!?](?=[*_\"')\]]{0,3}(?:\s|\Z))|\n|,\s")
 
 

@@ -68,7 +68,9 @@ _CLAUSE = re.compile(
     re.IGNORECASE,
 )
 _LEAVES = re.compile(r"\bleav(?:es|ing)\s+(?:us\s+with\s+)?(?:only\s+)?(?:option\s+)?\(?([A-Z])\)?[.!\s]*\Z")
-_CLAUSES = re.compile(r"[,;.!:\u3002\uff0c\n]+(?:\s+|\Z)|(?<=[\u3002\uff0c])|\s+(?=(?:so|but|therefore|hence|leaving)\s)")
+_CLAUSES = re.compile(
+    r"[,;.!:\u3002\uff0c\n]+(?:\s+|\Z)|(?<=[\u3002\uff0c])|\s+(?=(?:so|but|therefore|hence|leaving)\s)"
+)
 _TWO_LETTERS = re.compile(
     r"\b(?:or|and|oder|und|ou|et|o|y|e|или|и)\s+"
     + _LETTER
@@ -151,7 +153,7 @@ def _in_clauses(bare: str, options: Sequence[str]) -> str | None:
 
 
 def _sure_letter(clause: str, match: re.Match[str]) -> bool:
-    """"I" and "A" at the head of a clause are words."""
+    """ "I" and "A" at the head of a clause are words."""
     return match[1] not in "AI" or match.start(1) > 0 or match.end(1) == len(clause.rstrip(" .!)"))
 
 

@@ -31,11 +31,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dereason.verify.equivalence import option_index
-from dereason.verify.kinds import Kind, kind_of, read
+from dereason.verify.kinds import Kind
 from dereason.verify.last_number import last_number
 from dereason.verify.letters import choice_in, concluding_letter
+from dereason.verify.reading import kind_of, read
 from dereason.verify.single import single
-from dereason.verify.span import MAX_TAIL, MAX_TRIES, How, Span, as_written, trim
+from dereason.verify.span import MAX_TAIL, MAX_TRIES, How, Span, as_written
 from dereason.verify.stated import stated_answer
 from dereason.verify.text import as_read, strip_markup
 from dereason.verify.thinking import inside_thinking, outside_thinking
@@ -108,7 +109,11 @@ def _json(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     for match in reversed(list(_JSON.finditer(text))[-MAX_TRIES:]):
         group = "text" if match["text"] else "quoted" if match["quoted"] else "bare"
         start, end = match.span(group)
-        found = choice_in(text, start, end, options, "final_answer") if options else as_written(text, start, end, "final_answer")
+        found = (
+            choice_in(text, start, end, options, "final_answer")
+            if options
+            else as_written(text, start, end, "final_answer")
+        )
         if found is not None:
             return found
     return None
@@ -179,11 +184,11 @@ def _boxed(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
         return None
     command, start, end = boxes[-1]
     contents = {text[start:end].strip()}
-    first, first_start = command, start
+    first, _first_start = command, start
     for previous, previous_start, previous_end in reversed(boxes[:-1]):
         if not (previous_end < first <= previous_end + 60 and _JOINT.match(text[previous_end:first])):
             break
-        first, first_start = previous, previous_start
+        first, _first_start = previous, previous_start
         contents.add(text[previous_start:previous_end].strip())
     if len(contents) > 1:
         return Span(_PART.sub(", ", text[first : end + 1]), first, end + 1, "boxed")
@@ -196,7 +201,9 @@ def _boxed(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
 
 
 _PART = re.compile(r"(?<=\})[\s$,;]*\([b-z1-9ivx]{1,4}\)[:.]?[\s$]*(?=\\)")
-_UNIT_BEHIND = re.compile(r"\}[\s*]*\$?(?:\s|\\[,;: ])*(?P<unit>\\(?:text|mathrm)\s?\{[^{}\n]{1,30}\}(?:\^\{?-?\d\}?)?|[A-Za-z\u00b0\u00b5%/\u00b2\u00b3^0-9-]{1,12}(?![A-Za-z]))")
+_UNIT_BEHIND = re.compile(
+    r"\}[\s*]*\$?(?:\s|\\[,;: ])*(?P<unit>\\(?:text|mathrm)\s?\{[^{}\n]{1,30}\}(?:\^\{?-?\d\}?)?|[A-Za-z\u00b0\u00b5%/\u00b2\u00b3^0-9-]{1,12}(?![A-Za-z]))"
+)
 
 
 def _hash(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:

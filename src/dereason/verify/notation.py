@@ -48,7 +48,9 @@ _FORMULA = re.compile(r"[=+*/^_\\]|[0-9][A-Za-z]")
 _STOP_WORDS = frozenset(
     "if or and is the for not of to be as by on we an all are with where when then any no at in it so than".split()
 )
-_CHOOSE = re.compile(r"(?<![A-Za-z])C\s?\(\s?(\w+)\s?,\s?(\w+)\s?\)|\{\s?\}?\^\s?\{?(\w)\}?\s?C\s?_\s?\{?(\w)\}?|\{(\w+)\s?\\choose\s?(\w+)\}")
+_CHOOSE = re.compile(
+    r"(?<![A-Za-z])C\s?\(\s?(\w+)\s?,\s?(\w+)\s?\)|\{\s?\}?\^\s?\{?(\w)\}?\s?C\s?_\s?\{?(\w)\}?|\{(\w+)\s?\\choose\s?(\w+)\}"
+)
 _FIGURE = re.compile(r"\\(?:triangle|angle|parallel|perp|odot|cong|sim)(?![A-Za-z])")
 _VOWEL = re.compile(r"[aeiouyAEIOUY]|[A-Z]{2}")
 _SERIES = re.compile(r"\\(?:sum|prod|int|oint|iint|lim)(?![A-Za-z])")

@@ -113,7 +113,10 @@ def _parse(text: str, decimal_comma: bool) -> Number | None:
     return _from_words(bare) or _from_chinese(bare)
 
 
-_HAN = {sign: i for i, sign in enumerate("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d")} | {"\u4e24": 2, "\u3007": 0}
+_HAN = {sign: i for i, sign in enumerate("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d")} | {
+    "\u4e24": 2,
+    "\u3007": 0,
+}
 _HAN_TENS = {"\u5341": 10, "\u767e": 100, "\u5343": 1000}
 
 

@@ -74,7 +74,9 @@ _TWICE = re.compile(r"([^()]{1,60}?)\s*\(([^()]{1,60})\)")
 _ENCLOSED = re.compile(r"(?:\(|\\\{|\[|\{)(.*)(?:\)|\\\}|\]|\})", re.DOTALL)
 _OR = re.compile(rf"\s{DRESS}?\s?or\s|,\s?or\s|\s\|\|\s")
 _SEVERAL = re.compile(r"(?:,(?!\d{3}(?!\d))|;|\band\b|\bor\b)")
-_TRAILING_PERCENT = re.compile(r"(.*[0-9]\s?%)\s?(?:\(?(?:w/v|w/w|v/v|by (?:mass|weight|volume))\)?|[a-z]{4,20}|of [a-z ]{1,40})")
+_TRAILING_PERCENT = re.compile(
+    r"(.*[0-9]\s?%)\s?(?:\(?(?:w/v|w/w|v/v|by (?:mass|weight|volume))\)?|[a-z]{4,20}|of [a-z ]{1,40})"
+)
 _SIGN_WORD = re.compile(rf"((?:.*[\s=:])?)(?:{DRESS}\s?)?(?:minus|negative)\s+(?=[0-9.{MONEY}$\\])", re.IGNORECASE)
 
 
@@ -111,7 +113,7 @@ def single(text: str) -> str | None:
 
 
 def _twice(text: str) -> str | None:
-    """"42 (forty-two)", ``\frac{1}{6} or 0.1\\overline{6}``: one value said twice."""
+    """ "42 (forty-two)", ``\frac{1}{6} or 0.1\\overline{6}``: one value said twice."""
     match = _TWICE.fullmatch(text)
     parts = [match[1], match[2]] if match is not None else _OR.split(text)
     if not 2 <= len(parts) <= 4:
@@ -152,7 +154,9 @@ def _side(text: str) -> str | None:
 
 
 _CONSTANTS = ("\\pi", "\u03c0", "pi", "e")
-_ARGUMENT = re.compile(r"(?<=[A-Za-z'}])\s?\([^()]*\)|\[[^][]*\]|\\frac\s?\{\s?d[^{}]*\}\s?\{\s?d[^{}]*\}|_\{[^{}]*\}|_\w")
+_ARGUMENT = re.compile(
+    r"(?<=[A-Za-z'}])\s?\([^()]*\)|\[[^][]*\]|\\frac\s?\{\s?d[^{}]*\}\s?\{\s?d[^{}]*\}|_\{[^{}]*\}|_\w"
+)
 _VARIABLE = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _OPERATION = re.compile(r"[+*/^|!]|\\(?:times|cdot|frac|sqrt|div)|[\w)}]\s?-|[0-9)]\s?[A-Za-z](?![A-Za-z])")
 
@@ -195,9 +199,8 @@ def _in_words(text: str) -> str | None:
     for cut in reversed(cuts):
         value = text[first.start() : first.end()] + behind[:cut].rstrip(".,;")
         rest = unmarked(behind[cut:])
-        if (
-            (not rest or (_BEHIND.fullmatch(" " + rest) is not None and _DENIED.search(rest) is None))
-            and is_value(value)
+        if (not rest or (_BEHIND.fullmatch(" " + rest) is not None and _DENIED.search(rest) is None)) and is_value(
+            value
         ):
             return value
     if behind.lstrip().startswith("%"):

@@ -53,4 +53,8 @@ def as_written(text: str, start: int, end: int, how: How) -> Span | None:
     """The span as an answer, None where nothing is left of it without its markup."""
     start, end = trim(text, start, end)
     raw = text[start:end]
-    return Span(raw, start, end, how) if strip_markup(raw) or any(not c.isspace() for c in raw) and len(raw) < 4 else None
+    return (
+        Span(raw, start, end, how)
+        if strip_markup(raw) or (any(not c.isspace() for c in raw) and len(raw) < 4)
+        else None
+    )

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dereason.verify.kinds import MATHEMATICS, Kind, kind_of
+from dereason.verify.kinds import MATHEMATICS, Kind
 from dereason.verify.last_number import is_exclamation
 from dereason.verify.letters import choice_in
 from dereason.verify.numbers import parse_number
+from dereason.verify.reading import kind_of
 from dereason.verify.single import single
 from dereason.verify.span import MAX_TAIL, MAX_TRIES, Span, as_written, trim
 from dereason.verify.text import as_read, strip_markup
@@ -98,7 +99,8 @@ _REASON = re.compile(r",?\s+(?:because|since)\s")
 _COPULA_AFTER = re.compile(r"\s?(?:입니다|이다|です|である|となる|だ|となります)\Z")
 _FORMULA = re.compile(r"(?:\$\$?([^$]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\])", re.DOTALL)
 _YES_NO = re.compile(
-    r"[*_\"'\u201c]{0,3}(?P<word>yes|no|true|false)\b(?=[*_\"'\u201d]{0,3}\s*(?:[,;:\u2013\u2014(]|\.\s|$))", re.IGNORECASE
+    r"[*_\"'\u201c]{0,3}(?P<word>yes|no|true|false)\b(?=[*_\"'\u201d]{0,3}\s*(?:[,;:\u2013\u2014(]|\.\s|$))",
+    re.IGNORECASE,
 )
 
 
@@ -204,7 +206,8 @@ def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -
 
 _LAST_INTEGER = re.compile(r"[0-9.,]+\Z")
 _GIVES = re.compile(
-    r"(?:,\s+|\s)(?:which|that|this|and)?\s?(?:is|gives|giving|equals|makes|making|yields|yielding|comes to|amounts to)\s", re.IGNORECASE
+    r"(?:,\s+|\s)(?:which|that|this|and)?\s?(?:is|gives|giving|equals|makes|making|yields|yielding|comes to|amounts to)\s",
+    re.IGNORECASE,
 )
 _DIGIT = re.compile(r"\d")
 
@@ -212,7 +215,11 @@ _DIGIT = re.compile(r"\d")
 def _number(text: str, start: int, end: int, kind: Kind) -> Span | None:
     stop = _CLAUSE_END.search(text, start, end)
     first_end = stop.start() if stop is not None else end
-    for begin, finish in ((start, first_end), (start, end), *((m.end(), end) for m in _GIVES.finditer(text, start, end))):
+    for begin, finish in (
+        (start, first_end),
+        (start, end),
+        *((m.end(), end) for m in _GIVES.finditer(text, start, end)),
+    ):
         if single(as_read(text[begin:finish])) is not None:
             return as_written(text, begin, finish, "final_answer")
     raw = strip_markup(text[start:end])
@@ -227,7 +234,9 @@ def _number(text: str, start: int, end: int, kind: Kind) -> Span | None:
     return as_written(text, start, first_end if _DIGIT.search(text, start, first_end) else end, "final_answer")
 
 
-_STARTS = re.compile(r"(?:[\s$({\[*=`]|[-+\u2212\u2013]|(?:approximately|about|exactly|only)\b)*+(?:\.?\d|[\u20ac\u00a3\u00a5]|\\?[dtc]?frac\b|\\)")
+_STARTS = re.compile(
+    r"(?:[\s$({\[*=`]|[-+\u2212\u2013]|(?:approximately|about|exactly|only)\b)*+(?:\.?\d|[\u20ac\u00a3\u00a5]|\\?[dtc]?frac\b|\\)"
+)
 
 
 def _starts_with_value(text: str) -> bool:

@@ -254,7 +254,9 @@ def _is_money(text: str, start: int, end: int) -> bool:
     r"""Whether a dollar sign is money: ``\$5``, and ``$5`` where no other sign closes a formula."""
     if _AMOUNT.match(text, end) is None:
         return False
-    return text[start] == "\\" or "$" not in text[end:].replace("\\$", "") and text[:start].replace("\\$", "").count("$") == 0
+    return text[start] == "\\" or (
+        "$" not in text[end:].replace("\\$", "") and text[:start].replace("\\$", "").count("$") == 0
+    )
 
 
 def _ascii(match: re.Match[str]) -> str:
@@ -364,7 +366,10 @@ def _folded(match: re.Match[str]) -> str:
 _BOARD = re.compile(r"(?:^|\s)[._*~#|x?]\s+[._*~#|?](?=\s|$)|^[._*~#|?]\s|\s[_*~#|?]$")
 _SPELLED = re.compile(r"(?:[A-Za-z] ){2,60}[A-Za-z]")
 _NAME = re.compile(r"__\w+__|[~*%&@]{1,2}/?[A-Za-z][\w/.]*|~?/[\w/.~]+|</?[A-Za-z]+/?>|[A-Za-z]\w*(?:\+\+|--|#)")
-_DRESSED = re.compile(r"\\(?:text(?:tt|rm|bf)?|mathrm|mathtt|verb|mbox)\s*\{(.*)\}|\*\*(.+)\*\*|```[a-z]*\n(.*)\n?```|`(.+)`|\$(.+)\$", re.DOTALL)
+_DRESSED = re.compile(
+    r"\\(?:text(?:tt|rm|bf)?|mathrm|mathtt|verb|mbox)\s*\{(.*)\}|\*\*(.+)\*\*|```[a-z]*\n(.*)\n?```|`(.+)`|\$(.+)\$",
+    re.DOTALL,
+)
 
 
 _ESCAPED = re.compile(r"\\([#&%_])")
@@ -394,6 +399,12 @@ def literal(text: str) -> str | None:
     signs = not any(c.isalnum() or c in "\\\u221e" for c in bare)
     letters = _SPELLED.fullmatch(bare)
     repeated = letters is not None and len(set(bare.split())) < len(bare.split())
-    if signs or lines or repeated or _NAME.fullmatch(bare) or ("\\" not in bare and "=" not in bare and _BOARD.search(bare)):
+    if (
+        signs
+        or lines
+        or repeated
+        or _NAME.fullmatch(bare)
+        or ("\\" not in bare and "=" not in bare and _BOARD.search(bare))
+    ):
         return " ".join(unicodedata.normalize("NFKC", bare).split())
     return None

@@ -32,7 +32,9 @@ class Tolerance(Settings):
             return True
         if self.absolute is not None and difference <= Fraction(str(self.absolute)):
             return True
-        return self.significant is not None and _rounded(answer, self.significant) == _rounded(reference, self.significant)
+        return self.significant is not None and _rounded(answer, self.significant) == _rounded(
+            reference, self.significant
+        )
 
 
 def _rounded(value: Fraction | float, figures: int) -> Decimal:

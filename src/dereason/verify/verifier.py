@@ -28,9 +28,10 @@ from dereason.errors import DereasonError
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
 from dereason.verify.equivalence import Comparison, compare
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
 from dereason.verify.locate import Span, locate
-from dereason.verify.tolerance import EXACT, Tolerance
+from dereason.verify.reading import kind_of
+from dereason.verify.tolerance import Tolerance
 from dereason.verify.verdict import Judgement
 from dereason.verify.workers import Pool
 
@@ -108,7 +109,9 @@ def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
     named = str(problem.get("id") or problem.get("problem_id") or "a problem")
     accepted, tolerance = more.get("accepted") or (), more.get("tolerance")
     if isinstance(accepted, str) or not all(isinstance(one, str) and one.strip() for one in accepted):
-        raise DereasonError(f"{named}: 'accepted' is no list of texts", "give the further references as a list of texts")
+        raise DereasonError(
+            f"{named}: 'accepted' is no list of texts", "give the further references as a list of texts"
+        )
     try:
         limits = None if tolerance is None else Tolerance.model_validate(tolerance)
     except ValidationError as exc:
@@ -117,7 +120,9 @@ def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
             "give an object with 'relative', 'absolute' or 'significant'",
         ) from exc
     options = problem.get("options") or None
-    return Item(response, hit_limit, problem["answer"], options, tuple(accepted), limits, str(problem.get("source") or ""))
+    return Item(
+        response, hit_limit, problem["answer"], options, tuple(accepted), limits, str(problem.get("source") or "")
+    )
 
 
 Pair = tuple[str, str, Sequence[str] | None]
@@ -235,9 +240,7 @@ class Verifier:
             else:
                 verdict = Verdict.CORRECT if comparison.equal else Verdict.WRONG
                 reason = f"{_HOW.get(span.how, span.how)}: {comparison.reason}"
-            judged[i] = Judgement(
-                verdict, span.text, reason, kind, span.how, span.start, span.end
-            )
+            judged[i] = Judgement(verdict, span.text, reason, kind, span.how, span.start, span.end)
         return [j for j in judged if j is not None]
 
     def equivalent(
@@ -253,9 +256,7 @@ class Verifier:
             raise ComparisonError(comparison.reason)
         return comparison.equal, comparison.reason
 
-    def equivalent_many(
-        self, pairs: Sequence[Pair], tolerances: Sequence[Tolerance] | None = None
-    ) -> list[Comparison]:
+    def equivalent_many(self, pairs: Sequence[Pair], tolerances: Sequence[Tolerance] | None = None) -> list[Comparison]:
         """Compare a batch of (answer, reference, options), in order. Never raises.
 
         Args:
