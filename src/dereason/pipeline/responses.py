@@ -20,7 +20,7 @@ import polars as pl
 from dereason.errors import DereasonError
 from dereason.lm.base import Progress
 from dereason.problems.schema import SAMPLE, Verdict, frame
-from dereason.verify.verifier import Verifier, item_of
+from dereason.verify.verifier import JUDGED, Verifier, item_of
 
 POOLED = "pooled"
 """Name of the one model that all samples are taken for with ``--pool``."""
@@ -137,7 +137,8 @@ def judge(
         verifier: judges.
         progress: told of judged responses.
     """
-    references = {row["id"]: row for row in problems.select("id", "answer", "options", "source", "metadata").iter_rows(named=True)}
+    judged_by = problems.select("id", *JUDGED)
+    references = {row["id"]: row for row in judged_by.iter_rows(named=True)}
     missing = sum(table["verdict"].null_count() for table in samples.values())
     out: dict[str, pl.DataFrame] = {}
     done = 0

@@ -165,7 +165,8 @@ def _item(row: Any, where: str) -> Item:
     if hit_limit is not None and not isinstance(hit_limit, bool):
         raise _bad(row, where, "hit_limit", "true, false or null")
     more = {name: row[name] for name in ("accepted", "tolerance") if row.get(name) is not None}
-    problem = {"id": where, "answer": answer, "options": options, "source": row.get("source"), "metadata": json.dumps(more)}
+    problem = {"id": where, "answer": answer, "options": options, "source": row.get("source")}
+    problem["metadata"] = json.dumps(more)
     return item_of(response, bool(hit_limit), problem)
 
 

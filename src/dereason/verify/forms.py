@@ -15,13 +15,15 @@ from dereason.verify.text import as_latex, literal, normalise
 MAX_FORM = 300
 """Longer texts have no form."""
 
-_ELEMENTS = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd"
-    " Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac"
-    " Th Pa U Np Pu Am Cm D R X"
-).split()
+_ELEMENTS = re.findall(
+    r"\S+",
+    """H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr
+        Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W
+        Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm D R X""",
+)
 _SPECIES = re.compile(
-    rf"(?P<count>[0-9]{{0,3}})(?P<body>(?:(?:{'|'.join(sorted(_ELEMENTS, key=len, reverse=True))})[0-9]{{0,3}}|[(\[]|[)\]][0-9]{{0,2}}|\u00b7)+)"
+    rf"(?P<count>[0-9]{{0,3}})(?P<body>(?:(?:{'|'.join(sorted(_ELEMENTS, key=len, reverse=True))})"
+    r"[0-9]{0,3}|[(\[]|[)\]][0-9]{0,2}|\u00b7)+)"
     r"(?P<charge>\^[0-9]{0,2}[+-]{1,3}|[+-]{1,2}|\^[+-][0-9])?(?P<state>\((?:aq|s|l|g)\))?"
 )
 _ELECTRON = re.compile(r"(?P<count>[0-9]{0,2})e\^?-|(?P<orbital>[0-9]?sp)\^?(?P<power>[23]?d?[0-9]?)")

@@ -2,7 +2,8 @@ r"""The last number in running text, with whatever it is a part of.
 
 A number is taken whole, in whatever language it is written (``1.234,56``, ``1 234,56``, ``12,34,567``,
 ``3 \times 10^5``), and never out of something larger: the formula around it, or the word that denies, bounds or scales
-it, is a part of what is found, so that the comparison sees ``2\sqrt{3}``, "at most 5" or "5 million" and not its number.
+it, is a part of what is found, so that the comparison sees ``2\sqrt{3}``,
+"at most 5" or "5 million" and not its number.
 """
 
 from __future__ import annotations
@@ -49,11 +50,14 @@ _FORMULA = re.compile(
 )
 # What makes a larger expression of the number before it ...
 _GOES_ON = re.compile(
-    r"""(?:[!²³⁴⁵⁶⁷⁸⁹%_^:][^\s.,;]*)+ | \s?(?:\\?sqrt|\\?pi\b|\u03c0|\u221a|\\(?:cdot|times|text|mathrm|pm|mid)\b|\*\*?|\^)[^\s$]{0,40}
+    r"""(?:[!²³⁴⁵⁶⁷⁸⁹%_^:][^\s.,;]*)+
+    | \s?(?:\\?sqrt|\\?pi\b|\u03c0|\u221a|\\(?:cdot|times|text|mathrm|pm|mid)\b|\*\*?|\^)[^\s$]{0,40}
     | \s[:/\u00d7\u00b1+*<>=]\s?[^\s$]{1,20} | \s[-\u2212\u2013]\s(?=[\w\\(])[^\s$]{1,20}
     | [A-Za-z][A-Za-z0-9]*(?=[\s.,;*_]|\Z) | \+(?=[\s.,*]|\Z)
-    | -(?!(?:year|day|hour|minute|month|week|mile|foot|inch|meter|metre|pound|dollar|cent|point|digit|letter|step|sided|fold|gallon)s?\b)[a-z]{4,} | [-\u2013\u2014]\d+ | \.\.\.?\d*
-    | \s?(?:hundred|thousand|million|billion|trillion|dozen|score|gross|crore|lakh|thirds?|fourths?|fifths?|sixths?|eighths?|tenths?
+    | -(?!(?:year|day|hour|minute|month|week|mile|foot|inch|meter|metre|pound|dollar|cent|point|digit|letter
+        |step|sided|fold|gallon)s?\b)[a-z]{4,} | [-\u2013\u2014]\d+ | \.\.\.?\d*
+    | \s?(?:hundred|thousand|million|billion|trillion|dozen|score|gross|crore|lakh|thirds?|fourths?|fifths?
+        |sixths?|eighths?|tenths?
         |hundredths?|percentage|permille|factorial|squared|cubed|mod|modulo|choose|over|divided|times|plus|minus|to(?=\s\d)|BC|BCE
         |or(?=\s+\d)|January|February|March|April|May|June|July|August|September|October|November|December)s?\b[^\n.]{0,20}
     | \s?[万亿億千百]""",
@@ -71,13 +75,14 @@ _BEFORE = re.compile(
     r"""(?:(?<![A-Za-z])(?:not|isn't|never|nicht|pas|no|non|não|не|ne|neither|nor|(?:more|less|fewer|greater|smaller|larger|other)
         \s+than|at\s+(?:least|most)|over|under|above|below|between|approximately|roughly|nearly|almost|about|around|twice|half\s+of|double
         |(?:the\s+)?(?:square(?:\s+root)?|cube(?:\s+root)?|log(?:arithm)?|reciprocal|opposite|multiple|power|factorial)\s+of|up\s+to|log|except|without)
-        |不是|不等于|[≠≤≥±≈~∼]|!=|\\(?:neq?|[lg]eq?|[lg]t|pm|mp|approx|sim|to|mid)
+        |不是|不等于|[≠≤≥±≈~]|!=|\\(?:neq?|[lg]eq?|[lg]t|pm|mp|approx|sim|to|mid)
         # not the ">" of a quotation, of an arrow or of a tag
         |[\w)\]}$][ ][<>]|(?<=\*\*)[<>]|(?<![</\w])[A-Za-z][<>])[\s*_$(]{0,4}
         (?:\d[\d.,]*\s+(?:and|or|nor|to)\s+)?\Z
     | (?<![A-Za-z])(?:minus|negative)[\s*_$(]{1,4}\Z
     | (?:(?<=[=:(\[,])(?:[ \t]|\\[,;!: ]){0,4}|(?<=[\s(][*$])|(?<=\s\*\*)
-        |(?<![^\W\d_])(?:is|are|was|were|equals?|be|get|gives?|becomes?|to|of|by|que|es|est|ist)[ \t]+[$*(]{0,3}(?:[ \t]|\\[,;!: ]){0,3})
+        |(?<![^\W\d_])(?:is|are|was|were|equals?|be|get|gives?|becomes?|to|of|by|que|es|est
+            |ist)[ \t]+[$*(]{0,3}(?:[ \t]|\\[,;!: ]){0,3})
         (?P<minus>[-\u2212\u2013](?:[ \t]|\\[,;!: ])*[{$]?)\Z
     | [^\s$=\u2248]{1,20}\s?(?:\u2248|\\approx)\s?\Z""",
     re.IGNORECASE | re.VERBOSE,

@@ -40,31 +40,38 @@ _NAMED = re.compile(
 # A clause that says nothing but which letter it is.
 _LEAD = (
     r"(?:so|thus|hence|therefore|then|overall|finally|consequently|accordingly|clearly|but|and|well|ok|okay|yes|=>|\u2234|\u2192|\u21d2"
-    r"|in (?:conclusion|summary|short)|as a result|for this reason|i (?:think|believe|guess|conclude|would say|say)(?:\s+that)?"
+    r"|in (?:conclusion|summary|short)|as a result|for this reason|i (?:think|believe|guess|conclude"
+    r"|would say|say)(?:\s+that)?"
     r"|leaving|leaves|which leaves|we conclude(?:\s+that)?|this (?:means|gives|leaves|implies)(?:\s+that)?)"
 )
 _SUBJECT = (
     r"(?:it|this|that|which|he|(?:the|my|our|your)?\s?(?:only|final|correct|right|best|closest|most likely|likely)?\s?"
     r"(?:answer|ans|option|choice|letter|pick|guess|response|solution|selection)"
     r"(?:\s+(?:here|there|(?:for|to|of)\s+(?:this|the|it|that|your|question|problem)(?:\s+(?:question|problem|one))?"
-    r"|(?:that\s+)?(?:i|we)\s+(?:choose|chose|pick|picked|would choose|want)|(?:which|that)\s+(?:is|seems|fits|matches|works)(?:\s+(?:correct|right|best))?"
+    r"|(?:that\s+)?(?:i|we)\s+(?:choose|chose|pick|picked|would choose|want)|(?:which|that)\s+(?:is"
+    r"|seems|fits|matches|works)(?:\s+(?:correct|right|best))?"
     r"|chosen|is correct))?"
     r"|i(?:'ll|'d|\u2019ll|\u2019d|\s+will|\s+would|\s+must|\s+shall)?|we(?:'ll|\u2019ll|\s+will|\s+can|\s+should)?)"
 )
 _VERB = (
-    r"(?:would have to be|is going to be|'m going with|am going with|going with|is|'s|\u2019s|are|was|be|must be|has to be|have to be|should be|would be|will be|can only be|could only be|becomes|equals"
-    r"|comes out (?:as|to be)|turns out to be|seems to be|appears to be|remains|say|pick|choose|answer|select|take|go (?:with|for)"
+    r"(?:would have to be|is going to be|'m going with|am going with|going with|is|'s|\u2019s|are|was"
+    r"|be|must be|has to be|have to be|should be|would be|will be|can only be|could only be|becomes|equals"
+    r"|comes out (?:as|to be)|turns out to be|seems to be|appears to be|remains|say|pick|choose|answer"
+    r"|select|take|go (?:with|for)"
     r"|chose|picked|:|-|\u2013|\u2014|=|\uff1a)"
 )
 _ADVERB = (
-    r"(?:probably|clearly|indeed|then|therefore|thus|hence|in fact|definitely|(?:most )?likely|obviously|simply|just|actually|certainly"
+    r"(?:probably|clearly|indeed|then|therefore|thus|hence|in fact|definitely|(?:most )?likely"
+    r"|obviously|simply|just|actually|certainly"
     r"|surely|again|now|also|only|still|undoubtedly|of course|necessarily|exactly|most probably)"
 )
 _CLAUSE = re.compile(
     rf"(?:{_LEAD}[\s,:]+)*(?:{_SUBJECT}(?=\W)\s*)?(?:{_ADVERB}\s+)*(?:{_VERB}\s*)?(?:{_ADVERB}\s+)*(?:(?:the\s+)?(?:option|choice|letter|answer)\s*:?\s*)?"
     r"[\"'(\[\u3010\u201c*_]{0,4}(?-i:([A-Z]))[\"')\]\u3011\u201d*_]{0,4}"
-    r"(?:\s+(?:remains|(?:is|was|seems|must be|would be|has to be)\s+(?:the\s+)?(?:correct|right|best|only|true)?\s?(?:answer|option|choice|one(?:\s+left)?)?"
-    r"|right|correct|it is)|(?<=\))\s+[^,;]{1,60}\s(?:is|was)\s+(?:right|correct|true)|\s*[-\u2013\u2014]\s.*|\s*:\s.*)?[.!\s]*",
+    r"(?:\s+(?:remains|(?:is|was|seems|must be|would be|has to be)\s+(?:the\s+)?(?:correct|right|best"
+    r"|only|true)?\s?(?:answer|option|choice|one(?:\s+left)?)?"
+    r"|right|correct|it is)|(?<=\))\s+[^,;]{1,60}\s(?:is|was)\s+(?:right|correct|true)"
+    r"|\s*[-\u2013\u2014]\s.*|\s*:\s.*)?[.!\s]*",
     re.IGNORECASE,
 )
 _LEAVES = re.compile(r"\bleav(?:es|ing)\s+(?:us\s+with\s+)?(?:only\s+)?(?:option\s+)?\(?([A-Z])\)?[.!\s]*\Z")

@@ -68,8 +68,10 @@ _JSON = re.compile(
 _HASH = re.compile(r"(?<!\S)####[ \t]*+(?P<tail>[^\n]*+)")
 _STEP = re.compile(r"\s*(?:step|case|part)\b", re.IGNORECASE)
 _SAYS = re.compile(
-    r"(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?:it|this|that|he|she|the [^\W\d_]+(?: [^\W\d_]+){0,2}) (?:is|are)\s+(?P<is>[^\s,;]+(?: [^\s,;]+){0,3}?)[.!]?"
-    r"|(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?P<head>\S.{0,80}?) is the (?:(?:correct|right|final|best) )?(?:answer|result)[.!]?",
+    r"(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?:it|this|that|he|she"
+    r"|the [^\W\d_]+(?: [^\W\d_]+){0,2}) (?:is|are)\s+(?P<is>[^\s,;]+(?: [^\s,;]+){0,3}?)[.!]?"
+    r"|(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?P<head>\S.{0,80}?) is the (?:(?:correct|right"
+    r"|final|best) )?(?:answer|result)[.!]?",
     re.IGNORECASE,
 )
 _LINE_DRESS = re.compile(r"(?:[ \t*_`]|>|#{1,6}\s|[-+\u2022]\s|\|)*+")
@@ -202,7 +204,8 @@ def _boxed(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
 
 _PART = re.compile(r"(?<=\})[\s$,;]*\([b-z1-9ivx]{1,4}\)[:.]?[\s$]*(?=\\)")
 _UNIT_BEHIND = re.compile(
-    r"\}[\s*]*\$?(?:\s|\\[,;: ])*(?P<unit>\\(?:text|mathrm)\s?\{[^{}\n]{1,30}\}(?:\^\{?-?\d\}?)?|[A-Za-z\u00b0\u00b5%/\u00b2\u00b3^0-9-]{1,12}(?![A-Za-z]))"
+    r"\}[\s*]*\$?(?:\s|\\[,;: ])*(?P<unit>\\(?:text|mathrm)\s?\{[^{}\n]{1,30}\}(?:\^\{?-?\d\}?)?"
+    r"|[A-Za-z\u00b0\u00b5%/\u00b2\u00b3^0-9-]{1,12}(?![A-Za-z]))"
 )
 
 

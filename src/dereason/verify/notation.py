@@ -46,7 +46,10 @@ _SHORT_WORDS = re.compile(
 _FORMULA = re.compile(r"[=+*/^_\\]|[0-9][A-Za-z]")
 # Words that no product of variables is, where spaces stand around them.
 _STOP_WORDS = frozenset(
-    "if or and is the for not of to be as by on we an all are with where when then any no at in it so than".split()
+    re.findall(
+        r"\S+",
+        """if or and is the for not of to be as by on we an all are with where when then any no at in it so than""",
+    )
 )
 _CHOOSE = re.compile(
     r"(?<![A-Za-z])C\s?\(\s?(\w+)\s?,\s?(\w+)\s?\)|\{\s?\}?\^\s?\{?(\w)\}?\s?C\s?_\s?\{?(\w)\}?|\{(\w+)\s?\\choose\s?(\w+)\}"
@@ -61,8 +64,11 @@ _STARTS = re.compile(r"[0-9.A-Za-z({\[\\]")
 
 # Longer words that stand beside formulas.
 _PROSE = frozenset(
-    "and for the not all any are when then than with only such that from each both none even odd sum set one two ways way"
-    " true else zero unit real area".split()
+    re.findall(
+        r"\S+",
+        """and for the not all any are when then than with only such that from each both none even odd sum set one two
+        ways way true else zero unit real area""",
+    )
 )
 
 

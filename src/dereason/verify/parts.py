@@ -1,4 +1,4 @@
-"""The parts of an answer in the form in which they are compared: sets without repetitions, unions, directed relations."""
+"""The parts of an answer as they are compared: sets without repetitions, unions, directed relations."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def read(raw: str, kind: Kind | None = None) -> Answer:
 
     Args:
         raw: the answer or the reference, with its markup.
-        kind: the kind that is asked for; words around a number or a quantity are left out only where it is one of these.
+        kind: the kind that is asked for; only for a number or a quantity are words around it left out.
     """
     if len(raw) > MAX_LENGTH:
         return Answer(Kind.TEXT, raw)

@@ -17,23 +17,27 @@ MAX_SHORT = 500
 """Longer answers state no single value."""
 
 # Before the number: something that is, has, costs or makes it ...
-_VERBS = (
-    "is are was were be been being equals equal equalled has have had gets get got costs cost makes make made earns earn earned"
-    " needs need needed takes take took pays pay paid sells sell sold buys buy bought saves save saved spends spend spent"
-    " eats eat ate reads read drives drove walks walked runs ran receives receive received owes owed gives give gave"
-    " yields yield remain remains leaves left weighs weighed contains contain holds hold uses use used produces produce"
-    " produced becomes become totals totaled totalled finds found collects collected bakes baked picks picked drinks drank"
-    " wins won scores scored charges charged loses lost grows grew sees saw works worked donates donated ist sind lautet"
-    " est es é è son vale".split()
+_VERBS = re.findall(
+    r"\S+",
+    """is are was were be been being equals equal equalled has have had gets get got costs cost makes make made
+        earns earn earned needs need needed takes take took pays pay paid sells sell sold buys buy bought
+        saves save saved spends spend spent eats eat ate reads read drives drove walks walked runs ran
+        receives receive received owes owed gives give gave yields yield remain remains leaves left weighs
+        weighed contains contain holds hold uses use used produces produce produced becomes become totals
+        totaled totalled finds found collects collected bakes baked picks picked drinks drank wins won
+        scores scored charges charged loses lost grows grew sees saw works worked donates donated ist sind
+        lautet est es é è son vale""",
 )
 # ... and words that leave it as it is.
-_FILL = (
-    "so thus hence therefore then finally the a an answer result value total sum final exactly precisely only just it that"
-    " this there we of number amount in all fact now my your our simply equal to out also altogether overall indeed thereby"
-    " actually namely clearly of his her their its".split()
+_FILL = re.findall(
+    r"\S+",
+    """so thus hence therefore then finally the a an answer result value total sum final exactly precisely only
+        just it that this there we of number amount in all fact now my your our simply equal to out also
+        altogether overall indeed thereby actually namely clearly of his her their its""",
 )
 _BEFORE = re.compile(
-    rf"(?:[^\W\d_]|[-'\u2019 ,.()])*?(?:(?<![^\W\d_])(?:{'|'.join(_VERBS)})(?![^\W\d_])|[:=])[\s:]*(?:(?:{'|'.join(_FILL)})\b[\s:,]*)*"
+    rf"(?:[^\W\d_]|[-'\u2019 ,.()])*?(?:(?<![^\W\d_])(?:{'|'.join(_VERBS)})(?![^\W\d_])"
+    rf"|[:=])[\s:]*(?:(?:{'|'.join(_FILL)})\b[\s:,]*)*"
     rf"|(?:(?:{'|'.join(_FILL)})\b[\s:,]*)*|[$({{\[\s]*|\s*(?:Answer|answer)\s*:?\s*",
     re.IGNORECASE,
 )
@@ -42,12 +46,15 @@ _CHANGED = re.compile(
     r"(?<![^\W\d_])(?:not|never|no|isn't|aren't|cannot|can't|neither|nor|unless|if|except|but|between|from|least|most|over|under|above"
     r"|below|than|about|around|approximately|roughly|nearly|almost|twice|double|triple|half|thirds?|quarters?|square|root|cube|log|multiple"
     r"|reciprocal|opposite|inverse|negative|minus|plus|times|divided|factorial|percent|exceeds?|without|unlikely|any|up"
-    r"|nicht|kein\w*|pas|não|non|не|step|case|part|equation|figure|table|option|mod|modulo|maximum|minimum|max|min|dozens?|all but|January|February|March|April|May|June|July|August|September|October|November|December)(?![^\W\d_])",
+    r"|nicht|kein\w*|pas|não|non|не|step|case|part|equation|figure|table|option|mod|modulo|maximum"
+    r"|minimum|max|min|dozens?|all but|January|February|March|April|May|June|July|August|September"
+    r"|October|November|December)(?![^\W\d_])",
     re.IGNORECASE,
 )
 # Behind the number and its unit or noun: where, when, of what, for whom.
 _BEHIND = re.compile(
-    r"(?:\s*(?:in (?:total|all)|altogether|total|overall|left|remaining|remain|each|together|away|long|tall|wide|old|high|deep|apart"
+    r"(?:\s*(?:in (?:total|all)|altogether|total|overall|left|remaining|remain|each|together|away|long"
+    r"|tall|wide|old|high|deep|apart"
     r"|now|downwards?|upwards?|respectively|exactly)\b)?"
     r"(?:\s+(?:in|on|at|for|from|of|to|by|after|during|per|with|because|since|a|an|every|each|and|that|which|who|as|when)\s"
     r"(?:[^\W\d_]|[-'\u2019 ,.])*)?\s*[.,;]?\s*",
@@ -91,8 +98,10 @@ def changes(before: str, behind: str) -> bool:
 
 
 _CHANGES = re.compile(
-    r"\s*(?:or (?:more|less|fewer|so|higher|lower|above|below)|(?:more|less|fewer|greater) than [a-z](?![a-z])|(?:AD|BC|BCE|CE)\b|o'clock"
-    r"|(?:is|are) (?:wrong|incorrect|not|false)|times [0-9a-z](?![a-z])|squared|cubed|factorial|mod(?:ulo)?\b|at (?:most|least))",
+    r"\s*(?:or (?:more|less|fewer|so|higher|lower|above|below)|(?:more|less|fewer"
+    r"|greater) than [a-z](?![a-z])|(?:AD|BC|BCE|CE)\b|o'clock"
+    r"|(?:is|are) (?:wrong|incorrect|not|false)|times [0-9a-z](?![a-z])|squared|cubed|factorial"
+    r"|mod(?:ulo)?\b|at (?:most|least))",
 )
 
 
@@ -126,7 +135,7 @@ def _twice(text: str) -> str | None:
 
 
 def _side(text: str) -> str | None:
-    """The value at the end of ``x = 3 + 2 = 5``, the exact one of ``x = 1/6 \approx 0.17``, or that before ``42 = 6 * 7``."""
+    r"""The value at the end of ``x = 3 + 2 = 5``, that before ``42 = 6 * 7``, the exact one of ``x = 1/6 \approx 0.17``."""
     if "=" not in text and "\\approx" not in text and "\\equiv" not in text:
         return None
     marks = outside(text)

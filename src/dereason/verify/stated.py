@@ -28,7 +28,7 @@ _SPACED = {
     "pl": (r"odpowiedź|odpowiedzią", "", r"to|jest"),
     "ar": (r"الإجابة|الاجابة|الجواب", r"الصحيحة|النهائية|الصحيح|النهائي", r"هي|هو"),
     "hi": (r"उत्तर|उत्तर", "", r"है"),
-    "tr": (r"cevap|yanıt", "", r"şudur"),
+    "tr": (r"cevap|yan\u0131t", "", r"şudur"),
     "fi": (r"vastaus", "", r"on"),
     "ro": (r"răspuns(?:ul)?", r"corect|final", r"este|e"),
     "vi": (r"đáp án|câu trả lời", r"đúng|cuối cùng", r"là"),
@@ -82,7 +82,9 @@ _OPTION_PHRASE = re.compile(
     rf"\b(?:correct|right|best|closest|final)\s{{1,3}}(?:option|choice|alternative)\b[*_`]{{0,3}}\s{{0,3}}(?:is\b|[:=]){_LEAD}"
     rf"|(?:故选|应选|所以选|因此选|选){_LEAD}"
     # "Answer B", "Correct answer - C"
-    rf"|(?:^|\n)[ *_]{{0,4}}(?:A|Final|Choice|Letter|Option)[*_]{{0,3}}:{_LEAD}|(?<![^\W_])answer[ ](?=[*_(\[]{{0,3}}(?-i:[A-Z])[*_)\]]{{0,3}}[\s.]*(?:\n|\Z))|(?<![^\W_])answer\s[-\u2013\u2014]\s",
+    rf"|(?:^|\n)[ *_]{{0,4}}(?:A|Final|Choice|Letter|Option)[*_]{{0,3}}:{_LEAD}"
+    rf"|(?<![^\W_])answer[ ](?=[*_(\[]{{0,3}}(?-i:[A-Z])[*_)\]]{{0,3}}[\s.]*(?:\n|\Z))"
+    rf"|(?<![^\W_])answer\s[-\u2013\u2014]\s",
     re.IGNORECASE,
 )
 _BOARD = re.compile(r"(?<=\s)(?:[_*~#]\s+)+\Z")
@@ -108,8 +110,10 @@ _YES_NO = re.compile(
 _COMMENT = re.compile(
     r"(?:(?:also|indeed|thus|then|therefore|now|clearly|certainly|definitely|fully|easily|very|quite|really)\s+)*"
     r"(?:correct|right|wrong|incorrect|verified|checked|confirmed|clear|obvious|found|derived|obtained|consistent|reasonable|plausible"
-    r"|unique|final|complete|valid|sound|helpful|useful|justified|supported|accurate|sensible|as (?:required|expected|desired|above)"
-    r"|given|shown|the (?:derivative|result|sum|product|same|following|one)|based on|clear|proved|proven|good|fine|ok|okay|simple|easy|done)"
+    r"|unique|final|complete|valid|sound|helpful|useful|justified|supported|accurate|sensible"
+    r"|as (?:required|expected|desired|above)"
+    r"|given|shown|the (?:derivative|result|sum|product|same|following|one)|based on|clear|proved"
+    r"|proven|good|fine|ok|okay|simple|easy|done)"
     r"(?=[\s.,;:!]|\Z)(?:\s+(?:by|from|in|as|because|since|with|for|and|to|on|that|above|below|here|,).*)?[\s.!]*",
     re.IGNORECASE | re.DOTALL,
 )
@@ -206,7 +210,8 @@ def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -
 
 _LAST_INTEGER = re.compile(r"[0-9.,]+\Z")
 _GIVES = re.compile(
-    r"(?:,\s+|\s)(?:which|that|this|and)?\s?(?:is|gives|giving|equals|makes|making|yields|yielding|comes to|amounts to)\s",
+    r"(?:,\s+|\s)(?:which|that|this|and)?\s?(?:is|gives|giving|equals|makes|making|yields|yielding"
+    r"|comes to|amounts to)\s",
     re.IGNORECASE,
 )
 _DIGIT = re.compile(r"\d")

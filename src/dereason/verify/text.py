@@ -23,20 +23,24 @@ _MARKS = str.maketrans("", "", DRESS + MONEY)
 _MARKUP = re.compile(
     r"""
     (?P<dress>\\(?:text(?:rm|normal)?|mathrm|[mhf]box|operatorname\*?|unit|si|pu|ce|rm(?=\s*\{))\s*\{)
-    | (?P<wrap>\\(?:text(?:bf|it|sf|tt|sl|sc|up|md)|math(?:normal|bf|it|sf|tt|cal|bb(?=\s*\{\s*[0-9]))|emph|boxed|fbox|framebox|underline
+    | (?P<wrap>\\(?:text(?:bf|it|sf|tt|sl|sc|up|md)|math(?:normal|bf|it|sf|tt|cal|bb(?=\s*\{\s*[0-9]))|emph
+        |boxed|fbox|framebox|underline
         |boldsymbol|bm|pmb|bold|centerline|(?:textcolor|colorbox|raisebox|scalebox)\s*\{[^{}]{1,20}\}|ensuremath|math(?:op|ord|bin|rel|inner|strut)|num|uline|mathring)\s*\{)
     | (?P<drop>\\color\s*\{[a-zA-Z]{1,20}\}
-        | \\(?:[vh]?phantom|hspace\*?|vspace\*?|label|tag\*?|hskip|kern)\s*\{[^{}]{0,40}\}|\\rule\s*\{[^{}]{0,20}\}\s*\{[^{}]{0,20}\}
+        | \\(?:[vh]?phantom|hspace\*?|vspace\*?|label|tag\*?|hskip|kern)\s*\{[^{}]{0,40}\}
+            |\\rule\s*\{[^{}]{0,20}\}\s*\{[^{}]{0,20}\}
         | \\(?:left|right|middle)(?![A-Za-z])
         | (?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\,)(?=[0-9]{3}(?![0-9]))       # between thousands
-        | \\[!()\[\]] | \\?\$ | (?<![\w)\]}])\*\* | \*\*(?![\w(\[{\\]) | (?<!\w)__(?=\S[^_]*\S__(?!\w)) | (?<=\S)__(?!\w)
+        | \\[!()\[\]] | \\?\$ | (?<![\w)\]}])\*\* | \*\*(?![\w(\[{\\]) | (?<!\w)__(?=\S[^_]*\S__(?!\w)) 
+            | (?<=\S)__(?!\w)
         | `)
     | (?P<space>\\[ ,;:>\n] | ~ | \\(?:math)?(?:bf|rm|it|sf|tt|cal|bfseries|itshape|rmfamily|sffamily|ttfamily|upshape
         |normalfont|tiny|small|footnotesize|normalsize|large|Large|LARGE|huge|Huge|displaystyle|textstyle|scriptstyle
         |(?:math)?strut|q?quad|bigl?|bigr?|Bigl?|Bigr?|Bigg?|bigg?|nonumber|noindent|limits|nolimits|centering
         |blacksquare|qed|square(?=\s*\Z)|Box(?=\s*\Z)|thinspace|enspace)(?![A-Za-z]))
     | (?P<frac>\\[dtc]frac(?![A-Za-z]))
-    | (?P<synonym>\\(?:rightarrow|longrightarrow|wedge|vee|lnot|lbrace|rbrace|colon|minus|leftrightarrow|Leftrightarrow|Rightarrow
+    | (?P<synonym>\\(?:rightarrow|longrightarrow|wedge|vee|lnot|lbrace|rbrace|colon|minus|leftrightarrow
+        |Leftrightarrow|Rightarrow
         |Longrightarrow|Longleftrightarrow|implies|iff|dots|ldots|cdots|dotsc|gets|varnothing|vert|mid|lvert|rvert|AA
         |degree|celsius|textdegree|ohm)(?![A-Za-z]))
     | (?P<comma>\{[,.]\})
@@ -47,11 +51,13 @@ _MARKUP = re.compile(
 )
 _SYNONYMS = {
     "rightarrow": "\\to ", "longrightarrow": "\\to ", "wedge": "\\land ", "vee": "\\lor ", "lnot": "\\neg ",
-    "lbrace": "\\{", "rbrace": "\\}", "colon": ":", "minus": "-", "leftrightarrow": "\\iff ", "Rightarrow": "\\implies ",
+    "lbrace": "\\{", "rbrace": "\\}", "colon": ":", "minus": "-",
+    "leftrightarrow": "\\iff ", "Rightarrow": "\\implies ",
     "Leftrightarrow": "\\iff ", "Longleftrightarrow": "\\iff ", "Longrightarrow": "\\implies ",
     "implies": "\\implies ", "iff": "\\iff ", "dots": "\\ldots ", "ldots": "\\ldots ", "cdots": "\\ldots ",
     "dotsc": "\\ldots ", "gets": "\\leftarrow ", "varnothing": "\\emptyset ", "vert": "|", "mid": "|", "lvert": "|",
-    "rvert": "|", "AA": "\u00c5", "degree": "^\\circ ", "textdegree": "^\\circ ", "celsius": "^\\circ C", "ohm": "\u03a9",
+    "rvert": "|", "AA": "\u00c5", "degree": "^\\circ ", "textdegree": "^\\circ ",
+    "celsius": "^\\circ C", "ohm": "\u03a9",
 }  # fmt: skip
 # A box around one cell is typesetting, around several it is a matrix or a system.
 _ONE_CELL = re.compile(
@@ -217,9 +223,7 @@ def _strip(text: str, *, marks: bool) -> str:
             out.append("\\frac")
         elif kind == "synonym":
             out.append(_SYNONYMS[token[1:]])
-        elif kind == "comma":
-            out.append(token[1])
-        elif kind == "keep":
+        elif kind == "comma" or kind == "keep":
             out.append(token[1])
         elif token == "{":
             dropped.append(False)

@@ -11,7 +11,10 @@ from dereason.settings import Settings
 
 
 class Tolerance(Settings):
-    """How far a number, or the value of an expression, may be from the reference's. Where several are given, one is enough."""
+    """How far a number may be from the reference's, or the value of an expression without variables.
+
+    Where several are given, one is enough.
+    """
 
     relative: float | None = Field(default=None, gt=0, lt=1)
     """Share of the reference's size by which the answer may differ: 0.04 for 4 %; null for none."""

@@ -17,25 +17,41 @@ Unit = tuple[tuple[str, int], ...]
 # Words that pint does not know, by what it calls them.
 _ALIASES = {
     "sec": "second", "secs": "second", "gm": "gram", "gms": "gram", "amp": "ampere", "amps": "ampere", "rev": "turn",
-    "revs": "turn", "revolution": "turn", "revolutions": "turn", "kmh": "kilometer_per_hour", "kmph": "kilometer_per_hour",
+    "revs": "turn", "revolution": "turn", "revolutions": "turn", "kmh": "kilometer_per_hour",
+    "kmph": "kilometer_per_hour",
     "lightyear": "light_year", "lightyears": "light_year", "ft-lb": "foot_pound", "AU": "astronomical_unit",
     "celsius": "degree_Celsius", "fahrenheit": "degree_Fahrenheit", "Torr": "torr", "Btu": "british_thermal_unit",
     "Ohm": "ohm", "Ohms": "ohm", "inche": "inch", "cc": "cubic_centimeter", "deg": "degree", "degs": "degree",
-    "gauss": "gauss_", "G": "gauss_", "y": "year", "arcmin": "arcminute", "arcsec": "arcsecond", "minute": "minute", "Nm": "N*m",
+    "gauss": "gauss_", "G": "gauss_", "y": "year", "arcmin": "arcminute", "arcsec": "arcsecond", "minute": "minute",
+    "Nm": "N*m",
     "kNm": "kN*m", "Pas": "Pa*s", "dollar": "money_USD", "dollars": "money_USD", "cent": "cent_USD",
     "cents": "cent_USD", "buck": "money_USD", "bucks": "money_USD", "penny": "cent_USD", "pennies": "cent_USD",
     "pence": "cent_GBP", "sterling": "money_GBP", "quid": "money_GBP", "rupees": "money_INR",
-    "angstroms": "angstrom", "KM": "kilometer", "KG": "kilogram", "CM": "centimeter", "MM": "millimeter", "ML": "milliliter",
+    "angstroms": "angstrom", "KM": "kilometer", "KG": "kilogram", "CM": "centimeter", "MM": "millimeter",
+    "ML": "milliliter",
     "MPH": "mile_per_hour", "FT": "foot", "LB": "pound", "LBS": "pound", "HR": "hour", "HRS": "hour", "MIN": "minute",
 }  # fmt: skip
 # Symbols that take an SI prefix; with any other a prefix makes words ("cat", "pint", "mat").
 _METRIC = frozenset(
-    "m g s L l N J W V A Hz Pa mol eV K F C T H Wb ohm \u03a9 cal bar M Gy Sv Bq Ci G pc Da rad S lm lx kat B bit P St"
-    " sr Wh Ah Torr torr cd D mHg".split()
+    re.findall(
+        r"\S+",
+        """m g s L l N J W V A Hz Pa mol eV K F C T H Wb ohm Ω cal bar M Gy Sv Bq Ci G pc Da rad S lm lx kat B bit P St
+        sr Wh Ah Torr torr cd D mHg""",
+    )
 )
 # One letter is one of these units, and only behind a plain number or in unit dress.
-_LETTERS = frozenset("m g s h L l N J W V A K C F T H M P D G S".split())
-_DRESSED_LETTERS = _LETTERS | frozenset("d t u B b".split())
+_LETTERS = frozenset(
+    re.findall(
+        r"\S+",
+        """m g s h L l N J W V A K C F T H M P D G S""",
+    )
+)
+_DRESSED_LETTERS = _LETTERS | frozenset(
+    re.findall(
+        r"\S+",
+        """d t u B b""",
+    )
+)
 # What pint knows and nobody means by it.
 _NO_UNIT = re.compile(
     r"(?:.*(?:constant|magneton|_mass|charge|speed_of_light|radius|wavelength|velocity|_field|_moment|_limit|unit_of|atomic_unit)"
@@ -126,7 +142,10 @@ def _currencies() -> dict[str, str]:
 # Which currency a bare name is that several countries use.
 _MAIN = {"dollar": "USD", "euro": "EUR", "yen": "JPY", "rupee": "INR", "franc": "CHF", "peso": "MXN", "ruble": "RUB"}
 _NO_COIN = frozenset(
-    "pound pounds real reals mark marks gold silver unit units rights franc reserve crown crowns won".split()
+    re.findall(
+        r"\S+",
+        """pound pounds real reals mark marks gold silver unit units rights franc reserve crown crowns won""",
+    )
 )
 
 

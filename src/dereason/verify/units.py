@@ -1,7 +1,8 @@
 r"""Quantities: a number or an expression with a unit after it, or an amount of money.
 
 Units of measure are pint's own, currencies babel's. A text is looked up in their tables, never computed by them.
-A symbol of one letter is a unit only behind a plain number or in unit dress (``\text{ m}``): ``2 \pi r h`` is a formula.
+A symbol of one letter is a unit only behind a plain number or in unit dress (``\text{ m}``): ``2 \pi r h`` is a
+formula.
 Anything else after a number ("ways", "right triangles") is a noun: it is compared in the singular, and words before it
 may be left out.
 """
@@ -24,7 +25,12 @@ from dereason.verify.unit_names import Unit, coin, conversion, unit_names
 
 MAX_UNIT_LENGTH = 60
 MAX_UNIT_POWER = 6
-_SHORT_UNITS = frozenset("mg ms ml hp pc lm gm mh ha ps ns as at cd mA mM Gm Pm Mm mT Gs Ts".split())
+_SHORT_UNITS = frozenset(
+    re.findall(
+        r"\S+",
+        """mg ms ml hp pc lm gm mh ha ps ns as at cd mA mM Gm Pm Mm mT Gs Ts""",
+    )
+)
 _SIGNS = {MONEY: "USD", "\u20ac": "EUR", "\u00a3": "GBP", "\u00a5": "JPY", "\u20b9": "INR", "\u20a9": "KRW",
           "\u20bd": "RUB", "\u20ba": "TRY", "\u20ab": "VND"}  # fmt: skip
 SIGNS = "".join(_SIGNS)
@@ -335,7 +341,12 @@ def _measure(text: str, dressed: bool) -> Unit | None:
 
 
 # Nobody takes these two letters for a product.
-_PLAIN_SYMBOLS = frozenset("ft in lb oz yd mi hr ha au ly pc yr cm km kg mm nm um Hz Pa eV".split())
+_PLAIN_SYMBOLS = frozenset(
+    re.findall(
+        r"\S+",
+        """ft in lb oz yd mi hr ha au ly pc yr cm km kg mm nm um Hz Pa eV""",
+    )
+)
 
 
 def _noun(text: str) -> Unit | None:

@@ -68,7 +68,8 @@ class Scorer:
         options = None if options is None or len(options) == 0 else list(options)
         tokens = extra.get("response_tokens")
         cut = tokens is not None and int(tokens) >= self.settings.max_new_tokens and not extra.get("ended", False)
-        problem = {**{name: extra.get(name) for name in ("source", "metadata")}, "answer": reference, "options": options}
+        problem = {"answer": reference, "options": options, "source": extra.get("source")}
+        problem["metadata"] = extra.get("metadata")
         judgement = self.verifier.judge_many([item_of(response, cut, problem)])[0]
         value = self.reward(
             prompts=[extra.get("question") or ""],
