@@ -7,8 +7,8 @@ import random
 import pytest
 
 from dereason.problems.schema import Verdict
+from dereason.statistics import beta_interval
 from dereason.verify import verifier as module
-from dereason.verify.intervals import beta_interval
 from dereason.verify.verdict import judge_response, verdict_counts
 from dereason.verify.verifier import Verifier
 

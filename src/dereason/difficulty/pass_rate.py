@@ -12,7 +12,7 @@ from pydantic import Field
 from dereason.lm.base import Sampling
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
-from dereason.verify.intervals import beta_interval
+from dereason.statistics import beta_interval
 
 
 class PassRate(Settings):

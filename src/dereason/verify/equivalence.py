@@ -36,7 +36,8 @@ from dereason.verify.parts import all_of, as_intervals, directed, distinct, in_v
 from dereason.verify.reading import based, boolean, kind_of, named_value, read
 from dereason.verify.text import literal, normalise, undressed
 from dereason.verify.tolerance import EXACT, Tolerance
-from dereason.verify.units import Quantity, conversion, parse_quantity, same_noun
+from dereason.verify.unit_names import conversion
+from dereason.verify.units import Quantity, parse_quantity, same_noun
 from dereason.verify.words import as_list, same_words
 
 Symbolic = Callable[[str, str], bool]

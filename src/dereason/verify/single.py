@@ -135,7 +135,7 @@ def _twice(text: str) -> str | None:
 
 
 def _side(text: str) -> str | None:
-    r"""The value at the end of ``x = 3 + 2 = 5``, that before ``42 = 6 * 7``, the exact one of ``x = 1/6 \approx 0.17``."""
+    r"""The value at the end of ``x = 3 + 2 = 5``, before ``42 = 6 * 7``, the exact one of ``x = 1/6 \approx 0.17``."""
     if "=" not in text and "\\approx" not in text and "\\equiv" not in text:
         return None
     marks = outside(text)
