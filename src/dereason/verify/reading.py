@@ -83,11 +83,15 @@ def read(raw: str, kind: Kind | None = None) -> Answer:
         found = _read(qualified[1], 0)
         if found.kind in MATHEMATICS:
             return found
+    if kind is Kind.BOOLEAN and (word := _YES_NO.match(unmarked(text))) is not None:
+        return Answer(Kind.BOOLEAN, word[1])
     if kind in (Kind.TUPLE, Kind.MATRIX) and (vector := _in_components(unmarked(text))) is not None:
         return vector
     return _read(text, 0)
 
 
+# "Yes, it is."
+_YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,;.:!(\u2013\u2014])", re.IGNORECASE)
 _COMPONENT = re.compile(r"\s?([-+]?)\s?([^-+\s]*?)\s?\\(?:hat|vec|widehat)\s?\{?\s?\\?([ijkxyz])(?:math)?\s?\}?")
 
 
