@@ -238,7 +238,11 @@ def main() -> None:
     chosen = parser.parse_args()
     lines = chosen.data.read_text(encoding="utf-8").splitlines()[: chosen.limit]
     pairs = make_pairs([json.loads(line)["answer"] for line in lines], chosen.seed)
-    warm = [Pair("x + \\sin^2 y", "x + 1 - \\cos^2 y", "", ""), Pair("7 km", "7000 m", "", "")]
+    warm = [
+        Pair("x + \\sin^2 y", "x + 1 - \\cos^2 y", "", ""),
+        Pair("7 km", "7000 m", "", ""),
+        Pair("7 apples", "7 euros", "", ""),
+    ]
 
     began = time.perf_counter()
     math_verify_all(warm)

@@ -1,10 +1,10 @@
 """Precision and recall of the verifier against labelled pairs, by the reference's kind.
 
-    python benchmarks/verifier_quality.py [--data ../shared/data] [--limit N] [--seed 0] [--misses | --held-out]
+    python benchmarks/verifier_quality.py [--data DIR] [--limit N] [--seed 0] [--misses | --held-out]
 
 A pair is a response, a reference and whether the verifier must find the response correct; ``quality_pairs.py`` says how
 they are made. Precision is the share of right pairs among those that the verifier finds correct, recall the share that
-it finds correct among the right pairs; an ``error`` is never correct, so it costs recall. Intervals are Jeffreys' (95 %).
+it finds correct among the right pairs; an ``error`` is never correct, so it costs recall. Intervals: Jeffreys', 95 %.
 
 The pairs of a tenth of the references, chosen by a hash, are held out: nobody mends a rule by them. ``--held-out``
 prints the table of these alone, and no miss.

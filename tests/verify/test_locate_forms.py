@@ -140,7 +140,7 @@ def test_a_number_is_never_cut(number: str) -> None:
 @pytest.mark.parametrize(
     ("response", "number"),
     [
-        ("it is between 1 and 2", "2"),
+        ("it is between 1 and 2", "between 1 and 2"),
         ("from 10 to 200", "200"),
         ("with 3, 200", "200"),
         ("1 23", "23"),

@@ -56,6 +56,8 @@ _CHOOSE = re.compile(
 )
 _FIGURE = re.compile(r"\\(?:triangle|angle|parallel|perp|odot|cong|sim)(?![A-Za-z])")
 _VOWEL = re.compile(r"[aeiouyAEIOUY]|[A-Z]{2}")
+# The value of a function at a number is no product: I(0) is not 0.
+_AT = re.compile(r"(?<![A-Za-z\\])([A-Zfghuvxyp])\s?\(\s?([0-9]{1,4})\s?\)|(?<![A-Za-z\\])([a-z])\(0\)")
 _SERIES = re.compile(r"\\(?:sum|prod|int|oint|iint|lim)(?![A-Za-z])")
 _KET = re.compile(r"\|\s?([A-Za-z0-9+-]{1,4}|\\[a-z]{2,5})\s?\\rangle")
 _TRANSPOSED = re.compile(r"[A-Z]\s?\^\s?\{?\s?(?:T|\\top|\\intercal|\\dagger|\\ast)(?![A-Za-z_])\s?\}?")
@@ -99,6 +101,8 @@ def read(text: str) -> tuple[Node, bool]:
         text = _CHOOSE.sub(_binomial, text)
     if "rangle" in text:
         text = _KET.sub(lambda m: f"Q_{{{m[1]}}}".replace("\\", "").replace("+", "p").replace("-", "m"), text)
+    if "(" in text:
+        text = _AT.sub(lambda m: f"{m[1] or m[3]}_{{at{m[2] or 0}}}", text)
     parser = _Parser(_tokens(text))
     node = parser.all()
     return node, parser.logarithm

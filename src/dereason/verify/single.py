@@ -59,6 +59,11 @@ _BEHIND = re.compile(
     r"(?:\s+(?:in|on|at|for|from|of|to|by|after|during|per|with|because|since|a|an|every|each|and|that|which|who|as|when)\s"
     r"(?:[^\W\d_]|[-'\u2019 ,.])*)?\s*[.,;]?\s*",
 )
+# A noun of another language: "5\u4e2a", "42 \u00c4pfel"; none that counts in thousands.
+_FOREIGN = re.compile(
+    r"\s?(?=\w*[^\x00-\x7f])(?![\u4e07\u4ebf\u5104\u5343\u767e\u534a\u4e0d\u6216]|\u0442\u044b\u0441\u044f\u0447|\u043c\u0438\u043b\u043b)[^\W\d_]{1,20}"
+    r"(?:\s[^\W\d_]{2,20})?\s*[.\u3002]?",
+)
 _DENIED = re.compile(
     r"(?<![^\W\d_])(?:not|never|no|nor|or|than|mod|modulo|times|plus|minus|squared|cubed|factorial|more|less|fewer|percent|hundreds?"
     r"|thousands?|millions?|billions?|dozens?|power|isn't|wrong|incorrect|error|AD|BC|BCE|CE|o'clock)(?![^\W\d_])"
@@ -212,6 +217,8 @@ def _in_words(text: str) -> str | None:
             value
         ):
             return value
+    if _FOREIGN.fullmatch(behind) is not None:
+        return first.group().strip()
     if behind.lstrip().startswith("%"):
         return first.group().strip() + "%" if _BARE.fullmatch(unmarked(behind.lstrip()[1:])) else None
     return None

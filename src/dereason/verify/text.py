@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
+MAX_CACHED = 500
+"""Longer texts are read each time."""
 DRESS = "\u2060"
 """Stands before what was written in unit or text dress (``\\text``, ``\\mathrm``, siunitx), in :func:`as_read`."""
 MONEY = "\u00a4"
@@ -292,11 +295,21 @@ def as_latex(text: str) -> str:
     ``2√5 × 10³`` becomes ``2\sqrt{5} \times 10^{3}``; digits of any script become ASCII digits; every space
     becomes one plain space. Linear in the length.
     """
+    return _as_latex(text) if len(text) <= MAX_CACHED else _latex(strip_markup(text))
+
+
+@lru_cache(maxsize=4096)
+def _as_latex(text: str) -> str:
     return _latex(strip_markup(text))
 
 
 def as_read(text: str) -> str:
     """:func:`as_latex` with :data:`DRESS` and :data:`MONEY` where they belong; see :func:`unmarked`."""
+    return _as_read(text) if len(text) <= MAX_CACHED else _latex(_strip(text, marks=True))
+
+
+@lru_cache(maxsize=4096)
+def _as_read(text: str) -> str:
     return _latex(_strip(text, marks=True))
 
 
@@ -397,7 +410,7 @@ def literal(text: str) -> str | None:
     White space counts once; nothing else is forgiven.
     """
     bare = undressed(text)
-    if not bare:
+    if not bare or bare in ("{}", "\\{\\}"):
         return None
     lines = "\n" in bare and "\\" not in bare and "$" not in bare
     signs = not any(c.isalnum() or c in "\\\u221e" for c in bare)
