@@ -15,7 +15,7 @@ from dereason.verify.equivalence import option_index
 from dereason.verify.kinds import Kind
 from dereason.verify.locate import locate
 from dereason.verify.reading import kind_of
-from dereason.verify.text import strip_markup
+from dereason.verify.text import as_latex, strip_markup
 from verify.found import found_in
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
@@ -53,7 +53,7 @@ def test_the_span_contains_the_answer_as_written() -> None:
         assert 0 <= extraction.start < extraction.end <= len(response)
         written = response[extraction.start : extraction.end]
         assert written == written.strip()
-        assert " ".join(extraction.text.split()) in " ".join(strip_markup(written).split()), (extraction, written)
+        assert " ".join(extraction.text.split()) in as_latex(written), (extraction, written)
     assert found > 4000
 
 

@@ -232,7 +232,8 @@ def _hash(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
 
 def _alone(text: str, kind: Kind) -> Span | None:
     if kind is Kind.LITERAL:
-        return as_written(text, 0, len(text), "alone") if len(text) <= 8 * MAX_TAIL else None
+        start = text.rstrip().rfind("\n\n") + 1
+        return as_written(text, start, len(text), "alone") if len(text) - start <= 8 * MAX_TAIL else None
     end = len(text.rstrip())
     line = text.rfind("\n", 0, end) + 1
     if not 0 < end - line <= MAX_TAIL:

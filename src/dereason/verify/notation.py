@@ -144,7 +144,9 @@ def _tokens(text: str) -> list[str]:
     return tokens
 
 
-_BUILT_IN = frozenset({"frac", "sqrt", "binom", "circ", "degree", "lvert", "rvert", "vert"})
+# Not the arrows of vectors: their products have an order.
+_ACCENTS = frozenset({"dot", "ddot", "bar", "tilde"})
+_BUILT_IN = _ACCENTS | frozenset({"frac", "sqrt", "binom", "circ", "degree", "lvert", "rvert", "vert"})
 
 
 def _split_word(word: str, formula: bool, *, whole: bool) -> list[str]:
@@ -163,8 +165,8 @@ def _split_word(word: str, formula: bool, *, whole: bool) -> list[str]:
     name = _SYNONYMS.get(word, word)
     if name in _FUNCTIONS or name in _CONSTANTS:
         return ["\\" + name]
-    if len(word) == 2 and word.isupper() and whole:
-        return [word]  # a segment, or a label: not a product
+    if len(word) == 2 and word.isupper():
+        return [word] if whole else list(word)  # by itself a segment, or a label
     for cut in range(1, min(len(word), 6)):
         head, tail = word[:cut], word[cut:]
         if tail in _FUNCTIONS and len(tail) > 2 and (cut == 1 or formula):
@@ -354,6 +356,11 @@ class _Parser:
             return ("root", self.argument(), degree)
         if name in _FUNCTIONS:
             return self.function(name)
+        if name in _ACCENTS:
+            accented = self.argument()
+            if accented[0] != "var":
+                raise TooHard(f"\\{name} over an expression")
+            return ("var", self.name(f"{accented[1]}_{name}"))
         if _LETTERS.fullmatch(name):
             return ("var", self.name(name.removeprefix("var")))
         raise TooHard(f"\\{name}")
