@@ -74,6 +74,10 @@ _CLAUSE = re.compile(
     r"|\s*[-\u2013\u2014]\s.*|\s*:\s.*)?[.!\s]*",
     re.IGNORECASE,
 )
+_ALL_BUT = re.compile(r"\b(?:all|any\w*|every\w*|none|nothing) (?:but|except)\b", re.IGNORECASE)
+_SAYS_TEXT = re.compile(
+    rf"(?:{_LEAD}[\s,:]+)*{_SUBJECT}\s*{_VERB}\s+(?:{_ADVERB}\s+)*(.{{1,200}}?)[.!\s]*", re.IGNORECASE
+)
 _LEAVES = re.compile(r"\bleav(?:es|ing)\s+(?:us\s+with\s+)?(?:only\s+)?(?:option\s+)?\(?([A-Z])\)?[.!\s]*\Z")
 _CLAUSES = re.compile(
     r"[,;.!:\u3002\uff0c\n]+(?:\s+|\Z)|(?<=[\u3002\uff0c])|\s+(?=(?:so|but|therefore|hence|leaving)\s)"
@@ -142,6 +146,8 @@ def _in_clauses(bare: str, options: Sequence[str]) -> str | None:
     """The letter of the last clause that says nothing but a letter; clauses that deny one are passed over."""
     if len(bare) > MAX_TAIL:
         return None
+    if _ALL_BUT.search(bare) is not None:
+        return None
     leaves = _LEAVES.search(bare)
     if leaves is not None and option_index(leaves[1], options) is not None:
         return leaves[1]
@@ -154,6 +160,10 @@ def _in_clauses(bare: str, options: Sequence[str]) -> str | None:
         match = _CLAUSE.fullmatch(clause)
         if match is not None and _sure_letter(clause, match) and option_index(match[1], options) is not None:
             return match[1]
+        said = _SAYS_TEXT.fullmatch(clause)
+        named = option_index(said[1], options) if said is not None and len(said[1]) > 1 else None
+        if named is not None:
+            return chr(ord("A") + named)
         if re.search(_LETTER, clause) is not None or _TWO_LETTERS.search(clause) is not None:
             return None
     return None

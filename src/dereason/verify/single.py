@@ -70,7 +70,7 @@ _DENIED = re.compile(
 )
 _BARE = re.compile(
     r"\s*(?:in (?:total|all)|altogether|total|overall|left|remaining|each|together|of (?:them|these|those)|now"
-    r"|per [a-z]+|of the [a-z ]{1,30})?\s*[.,;]?\s*"
+    r"|per (?!cent|thousand|mille|hundred|million)[a-z]+|of the [a-z ]{1,30})?\s*[.,;]?\s*"
 )
 _NUMBER = re.compile(
     rf"""(?<![A-Za-z0-9_^.\\|/:])(?:[-+]\s?)?(?:[{SIGNS}]\s?)?(?:[-+]\s?)?

@@ -66,6 +66,7 @@ _FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|ln|log)|(?:sin|cos
 _OVER = re.compile(r"\\frac\s?\{\s?([^{}]{1,12})\s?\}\s?\{\s?([A-Za-z\u2060][^{}]{0,16})\}$")
 _GREEK_UNIT = re.compile(rf"\\mu\s?{DRESS}?\s?(?=[A-Za-z])|\\Omega(?![A-Za-z])\s?")
 _TWO_NUMBERS = re.compile(r"-?[0-9.]+[^0-9]+[0-9]")
+_PER = re.compile(r"(?<=[0-9}])\s/\s?(?=[A-Za-z]{2})")
 _RELATION = re.compile(r"[=<>;?]|\\(?:approx|leq?|geq?|neq?|in|to|pm|mp|text)(?![A-Za-z])")
 _PER_NUMBER = re.compile(r"([A-Za-z]{1,4})\s?/\s?([0-9]{1,6})\s?([A-Za-z]{1,4})\Z")
 _OPERATIONS = frozenset("+-*/^=<>(,_:|")
@@ -110,6 +111,7 @@ def parse_quantity(text: str) -> Quantity | None:
         return money
     text = _GREEK_UNIT.sub(lambda m: "u" if m.group()[1] == "m" else "\u03a9", text)
     text = _SMALL_O.sub("^\\\\circ", _OVER.sub(r" \1/\2", text))
+    text = _PER.sub(" per ", text)
     if _TWO_NUMBERS.match(text) and (several := parse_compound(text)) is not None:
         return several
     for candidate, match in enumerate(_CANDIDATE.finditer(text)):
