@@ -229,11 +229,6 @@ def _hundreds(words: list[str]) -> int | None:
     return None
 
 
-def is_numeric(reference: str) -> bool:
-    """Whether the reference is one number, so that answers are compared as exact rationals."""
-    return parse_number(reference) is not None
-
-
 def same_number(a: Number, b: Number) -> str | None:
     """Why two numbers are equal, in words, or None."""
     if a.absolute() == b.absolute():
