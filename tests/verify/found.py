@@ -10,7 +10,7 @@ from dereason.verify.locate import locate
 from dereason.verify.single import single
 from dereason.verify.span import Span
 from dereason.verify.text import as_read, strip_markup, unmarked
-from dereason.verify.units import is_money, parse_quantity
+from dereason.verify.units import parse_quantity
 
 
 def found_in(response: str, *, kind: Kind, options: Sequence[str] | None = None) -> Span | None:
@@ -21,5 +21,5 @@ def found_in(response: str, *, kind: Kind, options: Sequence[str] | None = None)
     value = single(as_read(span.text)) if kind in (Kind.NUMBER, Kind.QUANTITY) else None
     text = strip_markup(span.text) if value is None else unmarked(value)
     if kind is Kind.NUMBER and value is not None and (quantity := parse_quantity(value)) is not None:
-        text = quantity.magnitude if not is_money(quantity.unit) else text.lstrip("\u20ac\u00a3 ")
+        text = quantity.magnitude if not quantity.unit[-1][0].startswith("money_") else text.lstrip("\u20ac\u00a3 ")
     return replace(span, text=" ".join(text.split()))

@@ -53,7 +53,7 @@ def test_the_span_contains_the_answer_as_written() -> None:
         assert 0 <= extraction.start < extraction.end <= len(response)
         written = response[extraction.start : extraction.end]
         assert written == written.strip()
-        assert " ".join(extraction.text.split()) in as_latex(written), (extraction, written)
+        assert as_latex(extraction.text) in as_latex(written), (extraction, written)
     assert found > 4000
 
 

@@ -383,8 +383,3 @@ def same_noun(a: Unit, b: Unit) -> bool:
 def is_noun(unit: Unit) -> bool:
     """Whether the unit is a thing that is counted, not a unit of measure."""
     return any(name.startswith("#") for name, _ in unit)
-
-
-def is_money(unit: Unit) -> bool:
-    """Whether the unit is a currency, by itself or per something."""
-    return any(name.startswith(("money_", "cent_")) for name, _ in unit)
