@@ -34,7 +34,7 @@ from dereason.verify.numbers import Number, parse_number, same_number
 from dereason.verify.options import labels, named_option
 from dereason.verify.parts import all_of, as_intervals, directed, distinct, in_values
 from dereason.verify.reading import based, boolean, kind_of, named_value, read
-from dereason.verify.text import literal, normalise, undressed
+from dereason.verify.text import DRESS, literal, normalise, undressed
 from dereason.verify.tolerance import EXACT, Tolerance
 from dereason.verify.unit_names import conversion
 from dereason.verify.units import Quantity, parse_quantity, same_noun
@@ -127,7 +127,7 @@ _PAIR = re.compile(r"\A([A-Z])([A-Z])\Z")  # a name by itself, a product beside 
 _LONG_UNIT = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _ENGINEERS = re.compile(r"(?<![A-Za-z\\])j(?![A-Za-z])")
-_TIGHT_UNIT = re.compile(r"([0-9])([A-Za-z])$")
+_TIGHT_UNIT = re.compile(r"([0-9}])\s?([A-Za-z])$")
 _SQUARE_ROUND = (("[", "]"), ("(", ")"))
 
 
@@ -195,6 +195,7 @@ def _choice(answer: str, reference: str, options: Sequence[str]) -> Comparison:
 
 _MONEY = "$\u20ac\u00a3\u00a5\u20b9"
 # One letter right behind a digit that is a scale as often as a unit: "5K", "5M".
+_KELVIN = re.compile(r"(?:\s|~|\\[,;: ])(?:\\(?:text|mathrm)\s?\{\s*)?K\}?[\s$.)]*\Z|\{\s+K\}")
 _SCALED = re.compile(r"[0-9]\s?\\?(?:text|mathrm)?\s?\{?[kKMB]\}?\Z")
 
 
@@ -209,7 +210,7 @@ def _number(answer: str, reference: str, number: Number, tolerance: Tolerance) -
         if value.kind in (Kind.TUPLE, Kind.SET) and len(value.parts) == 1:
             value = value.parts[0]  # "[5]"
         given = parse_number(value.text) if value.kind is Kind.NUMBER else None
-        if value.quantity is not None and _SCALED.search(value.text) is None:
+        if value.quantity is not None and (_SCALED.search(value.text) is None or _KELVIN.search(answer)):
             given = _bare(value.quantity, number)
         if given is None and number.value.denominator != 1:
             given = parse_number(answer, decimal_comma=True)
@@ -383,7 +384,7 @@ class _Pair:
         if wanted is None:
             return False
         if given is None:  # "5m" is a product, but not where a quantity is asked for
-            given = parse_quantity(_TIGHT_UNIT.sub(r"\1 \2", answer.text))
+            given = parse_quantity(_TIGHT_UNIT.sub(rf"\1 {DRESS}\2", answer.text))
         if given is None:
             number = parse_number(answer.text)
             if number is not None:

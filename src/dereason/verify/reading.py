@@ -317,6 +317,8 @@ def _relation(text: str, marks: list[Mark], level: int) -> Answer | None:
         return None
     sides, signs = found
     names = [unmarked(side) for side in sides]
+    if "~" in signs and names[0].lower() in ("is", "are", "was", "be", "it is"):
+        return Answer(Kind.TEXT, text)
     if "~" in signs:
         # The exact value stands before its approximation; a symbol before it only names it.
         about = signs.index("~")

@@ -324,7 +324,7 @@ def _latex(bare: str) -> str:
     if not bare.isascii():
         bare = _FOREIGN.sub(_ascii, unicodedata.normalize("NFC", bare).translate(SIGNS))
     bare = _ARROWS.sub(lambda m: _ARROW[m.group()], bare)
-    return " ".join(bare.split())
+    return " ".join(bare.split()).replace(f"{DRESS} ", DRESS)
 
 
 _ARROW = {"<->": "\\iff ", "->": "\\to ", "<-": "\\leftarrow ", "<=>": "\\iff ", "=>": "\\implies ",

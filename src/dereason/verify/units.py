@@ -182,9 +182,7 @@ def _sure(unit: str, number: Number | None, magnitude: str) -> bool:
     if not short:
         formula = any(name in magnitude for name in ("\\frac", "\\pi", "\\sqrt"))
         return not (formula and all(len(word) <= 2 and word not in _PLAIN_SYMBOLS for word in words))
-    if number is None and "\\pi" not in magnitude.removesuffix("\\pi"):
-        return False
-    if number is None:
+    if number is None or magnitude.lstrip("-+ ").startswith("\\frac"):
         return False
     below = "/" in unit or "-" in unit or " per " in f" {unit} "
     if len(words[0]) > 1 and words[0] not in _SHORT_UNITS:
