@@ -53,6 +53,7 @@ _GOES_ON = re.compile(
     r"""(?:[!²³⁴⁵⁶⁷⁸⁹%_^:][^\s.,;]*)+
     | \s?(?:\\?sqrt|\\?pi\b|\u03c0|\u221a|\\(?:cdot|times|text|mathrm|pm|mid)\b|\*\*?|\^)[^\s$]{0,40}
     | \s[:/\u00d7\u00b1+*<>=]\s?[^\s$]{1,20} | \s[-\u2212\u2013]\s(?=[\w\\(])[^\s$]{1,20}
+    | \s?/\s?[A-Za-z](?![A-Za-z])[^\s.,]*
     | [A-Za-z][A-Za-z0-9]*(?=[\s.,;*_]|\Z) | \+(?=[\s.,*]|\Z)
     | -(?!(?:year|day|hour|minute|month|week|mile|foot|inch|meter|metre|pound|dollar|cent|point|digit|letter
         |step|sided|fold|gallon)s?\b)[a-z]{4,} | [-\u2013\u2014]\d+ | \.\.\.?\d*

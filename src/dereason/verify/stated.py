@@ -11,7 +11,7 @@ from dereason.verify.last_number import is_exclamation
 from dereason.verify.letters import choice_in
 from dereason.verify.numbers import parse_number
 from dereason.verify.reading import kind_of
-from dereason.verify.single import single
+from dereason.verify.single import changes, single
 from dereason.verify.span import MAX_TAIL, MAX_TRIES, Span, as_written, trim
 from dereason.verify.text import as_read, strip_markup
 
@@ -203,6 +203,10 @@ def _answer(text: str, tail: _Tail, kind: Kind, options: Sequence[str] | None) -
     formula = _FORMULA.match(text, start, end)
     if formula is not None and kind != Kind.TEXT and not re.search(r"[\d$\\]", text[formula.end() : end]):
         return as_written(text, *formula.span(formula.lastindex or 0), "final_answer")
+    if kind in MATHEMATICS and (inner := _FORMULA.search(text, start, end)) is not None:
+        beside = text[start : inner.start()] + text[inner.end() : end]
+        if not re.search(r"[\d$\\]", beside) and not changes(beside, ""):
+            return as_written(text, *inner.span(inner.lastindex or 0), "final_answer")
     if tail.sentence and (reason := _REASON.search(text, start, end)) is not None:
         end = reason.start()
     return as_written(text, start, end, "final_answer")
