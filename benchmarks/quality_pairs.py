@@ -11,15 +11,26 @@ from __future__ import annotations
 import json
 import random
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quality_numbers import CONVERSIONS, Forms, quantity_forms
+from quality_science import (
+    CHEMISTRY,
+    FORMULA,
+    SCIENTIFIC,
+    UNITS,
+    formula_forms,
+    listed_forms,
+    scientific_forms,
+)
 from quality_structures import SHAPES, boolean_forms, expression_forms, set_forms, text_maker
 
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 
 
 @dataclass(frozen=True)
@@ -200,6 +211,35 @@ def _references(data: Path, rng: random.Random) -> Iterator[tuple[str, Callable[
         yield reference, boolean_forms
     for reference in texts:
         yield reference, text_maker(texts)
+    yield from _science(data)
+
+
+def _science(data: Path) -> Iterator[tuple[str, Callable[[str, random.Random], Forms]]]:
+    """The references of the sciences, and what their own sources accept besides."""
+    for reference, _, _ in (*UNITS, *CHEMISTRY):
+        yield reference, listed_forms
+    minerva = rows(data / "minerva.jsonl")
+    olympiad = [row for row in rows(data / "olympiad_bench.jsonl") if not row["multiple"]]
+    for reference in dict.fromkeys(str(row["answer"]).strip() for row in (*minerva, *olympiad)):
+        bare = reference.strip("$ ")
+        if re.fullmatch(SCIENTIFIC, bare):
+            yield reference, scientific_forms
+        elif re.fullmatch(FORMULA, bare) and not re.search(r"\\(?:text|mathrm|in|le|ge|pm)|[,<>]", bare):
+            yield reference, formula_forms
+    for row in minerva:
+        others = [
+            text for text in dict.fromkeys(row["accepted"]) if text != row["answer"] and not re.match(r"\d|.*C_", text)
+        ]
+        if others:
+            yield (
+                row["answer"],
+                lambda _, __, others=others: [("accepted by the source", text, True) for text in others],
+            )
+
+
+def held_out(pair: Pair) -> bool:
+    """Whether the pair is of the tenth of references that no rule is mended by."""
+    return zlib.crc32("\n".join([pair.reference, *(pair.options or [])]).encode()) % 10 == 0
 
 
 # ------------------------------------------------------------------------------------------------------- choices

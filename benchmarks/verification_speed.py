@@ -256,7 +256,11 @@ def main() -> None:
     if chosen.data is not None:
         references = [json.loads(line)["answer"] for line in chosen.data.read_text(encoding="utf-8").splitlines()]
     pairs = make_pairs(references[: chosen.limit], chosen.seed)
-    warm = [Pair("x + \\sin^2 y", "x + 1 - \\cos^2 y", "", ""), Pair("7 km", "7000 m", "", "")]
+    warm = [
+        Pair("x + \\sin^2 y", "x + 1 - \\cos^2 y", "", ""),
+        Pair("7 km", "7000 m", "", ""),
+        Pair("7 apples", "7 euros", "", ""),
+    ]
 
     began = time.perf_counter()
     math_verify_all(warm)

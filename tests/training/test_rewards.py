@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from dereason.errors import DereasonError
 from dereason.lm.local.model import ModelSettings
 from dereason.problems.schema import Verdict
+from dereason.training.rewards.grader import GenerativeVerifier
 from dereason.training.rewards.judge import JudgeReward, asks
 from dereason.training.rewards.rules import (
     Combined,
@@ -33,7 +34,6 @@ from dereason.training.rewards.settings import (
     build,
     combine,
 )
-from dereason.verify.judge import GenerativeVerifier
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import Item
 from scripted_rewards import Scripted, Words, call, every_reward, judgement

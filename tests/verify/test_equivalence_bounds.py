@@ -8,7 +8,8 @@ import time
 import pytest
 
 from dereason.verify.equivalence import compare
-from dereason.verify.kinds import MAX_LENGTH, Kind, kind_of
+from dereason.verify.kinds import MAX_LENGTH, Kind
+from dereason.verify.reading import kind_of
 
 REFERENCES = ["4", r"\frac{1}{2}", r"15\mbox{ cm}^2", "yes", "1,-2", r"\{1,2\}", r"(2,\infty)", r"(3,\frac{\pi}{2})",
               r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "y=2x+3", r"2\sqrt{5}+x", "52_8", "ellipse"]  # fmt: skip

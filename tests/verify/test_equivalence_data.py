@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dereason.verify.equivalence import compare
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 from dereason.verify.text import normalise
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "math"
@@ -35,10 +36,10 @@ def test_every_reference_equals_itself(references: list[str]) -> None:
 def test_kinds(references: list[str]) -> None:
     counts = Counter(kind_of(reference) for reference in references)
     assert len(references) == 3632
-    assert counts[Kind.NUMBER] > 1_900
-    # Two of the texts name a truth value nowhere: the kinds that MATH lacks.
-    assert counts[Kind.BOOLEAN] == counts[Kind.CHOICE] == 0
-    for kind in set(Kind) - {Kind.BOOLEAN, Kind.CHOICE}:
+    assert counts[Kind.NUMBER] > 1_880
+    # The kinds that MATH lacks: no truth value, no options, no board.
+    assert counts[Kind.BOOLEAN] == counts[Kind.CHOICE] == counts[Kind.LITERAL] == 0
+    for kind in set(Kind) - {Kind.BOOLEAN, Kind.CHOICE, Kind.LITERAL}:
         assert counts[kind] >= 40, kind
     # What no rule compares by meaning: names, letters, times and ratios.
     assert counts[Kind.TEXT] < 60

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dereason.verify.equivalence import compare
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 
 SYMMETRIC = [
     # quantities
@@ -45,7 +46,6 @@ SYMMETRIC = [
     ("5 kWh", "5 kW h"),
     (r"18\text{ units}", "18 unit"),
     (r"34\text{ sq. units}", "34 square units"),
-    (r"\approx 8.24 \text{ mph}", "8.24 mph"),
     ("210 ways", "210 Ways"),
     ("14 right triangles", "14 triangles"),
     # booleans
@@ -352,7 +352,7 @@ def test_number_formats(answer: str, reference: str, equal: bool) -> None:
     ("reference", "kind"),
     [
         ("42", Kind.NUMBER),
-        (r"\$18.90", Kind.NUMBER),
+        (r"\$18.90", Kind.QUANTITY),
         ("forty-two", Kind.NUMBER),
         (r"15\mbox{ cm}^2", Kind.QUANTITY),
         (r"90^\circ", Kind.QUANTITY),

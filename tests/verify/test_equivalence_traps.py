@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dereason.verify.choices import option_index
-from dereason.verify.equivalence import compare
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.equivalence import compare, option_index
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 from dereason.verify.symbolic import math_verify_equal
 
 ALIKE = [

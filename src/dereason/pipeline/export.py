@@ -50,6 +50,8 @@ VERL_ROW: dict[str, Any] = {
             "problem_id": pl.String,
             "question": pl.String,
             "options": pl.List(pl.String),
+            "source": pl.String,
+            "metadata": pl.String,
         }
     ),
 }
@@ -288,6 +290,8 @@ def verl_rows(problems: pl.DataFrame, prompt: Prompt, split: str) -> pl.DataFram
                 "problem_id": row["id"],
                 "question": row["question"],
                 "options": row["options"],
+                "source": row["source"],
+                "metadata": row["metadata"],
             },
         }
         for index, row in enumerate(problems.iter_rows(named=True))

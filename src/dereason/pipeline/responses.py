@@ -22,7 +22,7 @@ from dereason.lm.base import Progress
 from dereason.problems.files import Row, check_file, encodable, field, flag, name_of, read_rows, whole
 from dereason.problems.schema import SAMPLE, Verdict, frame
 from dereason.settings import Settings
-from dereason.verify.verifier import Item, Verifier
+from dereason.verify.verifier import JUDGED, Verifier, item_of
 
 POOLED = "pooled"
 """Name of the one model that all samples are taken for with ``--pool``."""
@@ -171,7 +171,8 @@ def judge(
         verifier: judges.
         progress: told of judged responses.
     """
-    references = {row["id"]: row for row in problems.select("id", "answer", "options").iter_rows(named=True)}
+    judged_by = problems.select("id", *JUDGED)
+    references = {row["id"]: row for row in judged_by.iter_rows(named=True)}
     missing = sum(table["verdict"].null_count() for table in samples.values())
     out: dict[str, pl.DataFrame] = {}
     done = 0
@@ -181,7 +182,7 @@ def judge(
         for start in range(0, len(open_), _BATCH):
             batch = open_[start : start + _BATCH]
             asked = [(row, references[row["problem_id"]]) for row in batch]
-            items = [Item(row["response"], bool(row["hit_limit"]), r["answer"], r["options"]) for row, r in asked]
+            items = [item_of(row["response"], bool(row["hit_limit"]), r) for row, r in asked]
             for row, judged in zip(batch, verifier.judge_many(items), strict=True):
                 row.update({name: value for name, value in judged.columns().items() if name in SAMPLE})
             done += len(batch)

@@ -27,7 +27,7 @@ from dereason.problems.references import AnswerIs, Convention, convention, mark_
 from dereason.settings import Settings
 from dereason.verify.confusion import tabulate
 from dereason.verify.verdict import VERIFIER_VERSION, Judgement
-from dereason.verify.verifier import Item, Verifier, VerifierSettings
+from dereason.verify.verifier import Item, Verifier, VerifierSettings, item_of
 
 FIELDS = ("verdict", "extracted", "extracted_at", "how", "kind", "reason")
 """What is added to each row."""
@@ -211,7 +211,9 @@ def _item(row: Row, fields: ResponseFields, where: str) -> Item:
     hit_limit = False if limit in (None, "") else flag(limit)
     if hit_limit is None:
         raise _bad(row, where, fields.hit_limit, "true, false or null")
-    return Item(response, hit_limit, answer, options_of(field(row, fields.options), where))
+    more = {name: row[name] for name in ("accepted", "tolerance") if row.get(name) is not None}
+    problem = {"id": where, "answer": answer, "options": options_of(field(row, fields.options), where)}
+    return item_of(response, hit_limit, problem | {"source": row.get("source"), "metadata": json.dumps(more)})
 
 
 def _bad(row: Row, where: str, name: str, wanted: str) -> DereasonError:

@@ -18,8 +18,8 @@ from dereason.problems.schema import Verdict
 from dereason.supervision.desk import Desk
 from dereason.supervision.likelihood import score
 from dereason.supervision.reference import NotArithmetic, derive_steps
-from dereason.verify.extract import extract
-from dereason.verify.kinds import kind_of
+from dereason.verify.locate import locate
+from dereason.verify.reading import kind_of
 from dereason.verify.thinking import without_thinking
 
 # A word or a number; the name of a LaTeX command is neither.
@@ -81,7 +81,7 @@ def words_before_answer(response: str, answer: str, options: Sequence[str] | Non
     Returns:
         None where the response does not say what its answer is: the verifier took the last number or line for it.
     """
-    found = extract(response, kind=kind_of(answer, options), options=options)
+    found = locate(response, kind=kind_of(answer, options), options=options)
     if found is None or found.how in ("number", "alone"):
         return None
     return len(_WORD.findall(_LEAD_IN.sub("", response[: found.start])))

@@ -37,7 +37,7 @@ from dereason.supervision.settings import CritiqueTargets
 from dereason.supervision.wording import SHOWN_ANSWER, SHOWN_SOLUTION, STRAY, fill
 from dereason.verify.thinking import outside_thinking
 from dereason.verify.verdict import Judgement
-from dereason.verify.verifier import Item
+from dereason.verify.verifier import Item, item_of
 
 CONFIRMED = "diagnosis confirmed by a repair"
 
@@ -290,7 +290,7 @@ def _continuations(desk: Desk, samples: pl.DataFrame, problems: pl.DataFrame, pr
         if text != row["response"]:
             row["response"] = text
             problem = by_id[row["problem_id"]]
-            copies.append((row, Item(prefix + text, row["hit_limit"], problem["answer"], problem["options"])))
+            copies.append((row, item_of(prefix + text, row["hit_limit"], problem)))
     for (row, _), judged in zip(copies, desk.verifier.judge_many([item for _, item in copies]), strict=True):
         row |= judged.columns() | {"reason": f"its copy of the beginning left out; {judged.reason}"}
     return frame("sample", rows)

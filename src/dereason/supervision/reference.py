@@ -27,10 +27,11 @@ from dereason.problems.schema import Origin, Verdict, frame
 from dereason.supervision.candidates import targets
 from dereason.supervision.desk import Desk
 from dereason.supervision.settings import DataTargets
-from dereason.verify.extract import extract
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.locate import locate
 from dereason.verify.numbers import parse_number
-from dereason.verify.verifier import ComparisonError, Item, Verifier, default_verifier
+from dereason.verify.reading import kind_of
+from dereason.verify.verifier import ComparisonError, Verifier, default_verifier, item_of
 
 Style = Literal["solution", "steps", "answer"]
 STYLES: tuple[Style, ...] = ("solution", "steps", "answer")
@@ -99,7 +100,7 @@ def reference_candidates(problems: pl.DataFrame, style: Style, verifier: Verifie
     rows = list(problems.iter_rows(named=True))
     made = [_response(problem, style, verifier) for problem in rows]
     judged = verifier.judge_many(
-        [Item(response, False, row["answer"], row["options"]) for row, (response, _, _) in zip(rows, made, strict=True)]
+        [item_of(response, False, row) for row, (response, _, _) in zip(rows, made, strict=True)]
     )
     return frame(
         "candidate",
@@ -150,7 +151,7 @@ def _with_box(solution: str, answer: str, options: Sequence[str] | None, verifie
     """
     solution = solution.strip()
     kind = kind_of(answer, options)
-    found = extract(solution, kind=kind, options=options)
+    found = locate(solution, kind=kind, options=options)
     if found is not None and found.how in ("boxed", "hash"):
         try:
             right, _ = verifier.equivalent(found.text, answer, options)

@@ -42,7 +42,7 @@ from dereason.training.early_warning import (
     unpaired,
 )
 from dereason.training.watch import read_line
-from dereason.verify.verifier import Item, Verifier
+from dereason.verify.verifier import Verifier, item_of
 
 if TYPE_CHECKING:
     from dereason.training.rl import RL
@@ -276,10 +276,7 @@ class Readings:
         limits = [ids[-1] not in stops for _, of in drawn for ids, _ in of]
         rows = [row for row in mine for _ in range(n)]
         judged = self.verifier.judge_many(
-            [
-                Item(text, limit, row["answer"], row["options"] or None)
-                for text, limit, row in zip(texts, limits, rows, strict=True)
-            ]
+            [item_of(text, limit, row) for text, limit, row in zip(texts, limits, rows, strict=True)]
         )
         flat = [(prompt, ids, logps) for prompt, of in drawn for ids, logps in of]
         samples = [

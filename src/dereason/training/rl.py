@@ -286,8 +286,10 @@ def run_rl(
             "question": r["question"],
             "answer": r["answer"],
             "options": r["options"] or [],
+            "source": r["source"],
+            "metadata": r["metadata"] or "",
         }
-        for r in problems.select("id", "question", "answer", "options").iter_rows(named=True)
+        for r in problems.select("id", "question", "answer", "options", "source", "metadata").iter_rows(named=True)
     ]
     asked: dict[str, list[int]] = {}
     if is_tight(student, tokenizer):

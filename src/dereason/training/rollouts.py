@@ -12,7 +12,7 @@ import polars as pl
 from dereason.problems.schema import Verdict, frame, write_table
 from dereason.training.rewards.rules import Log, RewardFunction, completion_text
 from dereason.verify.verdict import Judgement
-from dereason.verify.verifier import Item, Verifier
+from dereason.verify.verifier import JUDGED, Verifier, item_of
 
 FLAT = 1e-3
 """Rewards of a group that lie closer together than this are one reward, where rewards decide what a mixed group is.
@@ -88,10 +88,8 @@ class Rollouts:
         limits = [row[-1] not in self.stops for row in completion_ids]
         judged = self.verifier.judge_many(
             [
-                Item(text, limit, answer, options or None)
-                for text, limit, answer, options in zip(
-                    texts, limits, columns["answer"], columns["options"], strict=True
-                )
+                item_of(text, limit, {name: columns[name][i] for name in JUDGED if name in columns})
+                for i, (text, limit) in enumerate(zip(texts, limits, strict=True))
             ]
         )
         rewards = self.reward(

@@ -21,21 +21,26 @@ one. All of it runs in time and memory bounded by the length; what it cannot dec
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from dereason.verify.choices import option_index
-from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of
-from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, based, boolean, by_letter, kind_of, named_value, parse
+from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of, variables
+from dereason.verify.forms import same_form
+from dereason.verify.kinds import MAX_LENGTH, Answer, Kind
 from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
-from dereason.verify.text import normalise, prose_key
-from dereason.verify.units import Quantity, conversion, currency, parse_quantity, same_noun
+from dereason.verify.options import labels, named_option
+from dereason.verify.parts import all_of, as_intervals, directed, distinct, in_values
+from dereason.verify.reading import based, boolean, kind_of, named_value, read
+from dereason.verify.text import DRESS, literal, normalise, undressed
+from dereason.verify.tolerance import EXACT, Tolerance
+from dereason.verify.unit_names import conversion
+from dereason.verify.units import Quantity, parse_quantity, same_noun
+from dereason.verify.words import as_list, same_words
 
 Symbolic = Callable[[str, str], bool]
-
 # Conversion factors are floating-point numbers (an inch is exactly 2.54 cm; a pint's litres have 12 digits).
 UNIT_TOLERANCE = 1e-9
 
@@ -56,6 +61,7 @@ def compare(
     options: Sequence[str] | None = None,
     *,
     symbolic: Symbolic | None = None,
+    tolerance: Tolerance = EXACT,
 ) -> Comparison:
     """Whether an answer equals the reference, and why, in words.
 
@@ -65,6 +71,7 @@ def compare(
         options: the choices of a multiple-choice problem, in order (A, B, ...).
         symbolic: says whether two expressions are equal, answer first; it is asked only about single values that
             the rules cannot decide, and its exceptions pass through. Without it, ``equal`` may be None.
+        tolerance: how far numbers, and expressions without variables, may be from the reference's.
 
     A percent sign on one side only is forgiven: ``15%`` equals both 15 and 0.15 (so this one relation is not
     transitive). Every other comparison of numbers is exact.
@@ -77,20 +84,27 @@ def compare(
         raise ValueError("the reference is empty")
     if options:
         return _choice(answer, reference, options)
-    if answer == reference:
+    if answer == reference or answer.strip() == reference.strip():
         return _equal(answer, "the same text as", reference)
     number = parse_number(reference)
-    if number is not None:
-        return _number(answer, reference, number)
+    if number is not None and not any(sign in reference for sign in _MONEY):
+        return _number(answer, reference, number, tolerance)
+    wanted = literal(reference)
+    if wanted is not None:
+        same = literal(answer) == wanted or _plain_words(answer) == wanted or same_form(answer, reference)
+        return _equal(answer, "the same signs as", reference) if same else _different(answer, reference)
     if normalise(answer) == normalise(reference):
         return _equal(answer, "the same text after normalisation as", reference)
-    if len(answer) > MAX_LENGTH and kind_of(reference) is not Kind.TEXT:
+    kind = kind_of(reference)
+    if kind in _FORMAL and same_form(answer, reference):
+        return _equal(answer, "the same notation as", reference)
+    if len(answer) > MAX_LENGTH and kind is Kind.QUANTITY:
+        return _different(answer, reference)
+    if len(answer) > MAX_LENGTH and kind is not Kind.TEXT:
         raise ValueError(f"the answer has {len(answer):,} characters, more than the {MAX_LENGTH:,} that are compared")
-    right, left = parse(reference), parse(answer)
-    money = currency(answer)
-    if money is not None and left.kind is Kind.NUMBER:
-        left = Answer(Kind.QUANTITY, f"{left.text} {money[0][0]}")
-    found = _Pair(symbolic).same(left, right)
+    right = read(reference)
+    left = read(answer, right.kind)
+    found = _Pair(symbolic, tolerance).same(left, right)
     if found is None:
         return Comparison(None, f"no rule decides whether '{_short(answer)}' is '{_short(reference)}'")
     if found:
@@ -100,6 +114,7 @@ def compare(
     return Comparison(False, f"'{_short(answer)}' is not '{_short(reference)}'")
 
 
+_FORMAL = frozenset({Kind.TEXT, Kind.EXPRESSION, Kind.EQUATION, Kind.LITERAL})
 _EQUAL = {
     Kind.QUANTITY: "the same quantity as",
     Kind.BOOLEAN: "the same truth value as",
@@ -108,14 +123,24 @@ _EQUAL = {
     Kind.EQUATION: "the same equation as",
     Kind.EXPRESSION: "the same value as",
 }
-
-
-_TIGHT_UNIT = re.compile(r"([0-9])([A-Za-z])$")
+_PAIR = re.compile(r"\A([A-Z])([A-Z])\Z")  # a name by itself, a product beside other terms
+_LONG_UNIT = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
+_ENGINEERS = re.compile(r"(?<![A-Za-z\\])j(?![A-Za-z])")
+_TIGHT_UNIT = re.compile(r"([0-9}])\s?([A-Za-z])$")
 _SQUARE_ROUND = (("[", "]"), ("(", ")"))
 
 
 def _name(kind: Kind) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" if kind is not Kind.TEXT else "text"
+
+
+def _plain_words(text: str) -> str:
+    return " ".join(undressed(text).split())
+
+
+def _different(answer: str, reference: str) -> Comparison:
+    return Comparison(False, f"'{_short(answer)}' is not '{_short(reference)}'")
 
 
 def _short(text: str, limit: int = 60) -> str:
@@ -125,6 +150,34 @@ def _short(text: str, limit: int = 60) -> str:
 
 def _equal(answer: str, how: str, reference: str) -> Comparison:
     return Comparison(True, f"'{_short(answer)}' is {how} '{_short(reference)}'")
+
+
+def option_index(text: str, options: Sequence[str]) -> int | None:
+    """Which option the text names (0-based): by its letter or its words, or as the one option that it equals.
+
+    None where it names none or more than one.
+    """
+    found = named_option(text, options)
+    if found is not None or len(text) > MAX_OPTION or not any(c.isdigit() or c in "\\^_" for c in text):
+        return found
+    return _matching(text, tuple(options))
+
+
+MAX_OPTION = 200
+
+
+@lru_cache(maxsize=4096)
+def _matching(text: str, options: tuple[str, ...]) -> int | None:
+    if read(text).kind is Kind.TEXT:
+        return None  # "There are 2" names no option
+    equal = []
+    for i, option in enumerate(labels(options)):
+        try:
+            if option.strip() and len(option) <= MAX_OPTION and compare(text, option).equal:
+                equal.append(i)
+        except ValueError:
+            continue
+    return equal[0] if len(equal) == 1 else None
 
 
 def _choice(answer: str, reference: str, options: Sequence[str]) -> Comparison:
@@ -140,59 +193,62 @@ def _choice(answer: str, reference: str, options: Sequence[str]) -> Comparison:
     return Comparison(False, f"option {chr(ord('A') + given)}, not {label}")
 
 
-def _number(answer: str, reference: str, number: Number) -> Comparison:
+_MONEY = "$\u20ac\u00a3\u00a5\u20b9"
+# One letter right behind a digit that is a scale as often as a unit: "5K", "5M".
+_KELVIN = re.compile(r"(?:\s|~|\\[,;: ])(?:\\(?:text|mathrm)\s?\{\s*)?K\}?[\s$.)]*\Z|\{\s+K\}")
+_SCALED = re.compile(r"[0-9]\s?\\?(?:text|mathrm)?\s?\{?[kKMB]\}?\Z")
+
+
+def _number(answer: str, reference: str, number: Number, tolerance: Tolerance) -> Comparison:
     """Compare with a numeric reference."""
     given = parse_number(answer)
-    if given is None:
-        left = parse(answer)
+    if given is None and answer.strip(" ()[]$") == reference.strip():
+        given = number  # "(1,234)" is a pair, but not for 1,234
+    if given is None or any(sign in answer for sign in _MONEY):
+        left = read(answer, Kind.NUMBER)
         value = named_value(left) or left  # "x = 5"
-        given = parse_number(value.text)
-        if given is None and value.kind is Kind.QUANTITY:
-            quantity = parse_quantity(value.text)
-            given = _bare(quantity, reference, number) if quantity is not None else None
+        if value.kind in (Kind.TUPLE, Kind.SET) and len(value.parts) == 1:
+            value = value.parts[0]  # "[5]"
+        given = parse_number(value.text) if value.kind is Kind.NUMBER else None
+        if value.quantity is not None and (_SCALED.search(value.text) is None or _KELVIN.search(answer)):
+            given = _bare(value.quantity, number)
         if given is None and number.value.denominator != 1:
             given = parse_number(answer, decimal_comma=True)
-    else:
-        signs = currency(answer), currency(reference)
-        if None not in signs and signs[0] != signs[1]:
-            return Comparison(False, f"'{_short(answer)}' is in another currency than {_short(reference)}")
+    if given is None and tolerance and (worked := _value(read(answer, Kind.NUMBER).text)) is not None:
+        near = tolerance.allows(worked, number.absolute())  # \sqrt{2} for 1.414
+        return _equal(answer, "near enough to", reference) if near else _different(answer, reference)
     if given is None:
         return Comparison(False, f"'{_short(answer)}' is not one number; the reference is {_short(reference)}")
-    why = same_number(given, number)
+    why = near_number(given, number, tolerance)
     if why is None:
         return Comparison(False, f"'{_short(answer)}' is not '{_short(reference)}'")
     return _equal(answer, f"{why} as", reference)
 
 
-def _bare(quantity: Quantity, reference: str, wanted: Number) -> Number | None:
-    """The number of an answer whose unit the reference leaves out, in the reference's currency if it has one."""
+def near_number(answer: Number, reference: Number, tolerance: Tolerance) -> str | None:
+    """Why two numbers are equal within a tolerance, in words, or None."""
+    why = same_number(answer, reference)
+    if why is None and tolerance:
+        pairs = [(answer.absolute(), reference.absolute())]
+        pairs += [(answer.value, reference.value)] if answer.percent != reference.percent else []
+        why = "near enough to be the same number" if any(tolerance.allows(a, b) for a, b in pairs) else None
+    return why
+
+
+def _bare(quantity: Quantity, wanted: Number) -> Number | None:
+    """The number of an answer whose unit the reference leaves out."""
     given = parse_number(quantity.magnitude)
     if given is not None and wanted.percent and not given.percent:
         return None  # 5 cm is not 5%
-    money = currency(reference)
-    if given is None or money is None or quantity.unit == money:
-        return given
-    factors = conversion(quantity.unit, money)
-    if factors is None or not math.isclose(factors[0], round(1 / factors[0]) ** -1 if factors[0] < 1 else factors[0]):
-        return None
-    return Number(given.value / round(1 / factors[0]), given.percent)  # cents as dollars, exactly
-
-
-def _all(results: Iterable[bool | None]) -> bool | None:
-    """Three-valued and: False as soon as one is; None where one is undecided and none False."""
-    undecided = False
-    for result in results:
-        if result is False:
-            return False
-        undecided = undecided or result is None
-    return None if undecided else True
+    return given
 
 
 class _Pair:
     """Compares answers that were taken apart; ``symbolic`` decides about single values."""
 
-    def __init__(self, symbolic: Symbolic | None) -> None:
+    def __init__(self, symbolic: Symbolic | None, tolerance: Tolerance) -> None:
         self.symbolic = symbolic
+        self.tolerance = tolerance
 
     def same(self, answer: Answer, reference: Answer) -> bool | None:
         kind = reference.kind
@@ -204,15 +260,16 @@ class _Pair:
         if answer.kind is Kind.TUPLE and len(answer.parts) == 1:
             answer = answer.parts[0]  # "[thursday]"
         if kind is Kind.TEXT:
-            return prose_key(answer.text) == prose_key(reference.text)
+            return same_words(answer.text, reference.text)
         if kind is Kind.BOOLEAN:
             return answer.kind is Kind.BOOLEAN and boolean(answer.text) == boolean(reference.text)
         if kind is Kind.NUMBER:
             number, given = parse_number(reference.text), parse_number(answer.text)
-            if given is None and answer.kind is Kind.QUANTITY:
-                quantity = parse_quantity(answer.text)
-                given = parse_number(quantity.magnitude) if quantity else None
-            return number is not None and given is not None and same_number(given, number) is not None
+            if given is None and answer.quantity is not None:
+                given = parse_number(answer.quantity.magnitude)
+            if given is None and number is not None and self.tolerance:
+                return self.near(answer.text, reference.text)
+            return number is not None and given is not None and self.close(given, number)
         if kind is Kind.QUANTITY:
             return self.quantity(answer, reference)
         return self.expression(answer, reference)
@@ -225,7 +282,7 @@ class _Pair:
         if Kind.INTERVAL in (reference.kind, answer.kind):
             if answer.kind is reference.kind and answer.marks and reference.marks and answer.marks != reference.marks:
                 return False  # x > 3 is not y > 3
-            left, right = _as_intervals(answer), _as_intervals(reference)
+            left, right = as_intervals(answer), as_intervals(reference)
             if left is not None and right is not None:
                 return self.matched(left, right, self.interval)
             # Described in another way ("x ≠ 3"), or no interval at all.
@@ -233,6 +290,8 @@ class _Pair:
             described = other.kind is Kind.INTERVAL or _opaque(other)
             return self.ask(answer.text, reference.text) if described else False
         if answer.kind not in (Kind.SET, Kind.TUPLE):
+            if (listed := as_list(answer, reference)) is not None:
+                return self.structure(listed, reference)
             if len(reference.parts) == 1:
                 return self.same(answer, reference.parts[0])
             return self.ask(answer.text, reference.text) if _opaque(answer) else False
@@ -245,13 +304,13 @@ class _Pair:
         if all(brackets) and pair and (answer.marks, reference.marks) in (_SQUARE_ROUND, _SQUARE_ROUND[::-1]):
             return False
         if Kind.TUPLE in (answer.kind, reference.kind) and not any(braces):
-            return self.in_order(_values(answer), _values(reference))
-        return self.matched(_distinct(answer, braces[0]), _distinct(reference, braces[1]), self.same)
+            return self.in_order(in_values(answer), in_values(reference))
+        return self.matched(distinct(answer, braces[0]), distinct(reference, braces[1]), self.same)
 
     def in_order(self, left: tuple[Answer, ...], right: tuple[Answer, ...]) -> bool | None:
         if len(left) != len(right):
             return False
-        return _all(self.same(a, b) for a, b in zip(left, right, strict=True))
+        return all_of(self.same(a, b) for a, b in zip(left, right, strict=True))
 
     def matched(
         self, left: Sequence[Answer], right: Sequence[Answer], same: Callable[[Answer, Answer], bool | None]
@@ -286,7 +345,7 @@ class _Pair:
         if answer.kind is Kind.MATRIX:
             if len(answer.parts) != len(rows):
                 return False
-            return _all(self.in_order(a.parts, b.parts) for a, b in zip(answer.parts, rows, strict=True))
+            return all_of(self.in_order(a.parts, b.parts) for a, b in zip(answer.parts, rows, strict=True))
         entries = tuple(entry for row in rows for entry in row.parts)
         if answer.kind is Kind.INTERVAL and len(answer.parts) == 1 and answer.parts[0].marks == ("[", "]"):
             answer = answer.parts[0]
@@ -301,7 +360,7 @@ class _Pair:
             if value is not None:
                 return self.same(answer, value)
             return self.ask(answer.text, reference.text) if _opaque(answer) else False
-        left, right = _directed(answer), _directed(reference)
+        left, right = directed(answer), directed(reference)
         if left[1] != right[1]:
             return False
         if len(right[0]) != 2:
@@ -310,7 +369,9 @@ class _Pair:
         if right[1] == ("=",) and left[0][0].text == right[0][0].text and named_value(reference) is not None:
             return self.same(left[0][1], right[0][1])
         try:
-            sides = [tuple(parse_expression(side.text) for side in pair) for pair in (left[0], right[0])]
+            sides = [
+                tuple(parse_expression(_PAIR.sub(r"\1 \2", side.text)) for side in pair) for pair in (left[0], right[0])
+            ]
         except NotMath:
             return False
         except TooHard:
@@ -319,14 +380,19 @@ class _Pair:
         return self.ask(answer.text, reference.text) if result is None else result
 
     def quantity(self, answer: Answer, reference: Answer) -> bool | None:
-        wanted, given = parse_quantity(reference.text), parse_quantity(answer.text)
+        wanted, given = reference.quantity, answer.quantity
         if wanted is None:
             return False
         if given is None:  # "5m" is a product, but not where a quantity is asked for
-            given = parse_quantity(_TIGHT_UNIT.sub(r"\1 \2", answer.text))
+            given = parse_quantity(_TIGHT_UNIT.sub(rf"\1 {DRESS}\2", answer.text))
         if given is None:
             number = parse_number(answer.text)
-            return False if number is not None and number.percent else self.magnitude(answer.text, wanted.magnitude)
+            if number is not None:
+                return not number.percent and self.magnitude(answer.text, wanted.magnitude)
+            if answer.kind is not Kind.EXPRESSION or wanted.unit == (("degree", 1),):
+                return answer.kind is Kind.EXPRESSION and self.magnitude(answer.text, wanted.magnitude)
+            formula = _LONG_UNIT.search(reference.text) is None and self.value(answer.text, reference.text)
+            return formula or self.magnitude(answer.text, wanted.magnitude)
         if given.unit == wanted.unit or same_noun(given.unit, wanted.unit):
             return self.magnitude(given.magnitude, wanted.magnitude)
         factors = conversion(given.unit, wanted.unit)
@@ -339,6 +405,8 @@ class _Pair:
         if values[0] is None or values[1] is None:
             return False
         converted = values[0] * factors[0] + factors[1]
+        if self.tolerance and self.tolerance.allows(converted, values[1]):
+            return True
         return abs(converted - values[1]) <= UNIT_TOLERANCE * max(abs(converted), abs(values[1]), abs(factors[1]))
 
     def magnitude(self, answer: str, reference: str) -> bool | None:
@@ -346,15 +414,26 @@ class _Pair:
         if number is None:
             return self.value(answer, reference)
         given = parse_number(answer)
-        return given is not None and same_number(given, number) is not None
+        if given is None and number.value.denominator != 1:
+            given = parse_number(answer, decimal_comma=True)
+        if given is None and self.tolerance:
+            return self.near(answer, reference)
+        return given is not None and self.close(given, number)
+
+    def close(self, given: Number, wanted: Number) -> bool:
+        return near_number(given, wanted, self.tolerance) is not None
+
+    def near(self, answer: str, reference: str) -> bool:
+        """Whether two values without variables are equal within the tolerance."""
+        given, wanted = _value(answer), _value(reference)
+        return given is not None and wanted is not None and self.tolerance.allows(given, wanted)
 
     def expression(self, answer: Answer, reference: Answer) -> bool | None:
         bases = based(answer.text), based(reference.text)
         if any(bases):
             return bases[0] == bases[1]
-        if answer.kind is Kind.QUANTITY:
-            quantity = parse_quantity(answer.text)
-            return quantity is not None and self.value(quantity.magnitude, reference.text)
+        if answer.quantity is not None:
+            return self.value(answer.text, reference.text) or self.value(answer.quantity.magnitude, reference.text)
         if answer.kind in (Kind.NUMBER, Kind.EXPRESSION):
             return self.value(answer.text, reference.text)
         # "\emptyset", or an interval for \mathbb{R} \setminus \{0\}.
@@ -365,6 +444,10 @@ class _Pair:
     def value(self, answer: str, reference: str) -> bool | None:
         """Compare two single values."""
         if normalise(answer) == normalise(reference):
+            return True
+        if _IMAGINARY.search(reference) and not _ENGINEERS.search(reference) and not _IMAGINARY.search(answer):
+            answer = _ENGINEERS.sub("i", answer)
+        if self.tolerance and self.near(answer, reference):
             return True
         try:
             result = same_expression(parse_expression(_plain(answer)), parse_expression(_plain(reference)))
@@ -405,36 +488,8 @@ def _value(text: str) -> float | None:
     try:
         if number is not None:
             return float(number.absolute())
-        found = value_of(parse_expression(text).node)
+        node = parse_expression(text).node
+        found = None if variables(node) else value_of(node)
     except (NotMath, TooHard, OverflowError):
         return None
     return found[0].real if found is not None and found[0].imag == 0 else None
-
-
-def _distinct(answer: Answer, braces: bool) -> list[Answer]:
-    """The values of a set in braces, each once; those of a list as they are."""
-    if not braces:
-        return list(answer.parts)
-    return list({normalise(part.text): part for part in answer.parts}.values())
-
-
-def _values(answer: Answer) -> tuple[Answer, ...]:
-    """The parts of a tuple or list; those of ``y = 1, x = 2`` in the order of their letters."""
-    equations = [part for part in answer.parts if part.kind is Kind.EQUATION and part.marks == ("=",)]
-    return by_letter([part.parts[0].text for part in equations], answer.parts)
-
-
-def _as_intervals(answer: Answer) -> list[Answer] | None:
-    """The intervals of a union; an ordered pair in parentheses may be an open one."""
-    if answer.kind is Kind.INTERVAL:
-        return list(answer.parts) or None
-    if answer.kind is Kind.TUPLE and answer.marks == ("(", ")") and len(answer.parts) == 2:
-        return [Answer(Kind.INTERVAL, answer.text, answer.parts, answer.marks)]
-    return [answer] if answer.kind is Kind.SET and answer.marks[:1] == ("\\{",) else None
-
-
-def _directed(answer: Answer) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
-    """The sides of a relation with its signs, read from small to large."""
-    if answer.marks[0][0] != ">":
-        return answer.parts, answer.marks
-    return answer.parts[::-1], tuple(sign.replace(">", "<") for sign in answer.marks[::-1])

@@ -158,6 +158,19 @@ def value_of(node: Node, point: int = 0, base: float = math.e) -> tuple[complex,
     return (value, values.largest) if cmath.isfinite(value) else None
 
 
+def variables(node: Node) -> set[str]:
+    """The variables of a node; π, e and *i* are none."""
+    if node[0] == "var":
+        return {node[1]} - {"pi", "e", "i"}
+    return {
+        name
+        for part in node[1:]
+        for child in (part if isinstance(part, tuple) and part and isinstance(part[0], tuple) else (part,))
+        if isinstance(child, tuple)
+        for name in variables(child)
+    }
+
+
 def same_expression(a: Expression, b: Expression) -> bool | None:
     """Whether two expressions are equal; None where that is not decided (see the module's docstring)."""
     if a.canonical is not None and b.canonical is not None:

@@ -43,8 +43,35 @@ _SIGNS = {"cdot": "*", "times": "*", "ast": "*", "div": "/", "lvert": "|", "rver
 _SHORT_WORDS = re.compile(
     r"a[mnst]|be|by|[dgns]o|[hmw]e|i[fnst]|my|o[fhknr]|to|u[ps]|[ckm]m|[km]g|ml|ft|lb|oz|hr",
 )
-_FORMULA = re.compile(r"[=+*/^_]|\\(?:frac|sqrt|cdot|times)")
+_FORMULA = re.compile(r"[=+*/^_\\]|[0-9][A-Za-z]")
+# Words that no product of variables is, where spaces stand around them.
+_STOP_WORDS = frozenset(
+    re.findall(
+        r"\S+",
+        """if or and is the for not of to be as by on we an all are with where when then any no at in it so than""",
+    )
+)
+_CHOOSE = re.compile(
+    r"(?<![A-Za-z])C\s?\(\s?(\w+)\s?,\s?(\w+)\s?\)|\{\s?\}?\^\s?\{?(\w)\}?\s?C\s?_\s?\{?(\w)\}?|\{(\w+)\s?\\choose\s?(\w+)\}"
+)
+_FIGURE = re.compile(r"\\(?:triangle|angle|parallel|perp|odot|cong|sim)(?![A-Za-z])")
+_VOWEL = re.compile(r"[aeiouyAEIOUY]|[A-Z]{2}")
+# The value of a function at a number is no product: I(0) is not 0.
+_AT = re.compile(r"(?<![A-Za-z\\])([A-Zfghuvxyp])\s?\(\s?([0-9]{1,4})\s?\)|(?<![A-Za-z\\])([a-z])\(0\)")
+_SERIES = re.compile(r"\\(?:sum|prod|int|oint|iint|lim)(?![A-Za-z])")
+_KET = re.compile(r"\|\s?([A-Za-z0-9+-]{1,4}|\\[a-z]{2,5})\s?\\rangle")
+_TRANSPOSED = re.compile(r"[A-Z]\s?\^\s?\{?\s?(?:T|\\top|\\intercal|\\dagger|\\ast)(?![A-Za-z_])\s?\}?")
 _STARTS = re.compile(r"[0-9.A-Za-z({\[\\]")
+
+
+# Longer words that stand beside formulas.
+_PROSE = frozenset(
+    re.findall(
+        r"\S+",
+        """and for the not all any are when then than with only such that from each both none even odd sum set one two
+        ways way true else zero unit real area""",
+    )
+)
 
 
 class NotMath(ValueError):
@@ -64,9 +91,26 @@ def read(text: str) -> tuple[Node, bool]:
     """
     if len(text) > MAX_LENGTH:
         raise TooHard(f"longer than {MAX_LENGTH} characters")
+    if _TRANSPOSED.search(text) is not None:
+        raise NotMath("a product of matrices, in which the order counts")
+    if _FIGURE.search(text) is not None:
+        raise NotMath("a figure, or a relation of two")
+    if _SERIES.search(text) is not None:
+        raise TooHard("a sum, an integral or a limit")
+    if "C" in text or "choose" in text:
+        text = _CHOOSE.sub(_binomial, text)
+    if "rangle" in text:
+        text = _KET.sub(lambda m: f"Q_{{{m[1]}}}".replace("\\", "").replace("+", "p").replace("-", "m"), text)
+    if "(" in text:
+        text = _AT.sub(lambda m: f"{m[1] or m[3]}_{{at{m[2] or 0}}}", text)
     parser = _Parser(_tokens(text))
     node = parser.all()
     return node, parser.logarithm
+
+
+def _binomial(match: re.Match[str]) -> str:
+    n, k = (group for group in match.groups() if group is not None)
+    return f"\\binom{{{n}}}{{{k}}}"
 
 
 def _tokens(text: str) -> list[str]:
@@ -81,7 +125,11 @@ def _tokens(text: str) -> list[str]:
         position = match.end()
         kind, token = match.lastgroup, match.group().strip()
         if kind == "word":
-            tokens.extend(_split_word(token, formula))
+            start = match.start(kind)
+            spaced = text[start - 1 : start] in ("", " ") and text[position : position + 1] in ("", " ")
+            if spaced and len(token) > 1 and token.lower() in _STOP_WORDS:
+                raise NotMath(f"the word '{token}'")
+            tokens.extend(_split_word(token, formula, whole=len(token) == len(text.strip())))
         elif kind == "command":
             name = token[1:]
             hard = hard or not (name in _FUNCTIONS or name in _SIGNS or _LETTERS.fullmatch(name) or name in _BUILT_IN)
@@ -96,15 +144,18 @@ def _tokens(text: str) -> list[str]:
     return tokens
 
 
-_BUILT_IN = frozenset({"frac", "sqrt", "binom", "circ", "degree", "lvert", "rvert", "vert"})
+# Not the arrows of vectors: their products have an order.
+_ACCENTS = frozenset({"dot", "ddot", "bar", "tilde"})
+_BUILT_IN = _ACCENTS | frozenset({"frac", "sqrt", "binom", "circ", "degree", "lvert", "rvert", "vert"})
 
 
-def _split_word(word: str, formula: bool) -> list[str]:
+def _split_word(word: str, formula: bool, *, whole: bool) -> list[str]:
     r"""A run of letters as functions and variables: ``sin``, ``xy`` as x·y, ``nRT`` as n·R·T; "AB" is one name.
 
     Args:
         word: the letters.
         formula: whether signs stand around it that only a formula has; "Mm" is a product there.
+        whole: whether nothing else stands in the text; "AB" is a name then, and a product of two letters elsewhere.
 
     Raises:
         NotMath: a word.
@@ -115,19 +166,26 @@ def _split_word(word: str, formula: bool) -> list[str]:
     if name in _FUNCTIONS or name in _CONSTANTS:
         return ["\\" + name]
     if len(word) == 2 and word.isupper():
-        return [word]  # a segment, or a label: not a product
+        return [word] if whole else list(word)  # by itself a segment, or a label
+    for cut in range(1, min(len(word), 6)):
+        head, tail = word[:cut], word[cut:]
+        if tail in _FUNCTIONS and len(tail) > 2 and (cut == 1 or formula):
+            return [*head, "\\" + tail]
+        if cut == len(word) - 1 and (head in _FUNCTIONS or head == "pi"):
+            return ["\\" + head, tail]
+        if cut == 1 and tail == "pi":
+            return [head, "\\pi"]
+    if formula and len(word) <= 4 and word.lower() not in _PROSE:
+        return list(word)
     if word.islower() and (
         (len(word) == 2 and _SHORT_WORDS.fullmatch(word) is None)
         or (len(word) <= 4 and all(ord(b) == ord(a) + 1 for a, b in pairwise(word)))
     ):
         return list(word)
-    for cut in (-1, 1):
-        head, tail = word[:cut], word[cut:]
-        function, letter = (head, tail) if cut == -1 else (tail, head)
-        if function in _FUNCTIONS or function == "pi":
-            return ["\\" + function, letter] if cut == -1 else [letter, "\\" + function]
+    if len(word) <= 4 and _VOWEL.search(word) is None:
+        return list(word)  # no word, and no formula beside it: "mgh"
     mixed = len(word) <= 4 and not word.isupper() and not word.islower()
-    if mixed and (formula or len(word) <= 3) and (not word[1:].islower() or (formula and len(word) == 2)):
+    if mixed and len(word) <= 3 and not word[1:].islower():
         return list(word)
     raise NotMath(f"the word '{word[:20]}'")
 
@@ -298,6 +356,11 @@ class _Parser:
             return ("root", self.argument(), degree)
         if name in _FUNCTIONS:
             return self.function(name)
+        if name in _ACCENTS:
+            accented = self.argument()
+            if accented[0] != "var":
+                raise TooHard(f"\\{name} over an expression")
+            return ("var", self.name(f"{accented[1]}_{name}"))
         if _LETTERS.fullmatch(name):
             return ("var", self.name(name.removeprefix("var")))
         raise TooHard(f"\\{name}")
@@ -329,8 +392,10 @@ class _Parser:
         argument = self.function_argument()
         if name in ("sin", "cos", "tan") and raised == ("mul", (("num", Fraction(-1)), ("num", Fraction(1)))):
             name, raised = "arc" + name, None
-        if name == "log" and base is not None:
-            node: Node = ("log", argument, base)
+        if name == "log" and base == ("var", "e"):
+            node: Node = ("fn", "ln", argument)
+        elif name == "log" and base is not None:
+            node = ("log", argument, base)
         elif name == "lg":
             node = ("log", argument, ("num", Fraction(10)))
         elif name == "exp":

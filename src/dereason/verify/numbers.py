@@ -24,29 +24,33 @@ MAX_NUMBER_LENGTH = 1000
 MAX_EXPONENT = 1000
 
 _CURRENCY = "$\u20ac\u00a3\u00a5\u20b9"
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
 _INTEGER = r"""(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}
     |[1-9][0-9]{0,2}(?:[ '][0-9]{3})+|[0-9]+)"""
 _DECIMAL = rf"""(?:
       (?P<continental>[1-9][0-9]{{0,2}}(?:(?:[. '][0-9]{{3}})+,[0-9]+|(?:\.[0-9]{{3}}){{2,}}))
-    | (?P<repeating>[0-9]+\.[0-9]*)\\overline\s?\{{(?P<repeated>[0-9]+)\}}
+    | (?P<repeating>[0-9]+\.[0-9]*)\\(?:overline|dot|bar)\s?(?:\{{(?P<repeated>[0-9]+)\}}|(?P<repeats>[0-9]))
+        |(?P<brackets>[0-9]+\.)\((?P<bracketed>[0-9]+)\)
     | (?P<decimal>{_INTEGER}(?:\.[0-9]*)?|\.[0-9]+)
 )"""
 _NUMBER = re.compile(
     rf"""
-    (?:\\approx\s*)?(?P<sign>(?:[-+\u2013]|(?:[Mm]inus|[Nn]egative)\s)?)\s*\\?[{_CURRENCY}]?\s*
+    (?P<sign>(?:[-+\u2013]|(?:[Mm]inus|[Nn]egative)\s)?)\s*\\?[{_CURRENCY}]?\s*
     (?:
         (?:(?P<whole>[0-9]+)\s*)?
         \\frac\s*(?:\{{\s*(?P<numerator>[-+]?{_INTEGER})\s*\}}|(?P<digit>[0-9]))
               \s*(?:\{{\s*(?P<denominator>-?{_INTEGER})\s*\}}|(?P<under>[0-9]))
-      | (?:(?P<mixed>[0-9]+)\s+)?(?P<top>{_INTEGER})\s*/\s*(?P<bottom>{_INTEGER})
+      | (?:(?P<mixed>[0-9]+)\s+(?:and\s)?)?(?P<top>{_INTEGER})\s*/\s*(?P<bottom>{_INTEGER})
       | (?:{_DECIMAL}\s*(?:\\times|\\cdot|[*xX])\s*)?10\s*(?:\^|\*\*)\s*[({{]?\s*(?P<power>[-+]?[0-9]{{1,5}})\s*[)}}]?
-      | {_DECIMAL.replace("P<", "P<b_")}(?:[eE](?P<exponent>[-+]?[0-9]{{1,5}})|\s+(?P<scale>{"|".join(_SCALES)}))?
+      | {_DECIMAL.replace("P<", "P<b_")}(?:[eE](?P<exponent>[-+]?[0-9]{{1,5}})|\s+(?P<scale>{"|".join(_SCALES)})s?)?
     )
-    \s*(?:[{_CURRENCY[1:]}]|(?P<percent>%|percent|per\ cent))?
+    \s*(?:[{_CURRENCY[1:]}]|(?P<percent>%|percent(?:age)?|per\ cent))?
     """,
     re.VERBOSE,
 )
+# "-{5}", and digits grouped as programs do: 1_000_000.
+_GROUPED = re.compile(r"^([-+]?\s*)\{\s*([0-9][0-9.,]*)\s*\}$")
+_UNDERSCORED = re.compile(r"-?[0-9]{1,3}(?:_[0-9]{3})+")
 _DECIMAL_COMMA = re.compile(r"([-+\u2013]?)\s*([0-9]+),([0-9]+)\s*(%?)")
 
 _UNITS = re.findall(
@@ -97,6 +101,9 @@ def _parse(text: str, decimal_comma: bool) -> Number | None:
     bare = as_latex(text)
     while len(bare) > 2 and (bare[0] + bare[-1]) in ("()", "{}") and "," not in bare and "(" not in bare[1:]:
         bare = bare[1:-1].strip()
+    if "{" in bare or "_" in bare:
+        bare = _GROUPED.sub(r"\1\2", bare)
+        bare = bare.replace("_", "") if _UNDERSCORED.fullmatch(bare) else bare
     match = _NUMBER.fullmatch(bare)
     if match is not None:
         return _from_match(match.groupdict())
@@ -104,7 +111,27 @@ def _parse(text: str, decimal_comma: bool) -> Number | None:
         sign, whole, rest, percent = match.groups()
         value = Fraction(f"{whole}.{rest}")
         return Number(-value if sign in ("-", "\u2013") else value, bool(percent))
-    return _from_words(bare)
+    return _from_words(bare) or _from_chinese(bare)
+
+
+_HAN = {sign: i for i, sign in enumerate("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d")} | {
+    "\u4e24": 2,
+    "\u3007": 0,
+}
+_HAN_TENS = {"\u5341": 10, "\u767e": 100, "\u5343": 1000}
+
+
+def _from_chinese(text: str) -> Number | None:
+    """Chinese numerals below 10,000: \u56db\u5341\u4e8c is 42."""
+    if not 1 <= len(text) <= 8 or any(sign not in _HAN and sign not in _HAN_TENS for sign in text):
+        return None
+    total, digit = 0, 0
+    for sign in text:
+        if sign in _HAN:
+            digit = _HAN[sign]
+        else:
+            total, digit = total + (digit or 1) * _HAN_TENS[sign], 0
+    return Number(Fraction(total + digit), False)
 
 
 def _from_match(part: dict[str, str | None]) -> Number | None:
@@ -137,7 +164,8 @@ def _decimal(part: dict[str, str | None], prefix: str) -> Fraction:
     if continental is not None:
         whole, _, rest = continental.partition(",")
         return Fraction(f"{whole.replace('.', '').replace(' ', '').replace(chr(39), '')}.{rest or 0}")
-    head, repeated = part[prefix + "repeating"], part[prefix + "repeated"]
+    head = part[prefix + "repeating"] or part[prefix + "brackets"]
+    repeated = part[prefix + "repeated"] or part[prefix + "repeats"] or part[prefix + "bracketed"]
     if head is not None and repeated is not None:
         places = len(head) - head.index(".") - 1
         return Fraction(head.rstrip(".")) + Fraction(int(repeated), 10**places * (10 ** len(repeated) - 1))
@@ -199,11 +227,6 @@ def _hundreds(words: list[str]) -> int | None:
     if len(words) == 2 and words[0] in _TENS and 1 <= _SMALL.get(words[1], 0) <= 9:
         return total + _SMALL[words[0]] + _SMALL[words[1]]
     return None
-
-
-def is_numeric(reference: str) -> bool:
-    """Whether the reference is one number, so that answers are compared as exact rationals."""
-    return parse_number(reference) is not None
 
 
 def same_number(a: Number, b: Number) -> str | None:

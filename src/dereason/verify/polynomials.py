@@ -307,6 +307,24 @@ class _Work:
                 return _number(_bounded(Fraction(math.factorial(value.numerator))))
             if name in ("ln", "log") and value == 1:
                 return _number(Fraction(0))
+        if name in ("ln", "log") and len(argument.terms) == 1:
+            ((monomial, c),) = argument.terms.items()
+            if (
+                c > 0
+                and (len(monomial) > 1 or (c == 1 and monomial and monomial[0][1] != 1))
+                and all(atom not in ("i", "e") for atom, _ in monomial)
+            ):
+                # The logarithm of a product of positive things: log(x^2) is 2 log(x).
+                total = self.function(name, _number(c))
+                for atom, exponent in monomial:
+                    part = self.function(name, _atom(atom)).scaled(exponent)
+                    total = Polynomial(
+                        {
+                            m: total.terms.get(m, Fraction(0)) + part.terms.get(m, Fraction(0))
+                            for m in (*total.terms, *part.terms)
+                        }
+                    )
+                return total
         if name in _QUOTIENTS:
             above, below = (_atom(f"{part}{argument}") if part else _number(_ONE) for part in _QUOTIENTS[name])
             return self.times(above, self.whole_power(below, -1))

@@ -12,14 +12,13 @@ from typing import Any
 import polars as pl
 
 from dereason.errors import DereasonError
-from dereason.lm.base import Completion, LanguageModel, Message, Progress, Sampling, check_draws
+from dereason.lm.base import LanguageModel, Message, Progress, Sampling, check_draws
 from dereason.lm.calls import REPLACEMENT
-from dereason.lm.cost import usage
+from dereason.lm.draw import Drawn, draw
 from dereason.lm.prompts import Prompt
-from dereason.lm.stored import begin, whole_tables
-from dereason.problems.schema import frame, validate, write_table
+from dereason.problems.schema import frame, validate
 from dereason.verify.verdict import Judgement
-from dereason.verify.verifier import Item, Verifier, default_verifier
+from dereason.verify.verifier import Item, Verifier, default_verifier, item_of
 
 
 def draw_samples(
@@ -40,9 +39,7 @@ def draw_samples(
 ) -> pl.DataFrame:
     """Draw n responses to every problem and judge each.
 
-    Every finished batch is written to ``store`` at once; a second call with the same arguments and the same
-    ``store`` draws only what is missing and returns the same table as an uninterrupted call. A call that asks
-    something else begins anew: batches are known by number, and would be taken for other problems' responses.
+    What is finished is kept: see :func:`dereason.lm.draw.draw`.
 
     Args:
         lm: the model that answers.
@@ -70,47 +67,38 @@ def draw_samples(
         check_draws(sampling, n, "n")
     except ValueError as error:
         raise DereasonError(str(error)) from error
-    rows = list(problems.select("id", "question", "answer", "options").iter_rows(named=True))
-    chats = chats or [prompt.messages(r["question"], r["options"]) for r in rows]
     judge = judge or verifier.judge_many
-    drawn_from = [lm.identity, lm.template_hash(), purpose, verifier.settings.key()]
-    begin(store, "batch-*.parquet", drawn_from, rows, chats, prefixes, n, sampling, seed)
-    total = lm.batches(chats, n, sampling)
-    done = {int(p.stem.split("-")[1]) for p in whole_tables(store, "batch-*.parquet")}
-    progress(len(done), total, "")
-
-    def item(c: Completion) -> Item:
-        problem = rows[c.request]
-        given = prefixes[c.request] if prefixes else ""
-        return Item(given + c.text, c.hit_limit, problem["answer"], problem["options"])
-
-    def row(c: Completion, judged: Judgement) -> dict[str, object]:
-        problem = rows[c.request]
-        return {
-            "problem_id": problem["id"],
-            "model": lm.identity,
-            "purpose": purpose,
-            "index": c.index,
-            "response": c.text,
-            "prompt_tokens": c.prompt_tokens,
-            "tokens": c.tokens,
-            "hit_limit": c.hit_limit,
-            **judged.columns(),
-            **({"reason": f"the model refused: {c.refusal}"} if c.refusal else {}),
-        }
-
+    rows = list(problems.select("id", "question", "answer", "options", "source", "metadata").iter_rows(named=True))
+    chats = chats or [prompt.messages(r["question"], r["options"]) for r in rows]
     correct = seen = 0
-    for number, completions in lm.generate(chats, n, sampling, seed, frozenset(done)):
-        drawn = list(completions)
-        judged = judge([item(c) for c in drawn])
-        batch = frame("sample", [row(c, j) for c, j in zip(drawn, judged, strict=True)])
-        write_table(batch, store / f"batch-{number:06d}.parquet")
-        done.add(number)
+
+    def tabulate(batch: list[Drawn]) -> pl.DataFrame:
+        given = [prefixes[d.row] if prefixes else "" for d in batch]
+        items = [
+            item_of(before + d.completion.text, d.completion.hit_limit, rows[d.row])
+            for before, d in zip(given, batch, strict=True)
+        ]
+        judged = judge(items)
+        return frame("sample", [_row(d, j, lm.identity, purpose) for d, j in zip(batch, judged, strict=True)])
+
+    def words(batch: pl.DataFrame) -> str:
+        nonlocal correct, seen
         correct += int((batch["verdict"] == "correct").sum())
         seen += batch.height
-        spent = usage(lm).words()
-        progress(len(done), total, f"{correct}/{seen} correct" + (f"; {spent}" if spent else ""))
-    table = pl.concat([pl.read_parquet(store / f"batch-{i:06d}.parquet") for i in sorted(done)])
+        return f"{correct}/{seen} correct"
+
+    table = draw(
+        lm,
+        [(row["id"], chat) for row, chat in zip(rows, chats, strict=True)],
+        n=n,
+        sampling=sampling,
+        seed=seed,
+        store=store,
+        tabulate=tabulate,
+        asked=[purpose, verifier.settings.key(), rows, list(prefixes or ())],
+        progress=progress,
+        words=words,
+    )
     order = pl.DataFrame({"problem_id": problems["id"], "_at": range(problems.height)})
     table = table.join(order, on="problem_id", how="left").sort("_at", "index").drop("_at")
     return validate("sample", table, "samples")
@@ -128,3 +116,19 @@ def replaced_characters(samples: pl.DataFrame, who: str) -> dict[str, Any]:
         return {}
     warning = f"{who}: {count:,} characters of the responses are U+FFFD, in place of ones that are no Unicode"
     return {"replaced_characters": count, "warnings": [warning]}
+
+
+def _row(drawn: Drawn, judged: Judgement, model: str, purpose: str) -> dict[str, object]:
+    c = drawn.completion
+    return {
+        "problem_id": drawn.id,
+        "model": model,
+        "purpose": purpose,
+        "index": c.index,
+        "response": c.text,
+        "prompt_tokens": c.prompt_tokens,
+        "tokens": c.tokens,
+        "hit_limit": c.hit_limit,
+        **judged.columns(),
+        **({"reason": f"the model refused: {c.refusal}"} if c.refusal else {}),
+    }

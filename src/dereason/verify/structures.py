@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from dereason.verify.text import DRESS
+
 MAX_PARTS = 200
+_EDGE = f" {DRESS}"
 
 _SCAN = re.compile(
     r"""
@@ -72,9 +75,9 @@ def cut(text: str, marks: list[Mark]) -> list[str]:
     """The text between the marks."""
     pieces, start = [], 0
     for mark in marks:
-        pieces.append(text[start : mark.start].strip())
+        pieces.append(text[start : mark.start].strip(_EDGE))
         start = mark.end
-    pieces.append(text[start:].strip())
+    pieces.append(text[start:].strip(_EDGE))
     return pieces
 
 

@@ -14,6 +14,7 @@ from functools import cache, wraps
 from typing import Any
 
 from dereason.verify.equivalence import compare
+from dereason.verify.tolerance import Tolerance
 
 # math-verify takes 15 digits and treats 0.333333 as 1/3. Here decimals are exact, and two constants are the same
 # number when 50 digits agree.
@@ -32,7 +33,7 @@ _swallowed: list[BaseException] = []
 def load() -> Callable[[list[Any]], list[Any]]:
     """Import sympy and math-verify, warm them up, and return what a worker does with a task.
 
-    A task is ``[answer, reference, options]``, its result ``[equal, reason]``; see
+    A task is ``[answer, reference, options, tolerance]``, its result ``[equal, reason]``; see
     :func:`dereason.verify.equivalence.compare` for both.
     """
     math_verify_equal(r"\frac{x}{2} + \sqrt{x}", "0.5x + x^{1/2}")  # builds the parser's tables
@@ -41,8 +42,8 @@ def load() -> Callable[[list[Any]], list[Any]]:
 
 def decide(task: list[Any]) -> list[Any]:
     """Compare one pair with every rule, the symbolic ones included."""
-    answer, reference, options = task
-    found = compare(answer, reference, options, symbolic=math_verify_equal)
+    answer, reference, options, tolerance = task
+    found = compare(answer, reference, options, symbolic=math_verify_equal, tolerance=Tolerance(**tolerance))
     return [found.equal, found.reason]
 
 

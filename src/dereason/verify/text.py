@@ -13,23 +13,69 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
+
+MAX_CACHED = 500
+"""Longer texts are read each time."""
+DRESS = "\u2060"
+"""Stands before what was written in unit or text dress (``\\text``, ``\\mathrm``, siunitx), in :func:`as_read`."""
+MONEY = "\u00a4"
+"""Stands for a dollar sign that is money, not the edge of a formula, in :func:`as_read`."""
+_MARKS = str.maketrans("", "", DRESS + MONEY)
 
 _MARKUP = re.compile(
     r"""
-    (?P<wrap>\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|[mhf]box|operatorname|emph|boxed|underline
-        |boldsymbol|bm|textcolor\{[a-zA-Z]{1,20}\})\s*\{)
-    | (?P<drop>\\color\{[a-zA-Z]{1,20}\}
-        | \\(?:left|right|displaystyle|textstyle|quad|qquad|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])
+    (?P<dress>\\(?:text(?:rm|normal)?|mathrm|[mhf]box|operatorname\*?|unit|si|pu|ce|rm(?=\s*\{))\s*\{)
+    | (?P<wrap>\\(?:text(?:bf|it|sf|tt|sl|sc|up|md)|math(?:normal|bf|it|sf|tt|cal|bb(?=\s*\{\s*[0-9]))|emph
+        |boxed|fbox|framebox|underline
+        |boldsymbol|bm|pmb|bold|centerline|(?:textcolor|colorbox|raisebox|scalebox)\s*\{[^{}]{1,20}\}|ensuremath|math(?:op|ord|bin|rel|inner|strut)|num|uline|mathring)\s*\{)
+    | (?P<drop>\\color\s*\{[a-zA-Z]{1,20}\}
+        | \\(?:[vh]?phantom|hspace\*?|vspace\*?|label|tag\*?|hskip|kern)\s*\{[^{}]{0,40}\}
+            |\\rule\s*\{[^{}]{0,20}\}\s*\{[^{}]{0,20}\}
+        | \\(?:left|right|middle)(?![A-Za-z])
         | (?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\,)(?=[0-9]{3}(?![0-9]))       # between thousands
-        | \\[!,;:>()\[\]] | \\?\$ | (?<![\w)\]}])\*\* | \*\*(?![\w(\[{\\]) | __ | `)
-    | (?P<space>\\[ ] | ~)
+        | \\[!()\[\]] | \\?\$ | (?<![\w)\]}])\*\* | \*\*(?![\w(\[{\\]) | (?<!\w)__(?=\S[^_]*\S__(?!\w)) 
+            | (?<=\S)__(?!\w)
+        | `)
+    | (?P<space>\\[ ,;:>\n] | ~ | \\(?:math)?(?:bf|rm|it|sf|tt|cal|bfseries|itshape|rmfamily|sffamily|ttfamily|upshape
+        |normalfont|tiny|small|footnotesize|normalsize|large|Large|LARGE|huge|Huge|displaystyle|textstyle|scriptstyle
+        |(?:math)?strut|q?quad|bigl?|bigr?|Bigl?|Bigr?|Bigg?|bigg?|nonumber|noindent|limits|nolimits|centering
+        |blacksquare|qed|square(?=\s*\Z)|Box(?=\s*\Z)|thinspace|enspace)(?![A-Za-z]))
     | (?P<frac>\\[dtc]frac(?![A-Za-z]))
-    | (?P<comma>\{,\})
-    | (?P<keep>\\%)
+    | (?P<synonym>\\(?:rightarrow|longrightarrow|wedge|vee|lnot|lbrace|rbrace|colon|minus|leftrightarrow
+        |Leftrightarrow|Rightarrow
+        |Longrightarrow|Longleftrightarrow|implies|iff|dots|ldots|cdots|dotsc|gets|varnothing|vert|mid|lvert|rvert|AA
+        |degree|celsius|textdegree|ohm)(?![A-Za-z]))
+    | (?P<comma>\{[,.]\})
+    | (?P<keep>\\[%&\#_])
     | \\. | [{}]
     """,
     re.VERBOSE | re.DOTALL,
 )
+_SYNONYMS = {
+    "rightarrow": "\\to ", "longrightarrow": "\\to ", "wedge": "\\land ", "vee": "\\lor ", "lnot": "\\neg ",
+    "lbrace": "\\{", "rbrace": "\\}", "colon": ":", "minus": "-",
+    "leftrightarrow": "\\iff ", "Rightarrow": "\\implies ",
+    "Leftrightarrow": "\\iff ", "Longleftrightarrow": "\\iff ", "Longrightarrow": "\\implies ",
+    "implies": "\\implies ", "iff": "\\iff ", "dots": "\\ldots ", "ldots": "\\ldots ", "cdots": "\\ldots ",
+    "dotsc": "\\ldots ", "gets": "\\leftarrow ", "varnothing": "\\emptyset ", "vert": "|", "mid": "|", "lvert": "|",
+    "rvert": "|", "AA": "\u00c5", "degree": "^\\circ ", "textdegree": "^\\circ ",
+    "celsius": "^\\circ C", "ohm": "\u03a9",
+}  # fmt: skip
+# A box around one cell is typesetting, around several it is a matrix or a system.
+_ONE_CELL = re.compile(
+    r"\\begin\{(aligned|gathered|align\*?|gather\*?|equation\*?|split|array|center|math|displaymath|[pb]?matrix|smallmatrix)\}"
+    r"(?:\s*\{[lcr|@ ]{0,9}\})?((?:(?!\\begin|\\end|\\\\|&).){0,400})(?:\\\\\s*)?\\end\{\1\}",
+    re.DOTALL,
+)
+_SIUNITX = re.compile(
+    r"\\(?:SI|qty)\s*(?:\[[^\]]{0,40}\])?\s*\{([^{}]{0,60})\}\s*\{([^{}]{0,100})\}|\\ang\s*\{([^{}]{0,40})\}"
+    r"|\\num\s*\{([^{}]{0,60})\}"
+)
+_OVER = re.compile(r"\{([^{}]{1,100}?)\\(over|choose)(?![A-Za-z])([^{}]{1,100}?)\}")
+_ROWS = re.compile(r"\\begin\{(cases|aligned|gathered)\}((?:(?!\\begin|\\end|&).){0,600})\\end\{\1\}", re.DOTALL)
+_SINGLE = re.compile(r"(?<!\\)(?:\\\\)*\\(?=[A-Za-z{}%$,;!(\[])")
+_TWICE = re.compile(r"\\\\(?=[A-Za-z]{2}|[{}%$,;!(\[])")
 _GOES_ON = re.compile(r"[,;]\s?\.{2,4}$")
 SIGNS = str.maketrans(
     {
@@ -80,6 +126,22 @@ _LATEX = {
     "\u2109": r"^\circ F",
     "\u00b5": "u",
     "\u221a": r"\sqrt ",
+    "\u2192": r"\to ",
+    "\u27f6": r"\to ",
+    "\u2190": r"\leftarrow ",
+    "\u2194": r"\iff ",
+    "\u21cc": r"\rightleftharpoons ",
+    "\u21d2": r"\implies ",
+    "\u21d4": r"\iff ",
+    "\u2227": r"\land ",
+    "\u2228": r"\lor ",
+    "\u00ac": r"\neg ",
+    "\u2200": r"\forall ",
+    "\u2203": r"\exists ",
+    "\u00c5": "\u00c5",
+    "\u212b": "\u00c5",
+    MONEY: MONEY,
+    DRESS: DRESS,
 }
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -99,7 +161,7 @@ _TOKEN = re.compile(
     r"""
     (?:(?<![^\W_])-(?=[^\W_]))?[^\W_]+(?:['.:/][^\W_]+)*   # a word, a time, "p.m"; with its sign where it has one
     | [^\w\s.,;:!?'"()\u201c\u201d\u2026-]                # any sign that is no punctuation counts
-    | (?<=[A-Z])['-](?![^\W_])                          # and A- is not A, nor A'
+    | (?<=[^\W_])['-](?![^\W_])                         # and A- is not A, nor A'
     """,
     re.VERBOSE,
 )
@@ -108,13 +170,45 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
+def unescaped(text: str) -> str:
+    r"""LaTeX that was escaped twice on its way through JSON, once: ``\\frac{1}{5}``.
+
+    Only where every command of the text has two backslashes: beside ``\begin`` they are the end of a row.
+    """
+    if "\\\\" not in text or _TWICE.search(text) is None or _SINGLE.search(text.replace("\\\\", "")) is not None:
+        return text
+    return _TWICE.sub(r"\\", text)
+
+
 def strip_markup(text: str) -> str:
     r"""The text without the dress of LaTeX and Markdown.
 
-    Removes ``\text{}`` and its like (the content stays), ``$``, ``\( \)``, ``\left``, ``\right``, thin
-    spaces, bold marks, back-quotes, outer quotes and closing punctuation. One pass, linear in the length, no
-    recursion.
+    Removes ``\text{}`` and its like (the content stays), ``$``, ``\( \)``, ``\left``, ``\right``, sizes, phantoms, bold
+    marks, back-quotes, outer quotes and closing punctuation; thin spaces are spaces. One pass, linear in the
+    length, no recursion.
     """
+    return _strip(text, marks=False)
+
+
+def _siunitx(match: re.Match[str]) -> str:
+    number, unit, angle, bare = match.groups()
+    if unit is None:
+        return f"{angle}^\\circ " if angle is not None else re.sub(r"[eE](?=-?[0-9])", r"\\times 10^", bare, count=1)
+    named = re.sub(r"\\(squared|cubed)", r" \1", unit)
+    named = " ".join(re.sub(r"\\([A-Za-z]+)", r" \1 ", named).replace(".", " ").replace("~", " ").split())
+    for prefix in ("kilo", "milli", "centi", "micro", "nano", "mega", "giga", "deci", "pico"):
+        named = named.replace(f"{prefix} ", prefix)
+    return f"{number}\\text{{ {named.strip()}}}"
+
+
+def _strip(text: str, *, marks: bool) -> str:
+    text = unescaped(text)
+    if "\\" in text:
+        if "\\over" in text or "\\choose" in text:
+            text = _OVER.sub(lambda m: f"\\{'frac' if m[2] == 'over' else 'binom'}{{{m[1]}}}{{{m[3]}}}", text)
+        if "\\begin" in text:
+            text = _ROWS.sub(r" \2 ", _ONE_CELL.sub(r" \2 ", text))
+        text = _SIUNITX.sub(_siunitx, text)
     out: list[str] = []
     dropped: list[bool] = []  # for each brace that is open: was its opening removed?
     position = 0
@@ -122,33 +216,54 @@ def strip_markup(text: str) -> str:
         out.append(text[position : match.start()])
         position = match.end()
         kind, token = match.lastgroup, match.group()
-        if kind == "wrap":
+        if kind in ("wrap", "dress"):
             dropped.append(True)
-            out.append(" ")  # "15\text{cm}" must not become one word
+            # "15\text{cm}" must not become one word
+            out.append(" " + DRESS if marks and kind == "dress" else " ")
         elif kind == "space":
             out.append(" ")
         elif kind == "frac":
             out.append("\\frac")
-        elif kind == "comma":
-            out.append(",")
-        elif kind == "keep":
-            out.append("%")
+        elif kind == "synonym":
+            out.append(_SYNONYMS[token[1:]])
+        elif kind == "comma" or kind == "keep":
+            out.append(token[1])
         elif token == "{":
             dropped.append(False)
             out.append(token)
         elif token == "}":
             if not (dropped and dropped.pop()):
                 out.append(token)
-        elif kind != "drop":
+        elif kind == "drop":
+            if marks and token.endswith("$") and _is_money(text, match.start(), match.end()):
+                out.append(MONEY)
+        else:
             out.append(token)
     out.append(text[position:])
-    bare = "".join(out).strip(" \t\r\n\f\v\u00a0*_").lstrip(":")
+    bare = "".join(out).strip(" \t\r\n\f\v\u00a0*").lstrip(":")
+    if bare[:1] == "_" or bare[-1:] == "_":
+        bare = bare.strip("_ ") if _EMPHASIS.fullmatch(bare) else bare
+    bare = _ROW_END.sub("", bare)
     if _GOES_ON.search(bare) is None:  # "1, 2, ..." is not 1, 2
-        bare = bare.rstrip(".,;: \t\r\n*_\u3002")
+        bare = bare.rstrip(".,;: \t\r\n*\u3002")
     bare = bare.strip()
     if len(bare) > 1 and (bare[0] + bare[-1]) in ('""', "''", "\u201c\u201d"):
         bare = bare[1:-1].strip().rstrip(".,;:")
     return bare
+
+
+_EMPHASIS = re.compile(r"_{1,3}[^_\s](?:[^_]*[^_\s])?_{1,3}")
+_ROW_END = re.compile(r"\s*\\\\\s*\Z")
+_AMOUNT = re.compile(r"\s?[-+\u2212]?\s?(?:[0-9]|\.[0-9])")
+
+
+def _is_money(text: str, start: int, end: int) -> bool:
+    r"""Whether a dollar sign is money: ``\$5``, and ``$5`` where no other sign closes a formula."""
+    if _AMOUNT.match(text, end) is None:
+        return False
+    return text[start] == "\\" or (
+        "$" not in text[end:].replace("\\$", "") and text[:start].replace("\\$", "").count("$") == 0
+    )
 
 
 def _ascii(match: re.Match[str]) -> str:
@@ -180,10 +295,41 @@ def as_latex(text: str) -> str:
     ``2√5 × 10³`` becomes ``2\sqrt{5} \times 10^{3}``; digits of any script become ASCII digits; every space
     becomes one plain space. Linear in the length.
     """
-    bare = strip_markup(text)
+    return _as_latex(text) if len(text) <= MAX_CACHED else _latex(strip_markup(text))
+
+
+@lru_cache(maxsize=4096)
+def _as_latex(text: str) -> str:
+    return _latex(strip_markup(text))
+
+
+def as_read(text: str) -> str:
+    """:func:`as_latex` with :data:`DRESS` and :data:`MONEY` where they belong; see :func:`unmarked`."""
+    return _as_read(text) if len(text) <= MAX_CACHED else _latex(_strip(text, marks=True))
+
+
+@lru_cache(maxsize=4096)
+def _as_read(text: str) -> str:
+    return _latex(_strip(text, marks=True))
+
+
+def unmarked(text: str) -> str:
+    """The text without :data:`DRESS` and :data:`MONEY`."""
+    if DRESS not in text and MONEY not in text:
+        return text
+    return " ".join(text.translate(_MARKS).split())
+
+
+def _latex(bare: str) -> str:
     if not bare.isascii():
         bare = _FOREIGN.sub(_ascii, unicodedata.normalize("NFC", bare).translate(SIGNS))
-    return " ".join(bare.split())
+    bare = _ARROWS.sub(lambda m: _ARROW[m.group()], bare)
+    return " ".join(bare.split()).replace(f"{DRESS} ", DRESS)
+
+
+_ARROW = {"<->": "\\iff ", "->": "\\to ", "<-": "\\leftarrow ", "<=>": "\\iff ", "=>": "\\implies ",
+          "-->": "\\to ", "+/-": "\\pm "}  # fmt: skip
+_ARROWS = re.compile(r"\+/-|<->|-->|->|(?<![<>])<=>|<-(?![0-9.])|(?<![<>=])=>")
 
 
 def normalise(text: str) -> str:
@@ -231,3 +377,51 @@ def _folded(match: re.Match[str]) -> str:
     # "kT" and "GMm" are products, not words.
     product = len(word) <= 3 and not (word.islower() or word.isupper() or word.istitle())
     return word if product else word.casefold()
+
+
+# A sign by itself at an end of the text or beside another one: "_ Q _", "X . .", but not "2 * 3" nor "a + b".
+_BOARD = re.compile(r"(?:^|\s)[._*~#|x?]\s+[._*~#|?](?=\s|$)|^[._*~#|?]\s|\s[_*~#|?]$")
+_SPELLED = re.compile(r"(?:[A-Za-z] ){2,60}[A-Za-z]")
+_NAME = re.compile(r"__\w+__|[~*%&@]{1,2}/?[A-Za-z][\w/.]*|~?/[\w/.~]+|</?[A-Za-z]+/?>|[A-Za-z]\w*(?:\+\+|--|#)")
+_DRESSED = re.compile(
+    r"\\(?:text(?:tt|rm|bf)?|mathrm|mathtt|verb|mbox)\s*\{(.*)\}|\*\*(.+)\*\*|```[a-z]*\n(.*)\n?```|`(.+)`|\$(.+)\$",
+    re.DOTALL,
+)
+
+
+_ESCAPED = re.compile(r"\\([#&%_])")
+
+
+def undressed(text: str) -> str:
+    """The text without what surrounds the whole of it: ``\\text{}``, bold, back-quotes, a fence, dollar signs."""
+    text = _ESCAPED.sub(r"\1", text.strip())
+    for _ in range(3):
+        match = _DRESSED.fullmatch(text)
+        inner = None if match is None else match.group(match.lastindex or 0)
+        if not inner or (text[0] == "$" and "$" in inner) or (text[0] == "*" and "**" in inner):
+            break
+        text = inner.strip()
+    return text
+
+
+def literal(text: str) -> str | None:
+    """The form in which signs, boards and several lines are compared, None where the text is none of these.
+
+    White space counts once; nothing else is forgiven.
+    """
+    bare = undressed(text)
+    if not bare or bare in ("{}", "\\{\\}"):
+        return None
+    lines = "\n" in bare and "\\" not in bare and "$" not in bare
+    signs = not any(c.isalnum() or c in "\\\u221e" for c in bare)
+    letters = _SPELLED.fullmatch(bare)
+    repeated = letters is not None and len(set(bare.split())) < len(bare.split())
+    if (
+        signs
+        or lines
+        or repeated
+        or _NAME.fullmatch(bare)
+        or ("\\" not in bare and "=" not in bare and _BOARD.search(bare))
+    ):
+        return " ".join(unicodedata.normalize("NFKC", bare).split())
+    return None

@@ -62,3 +62,8 @@ def _thoughts(text: str) -> tuple[list[tuple[int, int]], bool]:
     if began is not None:
         hidden.append((began, len(text)))
     return hidden, began is not None
+
+
+def inside_thinking(text: str) -> str:
+    """The text with the tags of its thoughts blanked out, so that no tag becomes a part of an answer."""
+    return _TAG.sub(lambda match: "\n" * len(match.group()), text)

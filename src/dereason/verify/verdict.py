@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dereason.problems.schema import Verdict
 
-VERIFIER_VERSION = "2"
+VERIFIER_VERSION = "3"
 """Changes whenever a verdict could; it stands in every profile's provenance."""
 
 

@@ -1,4 +1,4 @@
-"""From responses to verdicts: extraction, then comparison; alone or in batches.
+"""From responses to verdicts: span, then comparison; alone or in batches.
 
 Extraction and the fast rules run in the caller's process. What they leave undecided goes to the killable workers
 of :mod:`dereason.verify.workers`, each pair under a time and a memory limit. Comparisons are remembered, the
@@ -13,21 +13,25 @@ going to be 42. Truncation alone never makes a response wrong.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from dereason.errors import DereasonError
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
 from dereason.verify.equivalence import Comparison, compare
-from dereason.verify.extract import Extraction, extract
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.locate import Span, locate
+from dereason.verify.reading import kind_of
+from dereason.verify.tolerance import Tolerance
 from dereason.verify.verdict import Judgement
 from dereason.verify.workers import Pool
 
@@ -43,7 +47,12 @@ _HOW = {
 
 
 class VerifierSettings(Settings):
-    """Limits of the verifier. They never change what is right, only what it costs and when it gives up."""
+    """What the verifier forgives, and its limits, which never change what is right, only when it gives up."""
+
+    tolerance: Tolerance = Tolerance()
+    """How far numbers may be from the reference, where neither the problem nor its source says; exact by default."""
+    tolerance_by_source: dict[str, Tolerance] = Field(default_factory=dict)
+    """The same for the problems of one source each, by the name in the problems' `source` column."""
 
     time_limit: float = Field(default=5.0, gt=0)
     """Seconds of wall time that one symbolic comparison may take; beyond it the verdict is `error`."""
@@ -56,7 +65,8 @@ class VerifierSettings(Settings):
 
     def key(self) -> dict[str, Any]:
         """The settings that can change a verdict, for step keys."""
-        return self.model_dump(mode="json", include={"time_limit", "memory_limit"})
+        names = {"time_limit", "memory_limit", "tolerance", "tolerance_by_source"}
+        return self.model_dump(mode="json", include=names)
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,53 @@ class Item:
     """The problem's answer."""
     options: Sequence[str] | None = None
     """The choices of a multiple-choice problem, in order; none or empty for a free-form one."""
+    accepted: Sequence[str] = ()
+    """Other references that count as well."""
+    tolerance: Tolerance | None = None
+    """How far numbers may be from the reference; None for what the verifier's settings say."""
+    source: str = ""
+    """The problem's source, by which the settings may give a tolerance."""
+
+
+JUDGED = ("answer", "options", "source", "metadata")
+"""The columns of the PROBLEM table that decide a verdict."""
+
+
+def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
+    """What is judged of a response to a row of the PROBLEM table.
+
+    Its ``metadata`` (JSON) may have ``accepted``, a list of further references, and ``tolerance``, an object with the
+    fields of :class:`~dereason.verify.tolerance.Tolerance`.
+
+    Raises:
+        DereasonError: one of these is something else.
+    """
+    more: Mapping[str, Any] = {}
+    raw = problem.get("metadata")
+    if raw and ('"accepted"' in raw or '"tolerance"' in raw):
+        more = json.loads(raw)
+    named = str(problem.get("id") or problem.get("problem_id") or "a problem")
+    accepted, tolerance = more.get("accepted") or (), more.get("tolerance")
+    if isinstance(accepted, str) or not all(isinstance(one, str) and one.strip() for one in accepted):
+        raise DereasonError(
+            f"{named}: 'accepted' is no list of texts", "give the further references as a list of texts"
+        )
+    try:
+        limits = None if tolerance is None else Tolerance.model_validate(tolerance)
+    except ValidationError as exc:
+        raise DereasonError(
+            f"{named}: 'tolerance' is not understood ({exc.errors()[0]['msg']})",
+            "give an object with 'relative', 'absolute' or 'significant'",
+        ) from exc
+    options = problem.get("options") or None
+    return Item(
+        response, hit_limit, problem["answer"], options, tuple(accepted), limits, str(problem.get("source") or "")
+    )
 
 
 Pair = tuple[str, str, Sequence[str] | None]
 """Answer, reference, options."""
+_Asked = tuple[str, str, Sequence[str] | None, Tolerance]
 
 
 class ComparisonError(Exception):
@@ -109,7 +162,16 @@ class Verifier:
         """End the worker processes. The next comparison that needs one would start it again."""
         self._pool.close()
 
-    def judge(self, response: str, hit_limit: bool, reference: str, options: Sequence[str] | None = None) -> Judgement:
+    def judge(
+        self,
+        response: str,
+        hit_limit: bool,
+        reference: str,
+        options: Sequence[str] | None = None,
+        *,
+        accepted: Sequence[str] = (),
+        tolerance: Tolerance | None = None,
+    ) -> Judgement:
         """Judge one response.
 
         Args:
@@ -117,67 +179,98 @@ class Verifier:
             hit_limit: whether generation stopped at the length limit.
             reference: the problem's answer.
             options: the choices of a multiple-choice problem, in order.
+            accepted: other references that count as well.
+            tolerance: how far numbers may be from the reference; None for what the settings say.
 
         Never raises: whatever goes wrong becomes the verdict ``error`` with its cause.
         """
-        return self.judge_many([Item(response, hit_limit, reference, options)])[0]
+        return self.judge_many([Item(response, hit_limit, reference, options, accepted, tolerance)])[0]
 
     def judge_many(self, items: Sequence[Item]) -> list[Judgement]:
         """Judge a batch, in order; pairs that need symbolic comparison run in parallel.
 
-        Never raises for anything that a response holds; see :meth:`judge`.
+        Never raises for anything that a response holds; see :meth:`judge`. Of several references that one decides
+        which the response meets, else the first.
         """
+        judged = self._judge_against([replace(item, accepted=()) for item in items])
+        more = [
+            (i, replace(item, reference=other, accepted=()))
+            for i, item in enumerate(items)
+            if item.accepted and judged[i].verdict is not Verdict.CORRECT
+            for other in item.accepted
+        ]
+        for (i, _), other in zip(more, self._judge_against([item for _, item in more]), strict=True):
+            if other.verdict is Verdict.CORRECT:
+                judged[i] = other
+        return judged
+
+    def tolerance_of(self, item: Item) -> Tolerance:
+        """The tolerance that an item is judged with."""
+        if item.tolerance is not None:
+            return item.tolerance
+        return self.settings.tolerance_by_source.get(item.source, self.settings.tolerance)
+
+    def _judge_against(self, items: Sequence[Item]) -> list[Judgement]:
+        """Judge each item against its one reference."""
         judged: list[Judgement | None] = [None] * len(items)
-        found: list[tuple[int, Extraction, Kind]] = []
+        found: list[tuple[int, Span, Kind]] = []
         for i, item in enumerate(items):
             kind: Kind | None = None
             # A response is arbitrary text. Whatever it does to the verifier must cost one sample, not the run,
             # and must not count against the model.
             try:
                 kind = kind_of(item.reference, item.options or None)
-                extraction = extract(item.response, kind=kind, options=item.options or None)
+                span = locate(item.response, kind=kind, options=item.options or None)
             except Exception as exc:
                 judged[i] = Judgement(Verdict.ERROR, None, _failure(exc), kind)
                 continue
-            if extraction is not None and (not item.hit_limit or extraction.survives_cut(item.response)):
-                found.append((i, extraction, kind))
+            if span is not None and (not item.hit_limit or span.survives_cut(item.response)):
+                found.append((i, span, kind))
             elif item.hit_limit:
                 judged[i] = Judgement(Verdict.TRUNCATED, None, "the length limit came before any answer", kind)
             else:
                 judged[i] = Judgement(Verdict.UNPARSABLE, None, "no answer found", kind)
-        comparisons = self.equivalent_many([(e.text, items[i].reference, items[i].options) for i, e, _ in found])
-        for (i, extraction, kind), comparison in zip(found, comparisons, strict=True):
+        comparisons = self.equivalent_many(
+            [(e.text, items[i].reference, items[i].options) for i, e, _ in found],
+            [self.tolerance_of(items[i]) for i, _, _ in found],
+        )
+        for (i, span, kind), comparison in zip(found, comparisons, strict=True):
             if comparison.equal is None:
                 verdict, reason = Verdict.ERROR, comparison.reason
             else:
                 verdict = Verdict.CORRECT if comparison.equal else Verdict.WRONG
-                reason = f"{_HOW.get(extraction.how, extraction.how)}: {comparison.reason}"
-            judged[i] = Judgement(
-                verdict, extraction.text, reason, kind, extraction.how, extraction.start, extraction.end
-            )
+                reason = f"{_HOW.get(span.how, span.how)}: {comparison.reason}"
+            judged[i] = Judgement(verdict, span.text, reason, kind, span.how, span.start, span.end)
         return [j for j in judged if j is not None]
 
-    def equivalent(self, answer: str, reference: str, options: Sequence[str] | None = None) -> tuple[bool, str]:
+    def equivalent(
+        self, answer: str, reference: str, options: Sequence[str] | None = None, tolerance: Tolerance | None = None
+    ) -> tuple[bool, str]:
         """Whether an answer equals the reference, and why, in words.
 
         Raises:
             ComparisonError: a limit was reached, or the reference is empty or names none of the options.
         """
-        comparison = self.equivalent_many([(answer, reference, options)])[0]
+        comparison = self.equivalent_many([(answer, reference, options)], [tolerance] if tolerance else None)[0]
         if comparison.equal is None:
             raise ComparisonError(comparison.reason)
         return comparison.equal, comparison.reason
 
-    def equivalent_many(self, pairs: Sequence[Pair]) -> list[Comparison]:
+    def equivalent_many(self, pairs: Sequence[Pair], tolerances: Sequence[Tolerance] | None = None) -> list[Comparison]:
         """Compare a batch of (answer, reference, options), in order. Never raises.
+
+        Args:
+            pairs: what is compared.
+            tolerances: one for each pair; None for what the settings say.
 
         Returns:
             For each pair a comparison; ``equal`` is None where it failed, with the cause as its reason.
         """
         out: list[Comparison | None] = []
-        undecided: dict[Any, tuple[Pair, list[int]]] = {}
-        for i, (answer, reference, options) in enumerate(pairs):
-            pair = (answer, reference, options or None)
+        undecided: dict[Any, tuple[_Asked, list[int]]] = {}
+        limits = tolerances if tolerances is not None else [self.settings.tolerance] * len(pairs)
+        for i, ((answer, reference, options), tolerance) in enumerate(zip(pairs, limits, strict=True)):
+            pair = (answer, reference, options or None, tolerance)
             key = _key(pair)
             known = self._recall(key)
             if known is None and key not in undecided:
@@ -191,9 +284,10 @@ class Verifier:
             self._ask_workers(undecided, out)
         return [c for c in out if c is not None]
 
-    def _ask_workers(self, undecided: dict[Any, tuple[Pair, list[int]]], out: list[Comparison | None]) -> None:
+    def _ask_workers(self, undecided: dict[Any, tuple[_Asked, list[int]]], out: list[Comparison | None]) -> None:
         tasks = [
-            [answer, reference, list(options or []) or None] for (answer, reference, options), _ in undecided.values()
+            [answer, reference, list(options or []) or None, tolerance.model_dump()]
+            for (answer, reference, options, tolerance), _ in undecided.values()
         ]
         outcomes = self._pool.run(tasks)
         for (key, (_, places)), outcome in zip(undecided.items(), outcomes, strict=True):
@@ -224,10 +318,11 @@ class Verifier:
         self._lock = threading.Lock()  # a thread that is not in this process may have held it
 
 
-def _fast(pair: Pair) -> Comparison | None:
+def _fast(pair: _Asked) -> Comparison | None:
     """What the rules say that need no worker; None where they leave it open."""
     try:
-        comparison = compare(*pair)
+        answer, reference, options, tolerance = pair
+        comparison = compare(answer, reference, options, tolerance=tolerance)
     except Exception as exc:
         return Comparison(None, _failure(exc))
     return None if comparison.equal is None else comparison
@@ -239,12 +334,12 @@ def _failure(exc: Exception) -> str:
     return f"verifier failed: {cause}"[:300]
 
 
-def _key(pair: Pair) -> Any:
+def _key(pair: _Asked) -> Any:
     """A pair as a key of bounded size: an answer may have a megabyte."""
-    answer, reference, options = pair
-    if len(answer) + len(reference) <= 200 and options is None:
+    answer, reference, options, tolerance = pair
+    if len(answer) + len(reference) <= 200 and options is None and not tolerance:
         return answer, reference
-    text = repr((answer, reference, options and tuple(options)))
+    text = repr((answer, reference, options and tuple(options), tolerance))
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from dereason.problems.schema import Verdict
+from dereason.training.rewards.grader import GenerativeVerifier, Query
 from dereason.training.rewards.rules import JudgedReward, Judging, Log, Rollout
-from dereason.verify.judge import GenerativeVerifier, Query
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 from dereason.verify.verdict import Judgement
 
 When = Literal["always", "no_rule", "wrong"]

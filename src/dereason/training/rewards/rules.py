@@ -24,7 +24,7 @@ from dereason.errors import DereasonError
 from dereason.lm.prompts import LETTERS
 from dereason.problems.schema import Verdict
 from dereason.verify.verdict import Judgement
-from dereason.verify.verifier import Item, default_verifier
+from dereason.verify.verifier import JUDGED, Item, default_verifier, item_of
 
 Log = Callable[[str, float], None]
 
@@ -99,8 +99,10 @@ class Judging:
         judged = columns.get("judgements")
         if judged is None:
             limits = columns.get("hit_limits") or [self.hit_limit(ids) for ids in completion_ids]
-            rows = zip(texts, limits, columns["answer"], options, strict=True)
-            judged = self._judge_once([Item(*row) for row in rows])
+            rows = [{name: columns[name][i] for name in JUDGED if name in columns} for i in range(len(texts))]
+            judged = self._judge_once(
+                [item_of(text, limit, row) for text, limit, row in zip(texts, limits, rows, strict=True)]
+            )
         questions = columns.get("question") or [None] * len(texts)
         return [
             Rollout(question_text(prompt, question, choice), text, ids, reference, choice, judgement)

@@ -16,7 +16,7 @@ import numpy as np
 
 from dereason.errors import DereasonError
 from dereason.lm.local.prefill import forward, prefill
-from dereason.verify.extract import find_box
+from dereason.verify.locate import find_box
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,6 +12,7 @@ from dereason.lm.base import LanguageModel
 from dereason.lm.load import load_model
 from dereason.lm.local.model import ModelSettings
 from dereason.settings import Settings
+from dereason.training.rewards.grader import GenerativeVerifier, GenerativeVerifierSettings
 from dereason.training.rewards.judge import JudgeReward, When
 from dereason.training.rewards.rules import (
     Combined,
@@ -26,7 +27,6 @@ from dereason.training.rewards.rules import (
     boxed_last,
 )
 from dereason.training.rewards.verifier_free import CERReward, RLPRReward, RuleThenCERReward, VeriFreeReward
-from dereason.verify.judge import GenerativeVerifier, GenerativeVerifierSettings
 from dereason.verify.kinds import Kind
 
 LoadModel = Callable[[ModelSettings, dict[str, Any]], LanguageModel]

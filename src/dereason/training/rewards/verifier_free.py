@@ -16,7 +16,8 @@ import numpy as np
 from dereason.errors import DereasonError
 from dereason.training.rewards.rules import Log, correctness
 from dereason.training.rewards.scoring import BOX, answer_logps, encode, encode_answer, split_at_box
-from dereason.verify.kinds import Kind, kind_of
+from dereason.verify.kinds import Kind
+from dereason.verify.reading import kind_of
 
 
 def cer_rewards(logp_PU: np.ndarray, sampled: Sequence[int | None], reference: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from dereason.problems.schema import Verdict
 from dereason.settings import Settings
 from dereason.training.rewards.rules import Combined
 from dereason.training.rewards.settings import Correctness, Format, Overlong, Reward, build
-from dereason.verify.verifier import Item, Verifier, VerifierSettings
+from dereason.verify.verifier import Verifier, VerifierSettings, item_of
 
 
 class VerlReward(Settings):
@@ -68,7 +68,9 @@ class Scorer:
         options = None if options is None or len(options) == 0 else list(options)
         tokens = extra.get("response_tokens")
         cut = tokens is not None and int(tokens) >= self.settings.max_new_tokens and not extra.get("ended", False)
-        judgement = self.verifier.judge_many([Item(response, cut, reference, options)])[0]
+        problem = {"answer": reference, "options": options, "source": extra.get("source")}
+        problem["metadata"] = extra.get("metadata")
+        judgement = self.verifier.judge_many([item_of(response, cut, problem)])[0]
         value = self.reward(
             prompts=[extra.get("question") or ""],
             completions=[response],

@@ -1,4 +1,4 @@
-"""What extraction gives back, and the little that all its rules share."""
+"""The place of an answer in a response, and the little that all the rules that find one share."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ without giving one gives none."""
 
 
 @dataclass(frozen=True)
-class Extraction:
-    """An answer and its place in the response."""
+class Span:
+    """Where an answer stands in the response; nothing is taken out of it."""
 
     text: str
-    """The answer, without LaTeX and Markdown dress."""
+    """The answer as it was written, with its markup and whatever else stands in its place."""
     start: int
-    """Where the answer, as it was written, begins in the response (character offset)."""
+    """Where it begins in the response (character offset)."""
     end: int
     """Where it ends, exclusive."""
     how: How
@@ -44,13 +44,17 @@ def trim(text: str, start: int, end: int) -> tuple[int, int]:
     """The span without white space at its ends."""
     while start < end and text[start].isspace():
         start += 1
-    while end > start and text[end - 1].isspace():
+    while end > start and text[end - 1].isspace() and text[max(start, end - 2) : end] != "\\ ":
         end -= 1
     return start, end
 
 
-def as_written(text: str, start: int, end: int, how: How) -> Extraction | None:
-    """The span as an answer, None where nothing is left of it without its dress."""
+def as_written(text: str, start: int, end: int, how: How) -> Span | None:
+    """The span as an answer, None where nothing is left of it without its markup."""
     start, end = trim(text, start, end)
-    bare = strip_markup(text[start:end])
-    return Extraction(bare, start, end, how) if bare else None
+    raw = text[start:end]
+    return (
+        Span(raw, start, end, how)
+        if strip_markup(raw) or (any(not c.isspace() for c in raw) and len(raw) < 4)
+        else None
+    )

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from dereason.verify.choices import option_index
-from dereason.verify.extract import extract
-from dereason.verify.kinds import Kind, kind_of
-from dereason.verify.text import strip_markup
+from dereason.verify.equivalence import option_index
+from dereason.verify.kinds import Kind
+from dereason.verify.locate import locate
+from dereason.verify.reading import kind_of
+from dereason.verify.text import as_latex, strip_markup
+from verify.found import found_in
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
 LETTERS = "ABCDEFGHIJ"
@@ -44,20 +46,20 @@ def test_the_span_contains_the_answer_as_written() -> None:
         ]
     found = 0
     for response, kind, options in responses:
-        extraction = extract(response, kind=kind, options=options)
+        extraction = found_in(response, kind=kind, options=options)
         if extraction is None:
             continue
         found += 1
         assert 0 <= extraction.start < extraction.end <= len(response)
         written = response[extraction.start : extraction.end]
         assert written == written.strip()
-        assert extraction.text in strip_markup(written), (extraction, written)
+        assert as_latex(extraction.text) in as_latex(written), (extraction, written)
     assert found > 4000
 
 
 def test_gsm8k_solutions_end_with_their_answer() -> None:
     for row in rows("gsm8k/test"):
-        extraction = extract(f"{row['solution']}\n#### {row['answer']}", kind=Kind.NUMBER)
+        extraction = locate(f"{row['solution']}\n#### {row['answer']}", kind=Kind.NUMBER)
         assert extraction is not None
         assert extraction.how == "hash"
         assert extraction.text.replace(",", "") == row["answer"].replace(",", "").lstrip("$")
@@ -93,8 +95,8 @@ def test_judging_by_option_does_not_depend_on_the_order() -> None:
         before = _wordings(LETTERS[named], options[named])
         after = _wordings(LETTERS[order.index(named)], options[named])
         for one, other in zip(before, after, strict=True):
-            first = extract(one, kind=Kind.CHOICE, options=options)
-            second = extract(other, kind=Kind.CHOICE, options=shuffled)
+            first = locate(one, kind=Kind.CHOICE, options=options)
+            second = locate(other, kind=Kind.CHOICE, options=shuffled)
             assert (first is None) == (second is None), (one, options)
             if first is None or second is None:
                 continue
@@ -114,7 +116,7 @@ def test_an_option_text_is_read_whatever_the_letters() -> None:
         text = rng.choice(options)
         for _ in range(3):
             rng.shuffle(options)
-            extraction = extract(f"Let us see.\nThe answer is {text}.", kind=Kind.CHOICE, options=options)
+            extraction = locate(f"Let us see.\nThe answer is {text}.", kind=Kind.CHOICE, options=options)
             assert extraction is not None, (text, options)
             assert option_index(extraction.text, options) == options.index(text)
 
@@ -123,7 +125,7 @@ def test_references_in_boxes_are_found_whole() -> None:
     for row in rows("math/test500"):
         answer = row["answer"].strip()
         response = f"First, \\boxed{{0}}. Then {{x}} and $\\boxed{{ {answer} }}$. Done, in 3 steps."
-        extraction = extract(response, kind=kind_of(answer))
+        extraction = locate(response, kind=kind_of(answer))
         assert extraction is not None
         assert (response[extraction.start : extraction.end], extraction.how) == (answer, "boxed")
 
@@ -156,7 +158,7 @@ def test_references_in_boxes_are_found_whole() -> None:
 def test_a_megabyte_of_anything(piece: str, kind: Kind) -> None:
     text = piece * (1_000_000 // len(piece))
     began = time.process_time()
-    extract(f"answer: {text}}}", kind=kind, options=["1", "3"] if kind == Kind.CHOICE else None)
+    locate(f"answer: {text}}}", kind=kind, options=["1", "3"] if kind == Kind.CHOICE else None)
     # Quadratic time would be hours at this length.
     assert time.process_time() - began < 10
 
@@ -230,11 +232,11 @@ def test_no_text_raises_and_every_span_holds_its_answer() -> None:
     for _ in range(4000):
         response = "".join(rng.choices(pieces, k=rng.randrange(14)))
         for kind in Kind:
-            extraction = extract(response, kind=kind, options=["6", "7"] if kind == Kind.CHOICE else None)
+            extraction = locate(response, kind=kind, options=["6", "7"] if kind == Kind.CHOICE else None)
             if extraction is None:
                 continue
             hows.add(extraction.how)
             assert 0 <= extraction.start < extraction.end <= len(response), (response, extraction)
             written = " ".join(strip_markup(response[extraction.start : extraction.end]).split())
-            assert " ".join(extraction.text.split()) in written, (response, extraction)
+            assert " ".join(strip_markup(extraction.text).split()) in written, (response, extraction)
     assert hows == {"tag", "boxed", "final_answer", "hash", "number", "letter", "alone"}

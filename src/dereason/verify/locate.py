@@ -19,9 +19,8 @@ Tried in this order; within each the last one in the text wins:
 ``alone``         the last line, or its last formula, is an answer of the reference's kind; for a text, the whole
                   response is a few words that make no sentence
 
-Where the reference is a number, an answer with words around its only number ("5 apples", "x = 3 + 2 = 5") is
-reduced to that number, unless a word changes the meaning ("5 million" and "4 or 5" stay as they are). Every other
-kind keeps the whole answer. Everything is linear in the length of the response: no recursion into the text, and no
+What is found is the place of the answer and what stands there, as it was written: whether "5 apples" is the number 5
+is for the comparison to say. Everything is linear in the length of the response: no recursion into the text, and no
 pattern that can backtrack far.
 """
 
@@ -31,16 +30,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dereason.verify.extract_choice import choice_in, concluding_letter
-from dereason.verify.extract_number import last_number, reduce_number, reduce_quantity, starts_with_number
-from dereason.verify.extract_phrase import stated_answer
-from dereason.verify.extraction import MAX_TAIL, MAX_TRIES, Extraction, How, as_written, trim
-from dereason.verify.kinds import Kind, kind_of
-from dereason.verify.numbers import is_numeric
-from dereason.verify.text import strip_markup
-from dereason.verify.thinking import outside_thinking
+from dereason.verify.equivalence import option_index
+from dereason.verify.kinds import Kind
+from dereason.verify.last_number import last_number
+from dereason.verify.letters import choice_in, concluding_letter
+from dereason.verify.reading import kind_of, read
+from dereason.verify.single import single
+from dereason.verify.span import MAX_TAIL, MAX_TRIES, How, Span, as_written
+from dereason.verify.stated import stated_answer
+from dereason.verify.text import as_read, strip_markup
+from dereason.verify.thinking import inside_thinking, outside_thinking
 
-__all__ = ["Extraction", "How", "extract", "find_box"]
+__all__ = ["How", "Span", "find_box", "locate"]
 
 # The second branch is for JSON-escaped text, in which a box is written with two backslashes.
 _BRACES = re.compile(r"(?P<box>(?:\\|(?<=\\))(?:boxed|fbox)\s*+\{)|\\.|[{}]", re.DOTALL)
@@ -49,23 +50,36 @@ _SPACING = frozenset({f"\\{mark}" for mark in "!,;:>()[]$ \n"})
 # Between two boxes that are one answer: "\boxed{3} or x = \boxed{4}".
 _JOINT = re.compile(
     r"\}(?:[\s$&*_]|\\[()\[\] ,;!]|\\q?quad\b)*+(?:\\text\s*\{\s*)?"
-    r"(?:[,;]|\b(?:or|and|oder|und|ou|et|o|y|e|или|и)\b|[或和])(?:\s*(?:or|and)\b)?"
-    r"(?:[\s$&*_}]|\\[()\[\] ,;!]|\\q?quad\b)*+(?:[A-Za-z]\w{0,3}\s*=\s*)?\Z"
+    r"(?:[,;]|\b(?:or|and|oder|und|ou|et|o|y|e|или|и)\b|[或和]|(?=\([b-z1-9ivx]{1,4}\)))(?:\s*(?:or|and)\b)?"
+    r"(?:[\s$&*_}]|\\[()\[\] ,;!]|\\q?quad\b)*+(?:[A-Za-z]\w{0,3}\s*=\s*)?(?:\([b-z1-9ivx]{1,4}\)[:.]?[\s$]*)?\Z"
 )
 _TAG = re.compile(
-    r"<(answer|final_answer)>\s*+(?P<content>(?:(?!</?(?:answer|final_answer)>).)*+)(?:</\1>|\Z)",
+    r"<(answer|final_answer|choice|option|final)>\s*+(?P<content>(?:(?!</?(?:answer|final_answer|choice|option|final)>).)*+)(?:</\1>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 # A model's end of turn, where it was decoded with the text.
 _END_TOKENS = re.compile(r"\s*(?:(?:<\|[a-z_]{2,30}\|>|</s>|<end_of_turn>|<eos>)\s*)++\Z")
 _FORMULA = re.compile(r"\$([^$\n]{1,100})\$|\\\(([^\n]{1,100}?)\\\)|\\\[([^\n]{1,100}?)\\\]")
+_JSON = re.compile(
+    r"[{,]\s*[\"'](?:(?:final|correct)?[_ ]?(?:answer|choice|option|letter)|result|label)[\"']\s*:\s*"
+    r"(?:\"(?P<text>(?:[^\"\\\n]|\\.){1,400})\"|'(?P<quoted>[^'\n]{1,400})'|(?P<bare>-?[0-9.eE+-]{1,40}|true|false))\s*[,}]",
+    re.IGNORECASE,
+)
 _HASH = re.compile(r"(?<!\S)####[ \t]*+(?P<tail>[^\n]*+)")
+_STEP = re.compile(r"\s*(?:step|case|part)\b", re.IGNORECASE)
+_SAYS = re.compile(
+    r"(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?:it|this|that|he|she"
+    r"|the [^\W\d_]+(?: [^\W\d_]+){0,2}) (?:is|are)\s+(?P<is>[^\s,;]+(?: [^\s,;]+){0,3}?)[.!]?"
+    r"|(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?P<head>\S.{0,80}?) is the (?:(?:correct|right"
+    r"|final|best) )?(?:answer|result)[.!]?",
+    re.IGNORECASE,
+)
 _LINE_DRESS = re.compile(r"(?:[ \t*_`]|>|#{1,6}\s|[-+\u2022]\s|\|)*+")
 MAX_ALONE = 100
 """Longer lines are prose."""
 
 
-def extract(response: str, *, kind: Kind, options: Sequence[str] | None = None) -> Extraction | None:
+def locate(response: str, *, kind: Kind, options: Sequence[str] | None = None) -> Span | None:
     """The answer of a response, or None where it states none.
 
     Args:
@@ -79,14 +93,35 @@ def extract(response: str, *, kind: Kind, options: Sequence[str] | None = None) 
         return _tagged(text, kind, options) or _explicit(text, kind, options) or _implicit(text, kind, options)
     if thinking:
         return None
-    return _tagged(response, kind, options) or _explicit(response, kind, options)
+    thought = inside_thinking(response)
+    return _tagged(thought, kind, options) or _explicit(thought, kind, options)
 
 
-def _explicit(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction | None:
-    return _boxed(text, kind, options) or stated_answer(text, kind, options) or _hash(text, kind, options)
+def _explicit(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
+    boxed = _boxed(text, kind, options)
+    if boxed is not None and not (options and option_index(boxed.text, options) is None):
+        return boxed
+    # A box that names no option is no answer while something else does.
+    stated = stated_answer(text, kind, options) or _json(text, kind, options) or _hash(text, kind, options)
+    return stated or boxed
 
 
-def _implicit(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction | None:
+def _json(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
+    """The answer of ``{"answer": "B"}``."""
+    for match in reversed(list(_JSON.finditer(text))[-MAX_TRIES:]):
+        group = "text" if match["text"] else "quoted" if match["quoted"] else "bare"
+        start, end = match.span(group)
+        found = (
+            choice_in(text, start, end, options, "final_answer")
+            if options
+            else as_written(text, start, end, "final_answer")
+        )
+        if found is not None:
+            return found
+    return None
+
+
+def _implicit(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     if options:
         return concluding_letter(text, options)
     if kind in (Kind.NUMBER, Kind.QUANTITY):
@@ -94,7 +129,7 @@ def _implicit(text: str, kind: Kind, options: Sequence[str] | None) -> Extractio
     return _alone(text, kind)
 
 
-def _tagged(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction | None:
+def _tagged(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     for match in reversed(list(_TAG.finditer(text))[-MAX_TRIES:]):
         start, end = match.span("content")
         content = match["content"]
@@ -103,12 +138,12 @@ def _tagged(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction 
         found = _explicit(content, kind, options)
         if found is None and options and end - start <= MAX_TAIL:
             found = choice_in(content, 0, len(content), options, "tag")
-        if found is None and (options or end - start > MAX_ALONE):
+        if found is None and (options or (end - start > MAX_ALONE and kind is not Kind.LITERAL)):
             found = _implicit(content, kind, options)
         if found is not None:
             return replace(found, start=start + found.start, end=start + found.end, how="tag")
-        if end - start <= MAX_TAIL:
-            return _extraction(text, start, end, "tag", kind, options)
+        if end - start <= MAX_TAIL or (end < len(text) and not options and kind not in (Kind.NUMBER, Kind.QUANTITY)):
+            return _found(text, start, end, "tag", kind, options)
     return None
 
 
@@ -145,25 +180,36 @@ def _boxes(text: str) -> list[tuple[int, int, int]]:
     return sorted(boxes, key=lambda box: box[1])
 
 
-def _boxed(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction | None:
+def _boxed(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     boxes = _boxes(text)
     if not boxes:
         return None
     command, start, end = boxes[-1]
     contents = {text[start:end].strip()}
-    first, first_start = command, start
+    first, _first_start = command, start
     for previous, previous_start, previous_end in reversed(boxes[:-1]):
         if not (previous_end < first <= previous_end + 60 and _JOINT.match(text[previous_end:first])):
             break
-        first, first_start = previous, previous_start
+        first, _first_start = previous, previous_start
         contents.add(text[previous_start:previous_end].strip())
     if len(contents) > 1:
-        bare = " ".join(strip_markup(text[first : end + 1]).split())
-        return Extraction(bare, first_start, end, "boxed")
-    return _extraction(text, start, end, "boxed", kind, options)
+        return Span(_PART.sub(", ", text[first : end + 1]), first, end + 1, "boxed")
+    if kind is Kind.QUANTITY and (behind := _UNIT_BEHIND.match(text, end)) is not None:
+        # The unit stands behind the box.
+        inside, whole = text[start:end], f"{text[start:end]} {behind['unit']}"
+        if kind_of(inside) is Kind.NUMBER and kind_of(whole) is Kind.QUANTITY:
+            return Span(whole, command, behind.end("unit"), "boxed")
+    return _found(text, start, end, "boxed", kind, options)
 
 
-def _hash(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction | None:
+_PART = re.compile(r"(?<=\})[\s$,;]*\([b-z1-9ivx]{1,4}\)[:.]?[\s$]*(?=\\)")
+_UNIT_BEHIND = re.compile(
+    r"\}[\s*]*\$?(?:\s|\\[,;: ])*(?P<unit>\\(?:text|mathrm)\s?\{[^{}\n]{1,30}\}(?:\^\{?-?\d\}?)?"
+    r"|[A-Za-z\u00b0\u00b5%/\u00b2\u00b3^0-9-]{1,12}(?![A-Za-z]))"
+)
+
+
+def _hash(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     text_end = len(text.rstrip())
     numeric = kind in (Kind.NUMBER, Kind.QUANTITY)
     for match in reversed(list(_HASH.finditer(text))[-MAX_TRIES:]):
@@ -175,8 +221,8 @@ def _hash(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction | 
         tail = text[start:end]
         if options:
             found = choice_in(text, start, end, options, "hash")
-        elif is_numeric(tail) or (is_last and (not numeric or starts_with_number(tail))):
-            found = _extraction(text, start, end, "hash", kind, None)
+        elif is_last or (numeric and single(as_read(tail)) is not None and _STEP.match(tail) is None):
+            found = _found(text, start, end, "hash", kind, None)
         else:
             found = None
         if found is not None:
@@ -184,7 +230,10 @@ def _hash(text: str, kind: Kind, options: Sequence[str] | None) -> Extraction | 
     return None
 
 
-def _alone(text: str, kind: Kind) -> Extraction | None:
+def _alone(text: str, kind: Kind) -> Span | None:
+    if kind is Kind.LITERAL:
+        start = text.rstrip().rfind("\n\n") + 1
+        return as_written(text, start, len(text), "alone") if len(text) - start <= 8 * MAX_TAIL else None
     end = len(text.rstrip())
     line = text.rfind("\n", 0, end) + 1
     if not 0 < end - line <= MAX_TAIL:
@@ -194,28 +243,35 @@ def _alone(text: str, kind: Kind) -> Extraction | None:
     bare = strip_markup(text[start:end])
     if kind == Kind.TEXT:
         words = len(bare.split())
+        if not text[:line].strip() and words <= 12 and (said := _SAYS.fullmatch(text, start, end)) is not None:
+            return as_written(text, *said.span("is" if said["is"] else "head"), "alone")
         sentence = text[end - 1] in ".!?\u3002\uff01\uff1f" and words > 3
         if text[:line].strip() or words > 8 or sentence:
             return None
         return as_written(text, start, end, "alone")
-    if end - start <= MAX_ALONE and bare and kind_of(bare) == kind:
+    if kind == Kind.BOOLEAN and (word := _YES_NO.match(text, start, end)) is not None:
+        return as_written(text, start, word.end(), "alone")
+    if end - start <= MAX_ALONE and bare and _fits(read(bare).kind, kind):
         return as_written(text, start, end, "alone")
     for match in reversed(list(_FORMULA.finditer(text, line, end))):
         begin, stop = match.span(match.lastindex or 0)
         if (formula := strip_markup(text[begin:stop])) and kind_of(formula) == kind:
             return as_written(text, begin, stop, "alone")
+    said = _SAYS_VALUES.search(text, line, end)
+    if said is not None and _fits(kind_of(strip_markup(said["values"])), kind):
+        return as_written(text, *said.span("values"), "alone")
     return None
 
 
-def _extraction(
-    text: str, start: int, end: int, how: How, kind: Kind, options: Sequence[str] | None
-) -> Extraction | None:
-    start, end = trim(text, start, end)
-    bare = None
-    if kind == Kind.NUMBER:
-        bare = reduce_number(text[start:end])
-    elif kind == Kind.QUANTITY:
-        bare = reduce_quantity(text[start:end])
-    elif options and (choice := choice_in(text, start, end, options, how)) is not None:
+_YES_NO = re.compile(r"[*_]{0,3}(?:yes|no|true|false)\b(?=[*_]{0,3}\s*(?:[,;:.!\u2013\u2014]|\Z))", re.IGNORECASE)
+_SAYS_VALUES = re.compile(r"(?:\b(?:is|are|be|equals?)|:)\s+(?P<values>[^\s].{0,100}?)[.\s]*\Z")
+
+
+def _fits(found: Kind, wanted: Kind) -> bool:
+    return found == wanted or {found, wanted} <= {Kind.SET, Kind.TUPLE, Kind.INTERVAL}
+
+
+def _found(text: str, start: int, end: int, how: How, kind: Kind, options: Sequence[str] | None) -> Span | None:
+    if options and (choice := choice_in(text, start, end, options, how)) is not None:
         return choice
-    return Extraction(bare, start, end, how) if bare else as_written(text, start, end, how)
+    return as_written(text, start, end, how)

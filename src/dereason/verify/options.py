@@ -1,16 +1,19 @@
-"""Which option of a multiple-choice problem a text names."""
+"""Which option of a multiple-choice problem a text names by its letter or its words."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from dereason.verify.numbers import parse_number, same_number
 from dereason.verify.text import normalise, strip_markup
 
-_LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?")
+_LETTER = re.compile(r"[(\[{<\u3010\u300c\u201c\"']{0,2}\s?([A-Za-z])\s?[)\]}>\u3011\u300d\u201d\"'.:]{0,2}")
 _BESIDE = re.compile(r"(?P<label>[A-Z])\s(?P<text>.+)|(?P<own>.+)[(\[](?P<behind>[A-Za-z])[)\]]", re.DOTALL)
-_LABELLED = re.compile(r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Z])[).:])\s*(\S.*)", re.DOTALL)
+_LABELLED = re.compile(
+    r"(?:[(\[]{1,2}([A-Za-z])[)\]]{1,2}[.:]?|([A-Za-z])[).:]|([A-Z])\s[-\u2013\u2014=](?=\s))\s*(\S.*)", re.DOTALL
+)
 
 
 def same_text(a: str, b: str) -> str | None:
@@ -23,14 +26,24 @@ def same_text(a: str, b: str) -> str | None:
     return "the same text after normalisation" if normalise(a) == normalise(b) else None
 
 
-def option_index(text: str, options: Sequence[str]) -> int | None:
+def labels(options: Sequence[str]) -> list[str]:
+    """The options without a letter that they carry themselves ("A) 21")."""
+    found = [_LABELLED.fullmatch(option.strip()) for option in options]
+    letters = [(m.group(1) or m.group(2) or m.group(3) or "").upper() if m else "" for m in found]
+    if letters == [chr(ord("A") + i) for i in range(len(options))]:
+        return [m.group(4) for m in found if m is not None]
+    return list(options)
+
+
+def named_option(text: str, options: Sequence[str]) -> int | None:
     """Which option the text names (0-based), or None where it names none or more than one.
 
     Understood: a letter alone (``B``, ``(b)``), a letter with its option's text or the beginning of it
     (``B. LIFO memory``), an option's text alone, or with its letter beside it (``LIFO memory (B)``). Where an
     option's text is itself a single letter, the letter is read as a label.
     """
-    bare = strip_markup(text)
+    options = labels(options)
+    bare = strip_markup(unicodedata.normalize("NFKC", text) if not text.isascii() else text)
     letter = _LETTER.fullmatch(bare)
     if letter is not None:
         index = ord(letter.group(1).upper()) - ord("A")
@@ -38,8 +51,8 @@ def option_index(text: str, options: Sequence[str]) -> int | None:
             return index
     labelled = _LABELLED.fullmatch(bare)
     if labelled is not None:
-        index = ord((labelled.group(1) or labelled.group(2)).upper()) - ord("A")
-        rest = labelled.group(3)
+        index = ord((labelled.group(1) or labelled.group(2) or labelled.group(3)).upper()) - ord("A")
+        rest = labelled.group(4)
         # "A. 5 or B. 6" names two options; only the option's own text may follow a label.
         if index < len(options) and (
             same_text(rest, options[index])

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dereason.errors import DereasonError
 from dereason.lm.base import Completion, Message, Sampling
 from dereason.problems.schema import Verdict
-from dereason.verify.judge import (
+from dereason.training.rewards.grader import (
     MAX_FAILURES,
     TEMPLATE,
     GenerativeVerifier,
