@@ -198,8 +198,8 @@ def _boxed(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     if not boxes:
         return None
     command, start, end = boxes[-1]
-    if text[start : start + 2] in _JSON_HEADS and (whole := _json_end(text, start)) is not None:
-        return Span(text[start:whole], start, whole, "boxed")
+    if text[start : start + 2] in _JSON_HEADS and (filled := _json_end(text, start)) is not None:
+        return Span(text[start:filled], start, filled, "boxed")
     contents = {text[start:end].strip()}
     first = command
     for previous, previous_start, previous_end in reversed(boxes[:-1]):
