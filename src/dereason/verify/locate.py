@@ -26,6 +26,7 @@ pattern that can backtrack far.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -180,17 +181,31 @@ def _boxes(text: str) -> list[tuple[int, int, int]]:
     return sorted(boxes, key=lambda box: box[1])
 
 
+_JSON_HEADS = ('{"', '["', "[[", "[{")
+
+
+def _json_end(text: str, start: int) -> int | None:
+    """Where a JSON value ends that fills a box: the braces within its strings do not balance."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text[start : start + 8 * MAX_TAIL])
+    except (ValueError, RecursionError):
+        return None
+    return start + end if text[start + end : start + end + 1] == "}" else None
+
+
 def _boxed(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     boxes = _boxes(text)
     if not boxes:
         return None
     command, start, end = boxes[-1]
+    if text[start : start + 2] in _JSON_HEADS and (filled := _json_end(text, start)) is not None:
+        return Span(text[start:filled], start, filled, "boxed")
     contents = {text[start:end].strip()}
-    first, _first_start = command, start
+    first = command
     for previous, previous_start, previous_end in reversed(boxes[:-1]):
         if not (previous_end < first <= previous_end + 60 and _JOINT.match(text[previous_end:first])):
             break
-        first, _first_start = previous, previous_start
+        first = previous
         contents.add(text[previous_start:previous_end].strip())
     if len(contents) > 1:
         return Span(_PART.sub(", ", text[first : end + 1]), first, end + 1, "boxed")

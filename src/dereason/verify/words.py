@@ -25,7 +25,13 @@ def same_words(answer: str, reference: str) -> bool:
     if prose_key(answer) == wanted:
         # CO is not Co.
         formulas = [{key for name, key in forms(side) if name == "chemistry"} for side in (answer, reference)]
-        return not (len(reference) < 4 and formulas[0] and formulas[1] and formulas[0].isdisjoint(formulas[1]))
+        return not (
+            len(reference) < 4
+            and answer.isalnum()
+            and formulas[0]
+            and formulas[1]
+            and formulas[0].isdisjoint(formulas[1])
+        )
     label = _LABEL.fullmatch(reference)
     if label is not None:
         given = _OPTION_LABEL.fullmatch(answer.replace("(", " (", 1).strip() if answer[:1].isalpha() else answer)
