@@ -12,4 +12,6 @@ from pydantic import BaseModel, ConfigDict
 class Settings(BaseModel):
     """Strict, frozen, self-describing settings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )

@@ -14,7 +14,7 @@ import yaml
 from dereason.cli.main import main
 from dereason.pipeline.pool import do_problems
 from dereason.problems.fields import Fields
-from dereason.problems.schema import read_table
+from dereason.problems.schema import frame, read_table, write_table
 from dereason.problems.sources import FileSource
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -68,6 +68,9 @@ def route(pool: Path, out: Path, *more: str) -> list[object]:
         ("a.jsonl", b'\n{"question": "q", "answer": [1]}', "line 2: the answer is a list"),
         ("a.jsonl", b'{"question": ' + b"[" * 100_000, "line 1 is nested too deeply"),
         ("a.json", b"", "no problems in it"),
+        ("a.jsonl", b'{"question": "q", "answer": "1", "accepted": true}', "line 1: 'accepted' is no list of texts"),
+        ("a.jsonl", b'{"question": "q", "answer": "1", "accepted": {"a": 1}}', "line 1: 'accepted' is no list"),
+        ("a.csv", b"question,answer,tolerance\nq,1,0.1\n", "line 2: 'tolerance' is not understood"),
     ],
 )
 def test_what_cannot_be_taken_is_refused_in_one_line(
@@ -104,6 +107,37 @@ def test_a_path_that_the_system_refuses_is_no_bug(
     monkeypatch.chdir(tmp_path)
     Path("pool.jsonl").write_text('{"question": "q", "answer": "1"}')
     assert " — " in fails(capsys, *arguments)
+
+
+@pytest.mark.parametrize("accepted", [True, 1.0, {"a": 1}, "2", [2]])
+def test_references_that_verify_cannot_read_are_no_bug(
+    accepted: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"response": "2", "answer": "1", "accepted": accepted}))
+    error = fails(capsys, "verify", path, "--out", tmp_path / "out.jsonl")
+    assert f"{path}: line 1: 'accepted' is no list of texts — " in error
+
+
+@pytest.mark.parametrize("metadata", ['[{"accepted": 1}]', 'no "accepted" JSON'])
+def test_metadata_of_a_table_that_is_no_object_is_refused(
+    metadata: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"id": "a", "question": "q", "answer": "1", "domain": "d", "source": "s", "metadata": metadata}
+    path = tmp_path / "pool.parquet"
+    write_table(frame("problem", [row]), path)
+    assert f"{path}: row 1: metadata is no JSON object — " in fails(capsys, *route(path, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan"])
+def test_a_setting_that_is_no_finite_number_is_refused(
+    value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"response": "2", "answer": "1"}))
+    setting = f"tolerance.absolute={value}"
+    error = fails(capsys, "verify", path, "--out", tmp_path / "out.jsonl", "--set", setting)
+    assert "tolerance.absolute: input should be " in error
 
 
 def test_single_commands_take_a_recipes_field_options_and_keys_know_them(

@@ -58,7 +58,7 @@ def write(folder: Path, text: str) -> Path:
         ("name: mini", "name: mini\nseeds: [1, 1]", r"line 2: seeds: a seed stands twice"),
         ("name: split", "name: [split]", r"line 6: arms\.0\.name: input should be a valid string"),
         ("epochs: 1", "epochs: !!bool 3", r"not YAML: '3'"),
-        ("name: mini", 'name: mini\ndescription: "\\ud800"', "line 2: half of a surrogate pair"),
+        ("name: mini", 'name: mini\ndescription: "\\ud800"', r"line 2: half a character \(a lone surrogate\)"),
         (
             "name: mini",
             "name: mini\nprofile: {judge: {enabled: false}}",

@@ -22,6 +22,7 @@ from dereason.problems.hygiene import (
 )
 from dereason.problems.schema import validate, write_table
 from dereason.problems.sources import ProblemFile, Source, read_file, read_source
+from dereason.verify.verifier import item_of
 
 
 def read_pool(path: Path, how: ProblemFile) -> tuple[pl.DataFrame, list[str]]:
@@ -113,10 +114,18 @@ def do_problems(work: Path, train: Source, test: Source, base: Path, drop: bool)
 def _usable(loaded: Loaded, drop: bool) -> tuple[pl.DataFrame, int]:
     """The problems that have an answer, ids checked, and how many were dropped."""
     check_unique_ids(loaded.table, loaded.where, loaded.places)
+    _check_references(loaded)
     table, dropped = drop_unanswered(loaded.table, loaded.where, drop, loaded.places)
     if table.is_empty():
         raise DereasonError(f"{loaded.where}: no problem in it has an answer", "add problems with answers")
     return validate("problem", table, loaded.where), dropped
+
+
+def _check_references(loaded: Loaded) -> None:
+    """Refuse further references and tolerances that the verifier could not read, before a response is drawn."""
+    named = loaded.table.with_row_index("at").filter(pl.col("metadata").str.contains('"accepted"|"tolerance"'))
+    for row in named.iter_rows(named=True):
+        item_of("", False, row | {"id": f"{loaded.where}: {loaded.places[row['at']]}"})
 
 
 def _differing(found: Sequence[Repeated]) -> list[Info]:

@@ -102,22 +102,29 @@ def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
     Raises:
         DereasonError: one of these is something else.
     """
-    more: Mapping[str, Any] = {}
+    more: Any = {}
     raw = problem.get("metadata")
-    if raw and ('"accepted"' in raw or '"tolerance"' in raw):
-        more = json.loads(raw)
     named = str(problem.get("id") or problem.get("problem_id") or "a problem")
-    accepted, tolerance = more.get("accepted") or (), more.get("tolerance")
-    if isinstance(accepted, str) or not all(isinstance(one, str) and one.strip() for one in accepted):
+    if raw and ('"accepted"' in raw or '"tolerance"' in raw):
+        try:
+            more = json.loads(raw)
+        except (ValueError, RecursionError):
+            more = None
+    if not isinstance(more, dict):
+        raise DereasonError(f"{named}: metadata is no JSON object", "write the metadata again, or leave it out")
+    accepted, tolerance = more.get("accepted"), more.get("tolerance")
+    accepted = [] if accepted is None else accepted
+    if not isinstance(accepted, list) or not all(isinstance(one, str) and one.strip() for one in accepted):
         raise DereasonError(
-            f"{named}: 'accepted' is no list of texts", "give the further references as a list of texts"
+            f"{named}: 'accepted' is no list of texts",
+            "give the further references as a list of texts, or name that field otherwise",
         )
     try:
         limits = None if tolerance is None else Tolerance.model_validate(tolerance)
     except ValidationError as exc:
         raise DereasonError(
             f"{named}: 'tolerance' is not understood ({exc.errors()[0]['msg']})",
-            "give an object with 'relative', 'absolute' or 'significant'",
+            "give an object with 'relative', 'absolute' or 'significant', or name that field otherwise",
         ) from exc
     options = problem.get("options") or None
     return Item(
