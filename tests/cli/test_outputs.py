@@ -13,7 +13,9 @@ import polars as pl
 import pytest
 
 from dereason.cli.main import main
+from dereason.errors import DereasonError
 from dereason.pipeline import actions, store
+from dereason.pipeline.output import make_way
 
 
 @pytest.fixture
@@ -177,6 +179,26 @@ def test_an_output_of_another_command_is_never_overwritten(
     before = contents(out)
     assert "output of another command" in fails(capsys, routing(pool, out, "--overwrite"))
     assert contents(out) == before
+
+
+def test_one_way_of_training_never_overwrites_another(tmp_path: Path) -> None:
+    out, log = tmp_path / "trained", store.Log(tmp_path / "log.jsonl")
+
+    def step(kind: str, seed: int) -> store.Step:
+        return store.Step(kind, {"seed": seed}, {}, (), kind, lambda work, _: {})
+
+    def make(kind: str, seed: int) -> store.Info:
+        made = step(kind, seed)
+        make_way(out, made, overwrite=True, restart=False)
+        return store.execute(out, made, {}, log, replace=True)[0]
+
+    make("train-sft", 0)
+    with pytest.raises(DereasonError, match=r"output of another command \(train-sft\)"):
+        make("train-rl", 0)
+    assert make("train-sft", 1)["config"] == {"seed": 1}
+    make_way(tmp_path / "set", step("targets-a", 0), overwrite=True, restart=False)
+    store.execute(tmp_path / "set", step("targets-a", 0), {}, log)
+    make_way(tmp_path / "set", step("targets-b", 0), overwrite=True, restart=False)  # one command, another set
 
 
 def test_two_calls_of_verify_at_once_write_one_output(tmp_path: Path) -> None:

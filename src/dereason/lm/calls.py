@@ -19,24 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dereason.characters import whole_text
 from dereason.errors import DereasonError
 
 MOST_TOKENS = 2**31 - 1
 """More tokens than a response can have: what the tables hold."""
-
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-
-
-def whole_text(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair whose other half is missing.
-
-    JSON can hold such halves (a character cut in two by a server that streams bytes), files and tokenizers cannot.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # UTF-16 brings together the halves of a character that parts of a message hold
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def make_way(out: Path, step: Step, *, overwrite: bool, restart: bool) -> None:
             raise DereasonError(f"{out} exists and is no output of a dereason command", "choose another --out")
         if done["key"] == step.key:
             return
-        if done["kind"].split("-")[0] != step.kind.split("-")[0]:
+        if _command(done["kind"]) != _command(step.kind):
             raise DereasonError(f"{out} holds the output of another command ({done['kind']})", "choose another --out")
         if not overwrite:
             raise DereasonError(
@@ -71,6 +71,11 @@ def make_way(out: Path, step: Step, *, overwrite: bool, restart: bool) -> None:
     part = partial / f"{_KEY}.part"
     part.write_text(step.key)
     part.replace(mark)
+
+
+def _command(kind: str) -> str:
+    """What makes steps of a kind; the kind of targets also names their set."""
+    return "targets" if kind.startswith("targets-") else kind
 
 
 def _begun(partial: Path) -> str | None:

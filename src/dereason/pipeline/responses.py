@@ -17,9 +17,10 @@ from typing import Any
 
 import polars as pl
 
+from dereason.characters import whole_text
 from dereason.errors import DereasonError
 from dereason.lm.base import Progress
-from dereason.problems.files import Row, check_file, encodable, field, flag, name_of, read_rows, whole
+from dereason.problems.files import Row, check_file, field, flag, name_of, read_rows, whole
 from dereason.problems.schema import SAMPLE, Verdict, frame
 from dereason.settings import Settings
 from dereason.verify.verifier import JUDGED, Verifier, item_of
@@ -195,7 +196,7 @@ def _sample(raw: Row, fields: SampleFields, where: str, *, named: bool, problems
     """A row of a SAMPLE table, its index and verdict maybe still missing."""
     row = _Row(raw, fields, where)
     problem = row.need("problem_id", name_of(row["problem_id"]), "the id of its problem")
-    if problems is not None and encodable(problem) not in problems:
+    if problems is not None and whole_text(problem) not in problems:
         raise DereasonError(
             f"{where}: problem_id {problem!r} is none of the given problems",
             "give the problems that the samples answer",
@@ -212,11 +213,11 @@ def _sample(raw: Row, fields: SampleFields, where: str, *, named: bool, problems
         )
     purpose = raw.get("purpose")
     return {
-        "problem_id": encodable(problem),
-        "model": None if model is None else encodable(model),
-        "purpose": encodable(purpose) if isinstance(purpose, str) and purpose else PURPOSE,
+        "problem_id": whole_text(problem),
+        "model": None if model is None else whole_text(model),
+        "purpose": whole_text(purpose) if isinstance(purpose, str) and purpose else PURPOSE,
         "index": row.count("index"),
-        "response": encodable(response),
+        "response": whole_text(response),
         "tokens": row.count("tokens"),
         "hit_limit": row.flag("hit_limit"),
         "verdict": verdict,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import polars as pl
 from pydantic import Field, field_validator
 
+from dereason.characters import whole_text
 from dereason.errors import DereasonError
-from dereason.problems.files import Place, Row, encodable, field, finite, name_of
+from dereason.problems.files import Place, Row, field, finite, name_of
 from dereason.problems.references import HASH, AnswerIs, Convention, convention, mark_notes, options_of, reference_of
 from dereason.problems.schema import Origin, frame
 from dereason.settings import Settings
@@ -195,7 +196,7 @@ class _Reader:
 
     def whole(self, text: str) -> str:
         """The text without half surrogate pairs."""
-        found = encodable(text)
+        found = whole_text(text)
         self.halves += found != text
         return found
 

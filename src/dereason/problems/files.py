@@ -128,11 +128,6 @@ def field(row: Row, name: str) -> Any:
     return here
 
 
-def encodable(text: str) -> str:
-    """The text with a replacement mark for each lone surrogate, which JSON can hold and no table or file can."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def flag(value: Any) -> bool | None:
     """A truth value as tools write them: true, 1, 1.0, ``"True"``; None where it is none."""
     if isinstance(value, bool):

@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
+from dereason.characters import REPLACEMENT
 from dereason.errors import DereasonError
 from dereason.lm.base import LanguageModel, Message, Progress, Sampling, check_draws
-from dereason.lm.calls import REPLACEMENT
 from dereason.lm.draw import Drawn, draw
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import frame, validate

@@ -15,11 +15,11 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
+from dereason.characters import whole_text
 from dereason.errors import DereasonError
 from dereason.lm.api.reply import NoReply, Reply, read_reply
 from dereason.lm.api.settings import ApiSettings
 from dereason.lm.base import Usage
-from dereason.lm.calls import whole_text
 
 LONGEST_WAIT = 600.0
 """Seconds; an endpoint that asks to wait longer ends the run, which goes on when it is started again."""

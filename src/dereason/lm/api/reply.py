@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dereason.lm.calls import MOST_TOKENS, REPLACEMENT, Answer, whole_text
+from dereason.characters import REPLACEMENT, whole_text
+from dereason.lm.calls import MOST_TOKENS, Answer
 
 _LENGTH = (
     "length",
