@@ -152,8 +152,9 @@ def test_single_commands_take_a_recipes_field_options_and_keys_know_them(
     assert "other settings" in fails(capsys, *route(path, out, *VERL_FIELDS, "--set=problems.limit=2"))
     record, _ = ran(capsys, *route(path, tmp_path / "two", *VERL_FIELDS, "--set=problems.limit=2"))
     assert record["info"]["sets"] == {"rl": 2}
-    misspelt = [*VERL_FIELDS, "--set=problems.fields.domain=datasource"]
-    assert "no row has the field 'datasource'" in fails(capsys, *route(path, tmp_path / "b", *misspelt))
+    for field in ("domain", "answer"):
+        misspelt = [*VERL_FIELDS, f"--set=problems.fields.{field}=datasource"]
+        assert "no row has the field 'datasource'" in fails(capsys, *route(path, tmp_path / "b", *misspelt))
     unknown = route(path, tmp_path / "b", "--set=problems.fields.questions=prompt")
     assert "did you mean 'question'" in fails(capsys, *unknown)
 
@@ -194,8 +195,15 @@ def test_a_dry_run_says_how_answers_are_read(tmp_path: Path, capsys: pytest.Capt
     assert "1 reference answer is what stands behind ####" in plan["pool"]["note"]
     assert "positions among the options, counted from 1" in plan["test"]["note"]
     assert "duplicates are dropped" not in plan["test"]["note"]
-    (tmp_path / "test.csv").write_text("question,answer\nWhat is 1,000 + 1?,1001\n")
-    assert "test.csv: line 2 has 3 cells" in fails(capsys, "run", path, "--dry-run", "--run-dir", tmp_path / "run")
+    wrong = {
+        "question,answer\nWhat is 1,000 + 1?,1001\n": "test.csv: line 2 has 3 cells",
+        "question,answer\nq,1\nr,\n": "test.csv: no answer in line 3",
+        "id,question,answer\na,q,1\na,r,2\n": "'a'",
+        "question,answer,accepted\nq,1,2\n": "test.csv: line 2: 'accepted' is no list of texts",
+    }
+    for text, words in wrong.items():
+        (tmp_path / "test.csv").write_text(text)
+        assert words in fails(capsys, "run", path, "--dry-run", "--run-dir", tmp_path / "run")
 
 
 RESPONSES = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_a_model_that_cannot_be_used_is_one_line_with_a_mend(
     damage(folder)
     arguments = ["eval", str(pool_file(tmp_path)), "--model", str(folder)]
     error = refused(capsys, [*arguments, "--set", "evaluation.sampling.max_new_tokens=4"], tmp_path / "out")
-    assert pytest.importorskip("re").search(words, error), error
+    assert re.search(words, error), error
 
 
 COMMANDS = {

@@ -16,11 +16,12 @@ from dereason.pipeline.build import build
 from dereason.pipeline.dates import recorded_date
 from dereason.pipeline.differences import differences
 from dereason.pipeline.graph import Graph, Stage
+from dereason.pipeline.pool import load_problems
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Arm, Imitates, Phase, Recipe, SFTPhase, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
-from dereason.problems.sources import FileSource, GymSource, Source, read_source
+from dereason.problems.sources import FileSource, GymSource, Source
 from dereason.routing.policies import decided_sizes, needs, sets
 from dereason.supervision.settings import CritiqueTargets, DataTargets, asked_models, responses_per_problem
 from dereason.training.joint.bread import BREAD
@@ -66,8 +67,9 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
     recipe = recipe.model_copy(update={"prompt": recorded_date(recipe.prompt, run_dir)})
     graph = build(recipe, base, Context(recipe.prompt, Screen(quiet=True)))  # steps that a plan never runs
     steps = run_dir / "steps"
-    pool, pool_note = _size(recipe.problems.train, base, ["duplicates are dropped"])
-    test, test_note = _size(recipe.problems.test, base)
+    drop = recipe.problems.drop_unanswered
+    pool, pool_note = _size(recipe.problems.train, base, "problems.train", drop, ["duplicates are dropped"])
+    test, test_note = _size(recipe.problems.test, base, "problems.test", drop)
     if (record := finished(steps / graph.problems.folder)) is not None:
         pool, test = Count(record["info"]["train"]["n"]), Count(record["info"]["test"]["n"])
         pool_note = test_note = "cached"
@@ -103,14 +105,14 @@ def _left_out(recipe: Recipe) -> list[str]:
     ]
 
 
-def _size(source: Source, base: Path, dropped: Sequence[str] = ()) -> tuple[Count, str]:
-    """How many problems, and a note; ``dropped`` says what a later step drops of them."""
+def _size(source: Source, base: Path, where: str, drop: bool, dropped: Sequence[str] = ()) -> tuple[Count, str]:
+    """How many problems, and a note; ``dropped`` says what the step drops of them besides. Files are read as by it."""
     if isinstance(source, GymSource):
         total = sum(f.size for f in source.families)
         return Count(total, "problems"), "; ".join(["made by reasoning-gym, each once", *dropped])
     if isinstance(source, FileSource):
-        loaded = read_source(source, base)
-        return Count(loaded.table.height, "problems"), "; ".join([source.path, *dropped, *loaded.notes])
+        table, _, notes = load_problems(source, base, where, drop)
+        return Count(table.height, "problems"), "; ".join([source.path, *dropped, *notes])
     from datasets import config
 
     folder = source.name.replace("/", "___")

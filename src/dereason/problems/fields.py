@@ -97,7 +97,7 @@ def problems_of(
 
 def _present(rows: Sequence[tuple[Place, Row]], fields: Fields, where: str) -> Fields:
     """Refuse a name that somebody gave and no row has; a missing `id` numbers the rows."""
-    for role in ("id", "domain", "options", "solution"):
+    for role in ("id", "answer", "domain", "options", "solution"):
         named = getattr(fields, role)
         if named is None or any(field(row, named) is not None for _, row in rows):
             continue
