@@ -165,6 +165,10 @@ def test_a_step_of_a_run_is_no_place_for_an_output(
     for more in ([], ["--overwrite"]):
         assert "among the steps of a run" in fails(capsys, routing(pool, folder, *more))
         assert "among the steps of a run" in fails(capsys, routing(pool, run / "steps" / "new", *more))
+    (tmp_path / "rows.jsonl").write_text('{"response": "2", "answer": "2"}')
+    verdicts = ["verify", str(tmp_path / "rows.jsonl"), "--out", str(run / "steps" / "new.jsonl")]
+    assert "among the steps of a run" in fails(capsys, verdicts)
+    assert [path.name for path in (run / "steps").iterdir()] == [folder.name], "not even a lock"
     copied = tmp_path / "copied"
     folder.rename(copied)
     assert "is no output of a dereason command" in fails(capsys, routing(pool, copied, "--overwrite"))

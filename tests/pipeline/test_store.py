@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import dereason
 from dereason.errors import DereasonError
 from dereason.pipeline.store import Log, Step, execute, finished, locked
 
@@ -27,6 +29,25 @@ def test_key_follows_configuration_inputs_and_code(monkeypatch: pytest.MonkeyPat
     assert step({}, {"x": first}).key != step({}, {"x": step({"a": 2})}).key
     monkeypatch.setattr("dereason.pipeline.store.code_version", lambda rooms: "another source text")
     assert first.key != step({"a": 1}).key
+
+
+def test_every_key_covers_the_modules_beside_the_rooms_that_these_compute_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    covered: list[str] = []
+    monkeypatch.setattr("dereason.pipeline.store.code_version", lambda rooms: str(covered.extend(rooms)))
+    step({})
+    package = Path(dereason.__file__).parent
+    beside = {file.stem for file in package.glob("*.py")} - {
+        "content",
+        "errors",
+        "memory",
+    }  # what those say is no output
+    used = {
+        name
+        for file in package.glob("*/**/*.py")
+        for name in re.findall(r"^ *from dereason\.(\w+) import", file.read_text(), re.MULTILINE)
+    }
+    assert {"settings", "statistics"} <= beside & used
+    assert {f"{name}.py" for name in beside & used} <= set(covered)
 
 
 def test_a_finished_step_is_not_run_again(tmp_path: Path) -> None:

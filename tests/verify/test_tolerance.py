@@ -95,3 +95,9 @@ def test_a_problem_says_what_it_accepts(verifier: Verifier) -> None:
 def test_what_is_no_tolerance_is_refused(metadata: dict[str, object], named: str) -> None:
     with pytest.raises(DereasonError, match=f"p7.*{named}"):
         item_of("", False, {"id": "p7", "answer": "1", "metadata": json.dumps(metadata)})
+
+
+@pytest.mark.parametrize("metadata", [{"accepted": True}, ["accepted"], 3, None, "", "no JSON"])
+def test_a_column_metadata_of_another_type_says_nothing(metadata: object) -> None:
+    """A data set that plain TRL is given may have one."""
+    assert item_of("2", False, {"answer": "2", "metadata": metadata}) == Item("2", False, "2")

@@ -23,8 +23,10 @@ def output_locked(out: Path) -> Iterator[None]:
     """Hold the lock of an output, a file or a folder.
 
     Raises:
-        DereasonError: another process makes it.
+        DereasonError: another process makes it, or it would stand among the steps of a run.
     """
+    if out.parent.name == "steps" and (out.parent.parent / "manifest.json").is_file():
+        raise DereasonError(f"{out} is among the steps of a run", "choose another --out")
     with locked(out.parent / f".{out.name}.lock.d", out):
         yield
 
@@ -43,8 +45,6 @@ def make_way(out: Path, step: Step, *, overwrite: bool, restart: bool) -> None:
     """
     partial = partial_of(out)
     settle(out, partial)
-    if out.parent.name == "steps" and (out.parent.parent / "manifest.json").is_file():
-        raise DereasonError(f"{out} is among the steps of a run", "choose another --out")
     if out.exists():  # what is not ours is never deleted, whatever --overwrite says
         done = finished(out)
         if done is None or not (out / _KEY).is_file():

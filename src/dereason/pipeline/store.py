@@ -35,6 +35,8 @@ from dereason.pipeline.environment import made_with
 Info = dict[str, Any]
 SCRATCH = "scratch"
 """Names, in a step's folder, of what only an unfinished step needs."""
+_EVERYWHERE = ("characters.py", "settings.py", "statistics.py", "pipeline/actions.py")
+"""What every key covers: no room, and any of them may compute with it."""
 _RECORD = ("kind", "key", "config", "info", SCRATCH)
 
 BEGUN = "begun.json"
@@ -93,7 +95,7 @@ class Step:
                 "kind": self.kind,
                 "config": dict(self.config),
                 "inputs": {role: step.key for role, step in self.inputs.items()},
-                "code": code_version(("settings.py", "pipeline/actions.py", *self.rooms)),
+                "code": code_version((*_EVERYWHERE, *self.rooms)),
             }
         )
         object.__setattr__(self, "key", key)

@@ -105,7 +105,8 @@ def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
     more: Any = {}
     raw = problem.get("metadata")
     named = str(problem.get("id") or problem.get("problem_id") or "a problem")
-    if raw and ('"accepted"' in raw or '"tolerance"' in raw):
+    # a data set that TRL is given may have a column of that name and of any type
+    if isinstance(raw, str) and ('"accepted"' in raw or '"tolerance"' in raw):
         try:
             more = json.loads(raw)
         except (ValueError, RecursionError):
