@@ -185,6 +185,19 @@ def test_an_output_of_another_command_is_never_overwritten(
     assert contents(out) == before
 
 
+@pytest.mark.parametrize("record", ['{"a": 1}', "[1", "[]"])
+def test_a_folder_of_others_with_a_step_json_is_never_touched(
+    record: str, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "theirs"
+    out.mkdir()
+    (out / "step.json").write_text(record)
+    for more in ([], ["--overwrite", "--restart"]):
+        error = fails(capsys, routing(pool, out, *more))
+        assert "is no record of a dereason step — move that folder away" in error
+    assert contents(out) == {"step.json": record.encode()}
+
+
 def test_one_way_of_training_never_overwrites_another(tmp_path: Path) -> None:
     out, log = tmp_path / "trained", store.Log(tmp_path / "log.jsonl")
 

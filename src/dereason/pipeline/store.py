@@ -183,7 +183,10 @@ def finished(folder: Path) -> Info | None:
     path = folder / "step.json"
     if not path.is_file():
         return None
-    record = read_json(path)
+    try:
+        record = read_json(path)
+    except DereasonError:
+        record = None
     if not isinstance(record, dict) or any(name not in record for name in _RECORD):
         raise DereasonError(f"{path} is no record of a dereason step", "move that folder away")
     return record
