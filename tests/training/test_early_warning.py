@@ -18,7 +18,7 @@ from sacrebleu.metrics import CHRF
 from dereason.lm.local.model import ModelSettings, load_tokenizer
 from dereason.lm.prompts import Prompt
 from dereason.pipeline.build import phase_key
-from dereason.pipeline.early_warning import MEASURES, finish
+from dereason.pipeline.early_warning import MEASURES, facts
 from dereason.pipeline.jobs import RLJob
 from dereason.pipeline.single import train_rl
 from dereason.problems.schema import frame, write_table
@@ -509,10 +509,10 @@ def test_a_probe_waits_until_its_time_is_there(tmp_path: Path, monkeypatch: pyte
 def test_finishing_keeps_the_probe_in_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Phase(tmp_path, monkeypatch, lambda step: (0, []), EarlyWarning(problems=4, samples=2, k=2, share=1)).run(20, 1.0)
     table = probe_table(tmp_path)
-    assert finish(tmp_path) == {"early_warning_share": 0.0}
+    assert facts(tmp_path) == {"early_warning_share": 0.0}
     assert pl.read_parquet(tmp_path / "early-warning.parquet").equals(table)
-    assert not (tmp_path / "early-warning").exists()
-    assert finish(tmp_path / "none") == {}
+    assert probe_table(tmp_path).equals(table), "what it was read from stays until the step's record is in place"
+    assert facts(tmp_path / "none") == {}
 
 
 # -- settings ----------------------------------------------------------------------------------------------------
