@@ -380,9 +380,16 @@ def _folded(match: re.Match[str]) -> str:
 
 
 # A sign by itself at an end of the text or beside another one: "_ Q _", "X . .", but not "2 * 3" nor "a + b".
-_BOARD = re.compile(r"(?:^|\s)[._*~#|x?]\s+[._*~#|?](?=\s|$)|^[._*~#|?]\s|\s[_*~#|?]$")
+_BOARD = re.compile(
+    r"(?:^|\s)(?:[._*~#|x?]\s+[._*~#|?]|-\s+-)(?=\s|$)|^[._*~#|?]\s|\s[_*~#|?]$|^-\s.*\s-$|^\.{2,}[A-Za-z]"
+)
 _SPELLED = re.compile(r"(?:[A-Za-z] ){2,60}[A-Za-z]")
-_NAME = re.compile(r"__\w+__|[~*%&@]{1,2}/?[A-Za-z][\w/.]*|~?/[\w/.~]+|</?[A-Za-z]+/?>|[A-Za-z]\w*(?:\+\+|--|#)")
+_NAME = re.compile(
+    r"__?[A-Za-z]\w*|[!~*%&@$]{1,2}/?[A-Za-z][\w/.]*|(?:\.\.|::)[A-Za-z]\w*|~?/[\w/.~]+|</?[A-Za-z]+/?>"
+    r"|[A-Za-z]\w*(?:\+\+|--|#)|[A-Z]\*"
+)
+# A word with a sign before it that neither LaTeX nor Markdown explains; "*x" and "$x" may be half of a pair.
+_SIGNED_NAME = re.compile(r"(?:[!~@&]|__?)[A-Za-z]\w*(?<!_)")
 _DRESSED = re.compile(
     r"\\(?:text(?:tt|rm|bf)?|mathrm|mathtt|verb|mbox)\s*\{(.*)\}|\*\*(.+)\*\*|```[a-z]*\n(.*)\n?```|`(.+)`|\$(.+)\$",
     re.DOTALL,
@@ -402,6 +409,11 @@ def undressed(text: str) -> str:
             break
         text = inner.strip()
     return text
+
+
+def signed_name(text: str) -> bool:
+    """Whether a sign belongs to the one word of a text: ``!p``, ``~p`` and ``_p`` are not ``p``."""
+    return _SIGNED_NAME.fullmatch(undressed(text)) is not None
 
 
 def literal(text: str) -> str | None:
