@@ -160,7 +160,7 @@ def option_index(text: str, options: Sequence[str]) -> int | None:
     None where it names none or more than one.
     """
     found = named_option(text, options)
-    if found is not None or len(text) > MAX_OPTION or not any(c.isdigit() or c in "\\^_" for c in text):
+    if found is not None or len(text) > MAX_OPTION or not any(c.isdigit() or c in "\\^_+*/=" for c in text):
         return found
     return _matching(text, tuple(options))
 

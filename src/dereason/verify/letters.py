@@ -17,7 +17,7 @@ from dereason.verify.text import strip_markup
 _DRESS = re.compile(r"(?:[\s*_`]|->|>|#{1,6}\s|[-+\u2022]\s|\||=>|\u21d2)*+")
 _OPTION_WORD = re.compile(
     r"(?:(?:the|la|le|el|die|a)\s)?(?:option|choice|letter|answer|l'option|l'opzione|opción|opção|opzione|вариант"
-    r"|选项|選項|選択肢)\b[\s:*_]*+(?=[(\[]?[A-Za-z]\b|[(\[]?[A-Z](?![A-Za-z]))",
+    r"|选项|選項|選択肢)\b[\s:*_]*+(?=[(\[]?[A-Za-z]\b|[(\[]?[A-Z](?![A-Za-z]))|(?:la|le|el|die)\s(?=\(?(?-i:[A-Z])\)?\Z)",
     re.IGNORECASE,
 )
 # "I" and "A" are words too.
@@ -56,7 +56,7 @@ _SUBJECT = (
 _VERB = (
     r"(?:would have to be|is going to be|'m going with|am going with|going with|is|'s|\u2019s|are|was"
     r"|be|must be|has to be|have to be|should be|would be|will be|can only be|could only be|becomes|equals"
-    r"|comes out (?:as|to be)|turns out to be|seems to be|appears to be|remains|say|pick|choose|answer"
+    r"|(?:looks|seems) like|comes out (?:as|to be)|turns out to be|seems to be|appears to be|remains|say|pick|choose|answer"
     r"|select|take|go (?:with|for)"
     r"|chose|picked|:|-|\u2013|\u2014|=|\uff1a)"
 )
@@ -69,7 +69,7 @@ _CLAUSE = re.compile(
     rf"(?:{_LEAD}[\s,:]+)*(?:{_SUBJECT}(?=\W)\s*)?(?:{_ADVERB}\s+)*(?:{_VERB}\s*)?(?:{_ADVERB}\s+)*(?:(?:the\s+)?(?:option|choice|letter|answer)\s*:?\s*)?"
     r"[\"'(\[\u3010\u201c*_]{0,4}(?-i:([A-Z]))[\"')\]\u3011\u201d*_]{0,4}"
     r"(?:\s+(?:remains|(?:is|was|seems|must be|would be|has to be)\s+(?:the\s+)?(?:correct|right|best"
-    r"|only|true)?\s?(?:answer|option|choice|one(?:\s+left)?)?"
+    r"|only|true)?\s?(?:answer|option|choice|one(?:\s+left)?|left)?(?:\s+(?:because|since)\s.*)?"
     r"|right|correct|it is)|(?<=\))\s+[^,;]{1,60}\s(?:is|was)\s+(?:right|correct|true)"
     r"|\s*[-\u2013\u2014]\s.*|\s*:\s.*)?[.!\s]*",
     re.IGNORECASE,
@@ -98,6 +98,7 @@ _NOT = re.compile(
     r"|eliminat(?:es?|ed|ing)|wrong|incorrect|false|unlikely|if|unless|instead of|rather than|than)\b",
     re.IGNORECASE,
 )
+_BESIDE = re.compile(r",|\(not\b")  # "C, because B is wrong", "C (not A)"
 _LABEL = re.compile(r"\s*[*_]{0,2}(?:\([A-Z]\)|[A-Z][.):])")
 
 
@@ -127,7 +128,7 @@ def choice_in(text: str, start: int, end: int, options: Sequence[str], how: How)
         return Span(raw, start, end, how)  # "(C) or (G)" is an answer, and a wrong one
     if head is not None:
         letter = head.group(1) or head.group(2)
-        denied = _NOT.search(bare[: bare.find(",") if "," in bare else None])
+        denied = _NOT.search(_BESIDE.split(bare, maxsplit=1)[0])
         if option_index(letter, options) is not None and denied is None:
             found = re.search(rf"(?<![A-Za-z\\]){re.escape(letter)}(?![A-Za-z])", raw)
             place = (start + found.start(), start + found.end()) if found else (start, end)

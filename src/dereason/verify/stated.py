@@ -53,7 +53,7 @@ _OTHERS = (
         + [rf"(?:{noun}){{dress}}(?:{verb}|{{mark}})" for noun, verb in _UNSPACED.values()]
     )
     .replace("{dress}", r"[*_`]{0,3}\s{0,3}")
-    .replace("{mark}", r"[:=\uff1a]")
+    .replace("{mark}", r"[:=\uff1a\u3011]")
 )
 _NOUNS = "|".join(noun for noun, *_ in (*_SPACED.values(), *_UNSPACED.values()))
 
