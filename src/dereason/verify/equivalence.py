@@ -203,8 +203,8 @@ _SCALED = re.compile(r"[0-9]\s?\\?(?:text|mathrm)?\s?\{?[kKMB]\}?\Z")
 
 def _number(answer: str, reference: str, number: Number, tolerance: Tolerance) -> Comparison:
     """Compare with a numeric reference."""
-    if answer[:1] == "~" and answer[-1:] != "~":
-        return _different(answer, reference)  # about so much; a tie on both sides is typesetting
+    if answer[:1] == "~" and (answer[-1:] != "~" or answer[1:2] == "~"):
+        return _different(answer, reference)  # about so much, or struck out; one tie on each side is typesetting
     given = parse_number(answer)
     if given is None and answer.strip(" ()[]$") == reference.strip():
         given = number  # "(1,234)" is a pair, but not for 1,234

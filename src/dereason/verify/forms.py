@@ -68,6 +68,8 @@ def forms(text: str) -> frozenset[tuple[str, str]]:
         half = (clock[5] or "").replace(".", "").lower()
         if half and parts[1:] == ["0"]:
             parts = parts[:1]
+        if half == "pm" and int(parts[0]) < 12:
+            parts, half = [str(int(parts[0]) + 12), *(parts[1:] or ["0"])], ""
         found.add(("clock", f"{(clock[2] or ':').join(parts)}{half}"))
     if (bounds := _RANGE.fullmatch(latex)) is not None and not bounds[2].startswith("-"):
         found.add(("range", f"{bounds[1]} to {bounds[2]}"))

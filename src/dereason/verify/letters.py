@@ -14,7 +14,7 @@ from dereason.verify.equivalence import option_index
 from dereason.verify.span import MAX_TAIL, MAX_TRIES, How, Span, trim
 from dereason.verify.text import strip_markup
 
-_DRESS = re.compile(r"(?:[\s*_`]|->|>|#{1,6}\s|[-+\u2022]\s|\||=>|\u21d2)*+")
+_DRESS = re.compile(r"(?:[\s*_`]|->|={1,2}>|>|#{1,6}\s|[-+\u2022]\s|\||\u21d2)*+")
 _OPTION_WORD = re.compile(
     r"(?:(?:the|la|le|el|die|a)\s)?(?:option|choice|letter|answer|l'option|l'opzione|opción|opção|opzione|вариант"
     r"|选项|選項|選択肢)\b[\s:*_]*+(?=[(\[]?[A-Za-z]\b|[(\[]?[A-Z](?![A-Za-z]))|(?:la|le|el|die)\s(?=\(?(?-i:[A-Z])\)?\Z)",
@@ -34,7 +34,7 @@ _NAMED = re.compile(
     r"""\(([A-Z])\) | \b(?i:option|choice)\s+([A-Z])\b | \b(?i:option|choice)\s+is:?\s+([A-Z])(?=[.,;!]|\s*$)
     | \b(?i:choose|pick|select|go\s+with)\s+(?:option\s+)?([A-Z])(?=[.,;!]|\s*$)
     | (?<!\w)([A-Z])[*_]{0,3}\s+is\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?:answer|option|choice))?(?=[.!*_]|\s*$)
-    | (?:故选|应选|选择|所以选|因此选|选)\s?\uff1a?\s?([A-Z])(?![A-Za-z])""",
+    | (?<!不)(?:故选|应选|选择|所以选|因此选|选)\s?\uff1a?\s?([A-Z])(?![A-Za-z])""",
     re.VERBOSE,
 )
 # A clause that says nothing but which letter it is.
@@ -46,7 +46,7 @@ _LEAD = (
 )
 _SUBJECT = (
     r"(?:it|this|that|which|he|(?:the|my|our|your)?\s?(?:only|final|correct|right|best|closest|most likely|likely)?\s?"
-    r"(?:answer|ans|option|choice|letter|pick|guess|response|solution|selection)"
+    r"(?:answer|ans|option|choice|letter|one|pick|guess|response|solution|selection)"
     r"(?:\s+(?:here|there|(?:for|to|of)\s+(?:this|the|it|that|your|question|problem)(?:\s+(?:question|problem|one))?"
     r"|(?:that\s+)?(?:i|we)\s+(?:choose|chose|pick|picked|would choose|want)|(?:which|that)\s+(?:is"
     r"|seems|fits|matches|works)(?:\s+(?:correct|right|best))?"
@@ -98,6 +98,7 @@ _NOT = re.compile(
     r"|eliminat(?:es?|ed|ing)|wrong|incorrect|false|unlikely|if|unless|instead of|rather than|than)\b",
     re.IGNORECASE,
 )
+_REASON = re.compile(r"\s(?:because|since|as)\s")
 _BESIDE = re.compile(r",|\(not\b")  # "C, because B is wrong", "C (not A)"
 _LABEL = re.compile(r"\s*[*_]{0,2}(?:\([A-Z]\)|[A-Z][.):])")
 
@@ -124,11 +125,12 @@ def choice_in(text: str, start: int, end: int, options: Sequence[str], how: How)
         if option_index(bare, options) is not None:
             return Span(bare, start, end, how)
     head = _HEAD.match(bare)
-    if head is not None and _TWO_LETTERS.search(bare):
+    told = _REASON.split(bare, maxsplit=1)[0]
+    if head is not None and _TWO_LETTERS.search(told):
         return Span(raw, start, end, how)  # "(C) or (G)" is an answer, and a wrong one
     if head is not None:
         letter = head.group(1) or head.group(2)
-        denied = _NOT.search(_BESIDE.split(bare, maxsplit=1)[0])
+        denied = _NOT.search(_BESIDE.split(told, maxsplit=1)[0])
         if option_index(letter, options) is not None and denied is None:
             found = re.search(rf"(?<![A-Za-z\\]){re.escape(letter)}(?![A-Za-z])", raw)
             place = (start + found.start(), start + found.end()) if found else (start, end)

@@ -220,7 +220,7 @@ def _boxed(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     return _found(text, start, end, "boxed", kind, options)
 
 
-_PART = re.compile(r"(?<=\})[\s$,;]*\([b-z1-9ivx]{1,4}\)[:.]?[\s$]*(?=\\)")
+_PART = re.compile(r"(?<=\})[\s$,;]*(?:\([b-z1-9ivx]{1,4}\)[:.]?|[A-Za-z]\w{0,3}:)[\s$]*(?=\\)")
 _UNIT_BEHIND = re.compile(
     r"\}[\s*]*\$?(?:\s|\\[,;: ])*(?P<unit>\\(?:text|mathrm)\s?\{[^{}\n]{1,30}\}(?:\^\{?-?\d\}?)?"
     r"|[A-Za-z\u00b0\u00b5%/\u00b2\u00b3^0-9-]{1,12}(?![A-Za-z]))"

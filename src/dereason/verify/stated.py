@@ -80,7 +80,7 @@ _PHRASE = re.compile(
 )
 _OPTION_PHRASE = re.compile(
     rf"\b(?:correct|right|best|closest|final)\s{{1,3}}(?:option|choice|alternative)\b[*_`]{{0,3}}\s{{0,3}}(?:is\b|[:=]){_LEAD}"
-    rf"|(?:故选|应选|所以选|因此选|选){_LEAD}"
+    rf"|(?<!不)(?:故选|应选|所以选|因此选|选){_LEAD}"
     # "Answer B", "Correct answer - C"
     rf"|(?:^|\n)[ *_]{{0,4}}(?:A|Final|Choice|Letter|Option)[*_]{{0,3}}:{_LEAD}"
     rf"|(?<![^\W_])answer[ ](?=[*_(\[]{{0,3}}(?-i:[A-Z])[*_)\]]{{0,3}}[\s.]*(?:\n|\Z))"

@@ -79,6 +79,7 @@ _ALIGNS = re.compile(r"(?:\\\\\s*)?(?<!\\)&\s*(?==)|(?<!\\)&")
 _ROWS = re.compile(r"\\begin\{(cases|aligned|gathered)\}((?:(?!\\begin|\\end|&).){0,600})\\end\{\1\}", re.DOTALL)
 _SINGLE = re.compile(r"(?<!\\)(?:\\\\)*\\(?=[A-Za-z{}%$,;!(\[])")
 _TWICE = re.compile(r"\\\\(?=[A-Za-z]{2}|[{}%$,;!(\[])")
+_NOT_EQUAL = re.compile(r"\\not\s?=")
 _GOES_ON = re.compile(r"[,;]\s?\.{2,4}$")
 SIGNS = str.maketrans(
     {
@@ -216,6 +217,7 @@ def _siunitx(match: re.Match[str]) -> str:
 def _strip(text: str, *, marks: bool) -> str:
     text = unescaped(text)
     if "\\" in text:
+        text = _NOT_EQUAL.sub(r"\\ne ", text)
         if "\\over" in text or "\\choose" in text:
             text = _OVER.sub(lambda m: f"\\{'frac' if m[2] == 'over' else 'binom'}{{{m[1]}}}{{{m[3]}}}", text)
         if "\\begin" in text:
