@@ -262,7 +262,7 @@ def _strip(text: str, *, marks: bool) -> str:
     if _GOES_ON.search(bare) is None:  # "1, 2, ..." is not 1, 2
         bare = bare.rstrip(".,;: \t\r\n*\u3002")
     bare = bare.strip()
-    if len(bare) > 1 and (bare[0] + bare[-1]) in ('""', "''", "\u201c\u201d"):
+    if len(bare) > 1 and (bare[0] + bare[-1]) in ('""', "''", "\u201c\u201d", "\u00ab\u00bb", "\u201e\u201c"):
         bare = bare[1:-1].strip().rstrip(".,;:")
     return bare
 
