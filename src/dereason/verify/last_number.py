@@ -74,12 +74,14 @@ _INSIDE = re.compile(
 )
 # ... or a word or sign before it that denies, bounds or changes it.
 _BEFORE = re.compile(
-    r"""(?:(?<![A-Za-z])(?:not|[a-z]{2,6}n['\u2019]t|cannot|never|hardly|close\s+to|near|exceeds?|tends?\s+to|approach(?:es)?|nicht|pas|no|non|não|не|ne|neither|nor|(?:more|less|fewer|greater|smaller|larger|other)
+    r"""(?:(?<![A-Za-z])(?:not|[a-z]{2,6}n['\u2019]t|cannot|never|hardly|close\s+to|near|exceeds?|tends?\s+to
+        |approach(?:es)?|nicht|pas|no|non|não|не|ne|neither|nor|(?:more|less|fewer|greater|smaller|larger|other)
         \s+than|at\s+(?:least|most)|over|under|above|below|between|approximately|roughly|nearly|almost|about|around|twice|half\s+of|double
         |(?:the\s+)?(?:square(?:\s+root)?|cube(?:\s+root)?|log(?:arithm)?|reciprocal|opposite|multiple|power|factorial)\s+of|up\s+to|log|except|without)
         |不是|不等于|(?:大约|约|至少|至多|最多|最少|接近|超过|不到)[是为]?|[≠≤≥±≈~]|!=|\\(?:neq?|[lg]eq?|[lg]t|pm|mp|approx|sim|to|mid)
         # not the ">" of a quotation, of an arrow or of a tag
-        |[\w)\]}$][ ][<>]|(?<=\*\*)[<>]|(?<![</\w])[A-Za-z][<>])(?:\s+(?:be|been|have|equal|to|just|exactly|es|est|ist)(?![A-Za-z]))*[\s*_$(]{0,4}
+        |[\w)\]}$][ ][<>]|(?<=\*\*)[<>]|(?<![</\w])[A-Za-z][<>])
+        (?:\s+(?:be|been|have|equal|to|just|exactly|es|est|ist)(?![A-Za-z]))*[\s*_$(]{0,4}
         (?:\d[\d.,]*\s+(?:and|or|nor|to)\s+)?\Z
     | (?<![A-Za-z])(?:minus|negative)[\s*_$(]{1,4}\Z
     | (?:(?<=[=:(\[,])(?:[ \t]|\\[,;!: ]){0,4}|(?<=[\s(][*$])|(?<=\s\*\*)

@@ -56,8 +56,8 @@ _SUBJECT = (
 _VERB = (
     r"(?:would have to be|is going to be|'m going with|am going with|going with|is|'s|\u2019s|are|was"
     r"|be|must be|has to be|have to be|should be|would be|will be|can only be|could only be|becomes|equals"
-    r"|(?:looks|seems) like|comes out (?:as|to be)|turns out to be|seems to be|appears to be|remains|say|pick|choose|answer"
-    r"|select|take|go (?:with|for)"
+    r"|(?:looks|seems) like|comes out (?:as|to be)|turns out to be|seems to be|appears to be|remains|say|pick|choose"
+    r"|answer|select|take|go (?:with|for)"
     r"|chose|picked|:|-|\u2013|\u2014|=|\uff1a)"
 )
 _ADVERB = (

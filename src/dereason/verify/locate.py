@@ -70,7 +70,8 @@ _HASH = re.compile(r"(?<!\S)####[ \t]*+(?P<tail>[^\n]*+)")
 _STEP = re.compile(r"\s*(?:step|case|part)\b", re.IGNORECASE)
 _SAYS = re.compile(
     r"(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?:(?:it|that|he|she)['\u2019]s|(?:it|this|that|he|she"
-    r"|the [^\W\d_]+(?: [^\W\d_]+){0,4}) (?:is|are|was|were|(?:must|should|would|has to) be)(?: called| known as)?)\s+(?P<is>[^\s,;]+(?: [^\s,;]+){0,3}?)[.!]?"
+    r"|the [^\W\d_]+(?: [^\W\d_]+){0,4}) (?:is|are|was|were|(?:must|should|would|has to) be)(?: called| known as)?)\s+"
+    r"(?P<is>[^\s,;]+(?: [^\s,;]+){0,3}?)[.!]?"
     r"|(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?P<head>\S.{0,80}?) is the (?:(?:correct|right"
     r"|final|best) )?(?:answer|result)[.!]?",
     re.IGNORECASE,

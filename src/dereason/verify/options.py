@@ -64,7 +64,7 @@ def named_option(text: str, options: Sequence[str]) -> int | None:
     if not by_text:
         folded = normalise(bare).casefold()
         by_text = [i for i, option in enumerate(options) if normalise(option).casefold() == folded]
-    if not by_text and _WORD.search(bare) is not None and "!" not in bare:
+    if not by_text and _WORD.search(bare) is not None and "!" not in bare and _BESIDE.fullmatch(bare) is None:
         words = prose_key(bare)
         by_text = [i for i, option in enumerate(options) if prose_key(option) == words]
     if len(by_text) > 1:  # 5 and 5% are options of their own

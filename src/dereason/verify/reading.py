@@ -92,7 +92,9 @@ def read(raw: str, kind: Kind | None = None) -> Answer:
 
 # "Yes, it is."
 _YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,;.:!(\u2013\u2014])", re.IGNORECASE)
-_COMPONENT = re.compile(r"\s?([-+]?)\s?([^-+\s]*?)\s?(?:\\(?:hat|vec|widehat)\s?\{?\s?\\?|(?=[ijk]))([ijkxyz])(?:math)?\s?\}?")
+_COMPONENT = re.compile(
+    r"\s?([-+]?)\s?([^-+\s]*?)\s?(?:\\(?:hat|vec|widehat)\s?\{?\s?\\?|(?=[ijk]))([ijkxyz])(?:math)?\s?\}?"
+)
 
 
 def _in_components(text: str) -> Answer | None:

@@ -43,7 +43,8 @@ _BEFORE = re.compile(
 )
 # None of these anywhere before it.
 _CHANGED = re.compile(
-    r"(?<![^\W\d_])(?:not|never|no|\w+n['\u2019]t|cannot|hardly|close to|near|tends?|approach(?:es)?|neither|nor|unless|if|except|but|between|from|least|most|over|under|above"
+    r"(?<![^\W\d_])(?:not|never|no|\w+n['\u2019]t|cannot|hardly|close to|near|tends?|approach(?:es)?"
+    r"|neither|nor|unless|if|except|but|between|from|least|most|over|under|above"
     r"|below|than|about|around|approximately|roughly|nearly|almost|twice|double|triple|half|thirds?|quarters?|square|root|cube|log|multiple"
     r"|reciprocal|opposite|inverse|negative|minus|plus|times|divided|factorial|percent|exceeds?|without|unlikely|any|up"
     r"|nicht|kein\w*|pas|não|non|не|step|case|part|equation|figure|table|option|mod|modulo|maximum"
