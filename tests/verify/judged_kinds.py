@@ -43,6 +43,12 @@ RIGHT: list[tuple[str, str]] = [
     (r"\boxed{dsp^2}", "dsp2"),
     (r"\boxed{2,2-dimethylbutane}", "2,2-dimethyl butane"),
     (r"\boxed{3\mathbf{i}+4\mathbf{j}}", "(3,4)"),
+    ("Not 5 but 7.", "7"),
+    ("It can't be 5, so it's 7.", "7"),
+    ("As x tends to 0, the limit is 7.", "7"),
+    ("He couldn't eat 7 apples, so he ate 5.", "5"),
+    ("The answer is 1/6 (approximately 0.167).", "1/6"),
+    ("The house near the lake costs 7 dollars.", "7"),
 ]
 WRONG: list[tuple[str, str]] = [
     ("The answer can't be 7.", "7"),
@@ -94,6 +100,22 @@ WRONG: list[tuple[str, str]] = [
     ("\u6700\u591a7\u4e2a", "7"),
     (r"\boxed{x = 1 \\ y = 2}", "2"),
     (r"\boxed{~p}", "p"),
+    ("The total is in excess of 7.", "7"),
+    ("The total never reaches 7.", "7"),
+    ("The total differs from 7.", "7"),
+    ("The total is a factor of 7.", "7"),
+    ("The total is divisible by 7.", "7"),
+    ("The total is 10 to the 7.", "7"),
+    ("7 does not work.", "7"),
+    ("7 cannot be the answer.", "7"),
+    ("7 isn't a solution.", "7"),
+    ("7 is too small.", "7"),
+    ("7 is excluded.", "7"),
+    (r"\boxed{7\text{ approx.}}", "7"),
+    ("The answer is 7, roughly.", "7"),
+    ("The answer is 7 (approximately).", "7"),
+    ("The answer is 7 minimum.", "7"),
+    ("The answer is 7 max.", "7"),
 ]
 PQRS = ["p", "q", "r", "s"]
 # A response, the letter, the options, and whether it says that letter.

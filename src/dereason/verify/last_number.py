@@ -74,7 +74,9 @@ _INSIDE = re.compile(
 )
 # ... or a word or sign before it that denies, bounds or changes it.
 _BEFORE = re.compile(
-    r"""(?:(?<![A-Za-z])(?:not|[a-z]{2,6}n['\u2019]t|cannot|never|hardly|close\s+to|near|exceeds?|tends?\s+to
+    r"""(?:(?<![A-Za-z])(?:(?:not|[a-z]{2,6}n['\u2019]t|cannot|never)(?:\s+[a-z]{2,12})?|hardly
+        |(?:excess|short|factor|differs|different|unequal|divisible|proportional)\s+(?:of|from|to|by)
+        |\d\s+to\s+the|close\s+to|near|exceeds?|tends?\s+to
         |approach(?:es)?|nicht|pas|no|non|não|не|ne|neither|nor|(?:more|less|fewer|greater|smaller|larger|other)
         \s+than|at\s+(?:least|most)|over|under|above|below|between|approximately|roughly|nearly|almost|about|around|twice|half\s+of|double
         |(?:the\s+)?(?:square(?:\s+root)?|cube(?:\s+root)?|log(?:arithm)?|reciprocal|opposite|multiple|power|factorial)\s+of|up\s+to|log|except|without)

@@ -106,8 +106,9 @@ def changes(before: str, behind: str) -> bool:
 _CHANGES = re.compile(
     r"\s*(?:or (?:more|less|fewer|so|higher|lower|above|below)|(?:more|less|fewer"
     r"|greater) than [a-z](?![a-z])|(?:AD|BC|BCE|CE)\b|o'clock"
-    r"|(?:is|are) (?:wrong|incorrect|not|false)|times [0-9a-z](?![a-z])|squared|cubed|factorial"
-    r"|mod(?:ulo)?\b|at (?:most|least))",
+    r"|(?:is|are|was|were) (?:wrong|incorrect|not|false|too|excluded|impossible|invalid)|cannot\b"
+    r"|(?:do|does|did|is|are|was|can|could|would|will)(?:n['\u2019]t| not)\b|times [0-9a-z](?![a-z])"
+    r"|squared|cubed|factorial|mod(?:ulo)?\b|at (?:most|least))",
 )
 
 

@@ -219,10 +219,16 @@ _GIVES = re.compile(
     re.IGNORECASE,
 )
 _DIGIT = re.compile(r"\d")
+# "7, roughly" and "7 (approximately)"; "1/6 (approximately 0.17)" is 1/6.
+_HEDGE = re.compile(
+    r"[,(*_$\s]+(?:roughly|approximately|approx\.?|give or take|maybe more|more or less|or so)[).*_$\s]*", re.IGNORECASE
+)
 
 
 def _number(text: str, start: int, end: int, kind: Kind) -> Span | None:
     stop = _CLAUSE_END.search(text, start, end)
+    if stop is not None and _HEDGE.fullmatch(text, stop.start(), end) is not None:
+        stop = None
     first_end = stop.start() if stop is not None else end
     for begin, finish in (
         (start, first_end),
