@@ -169,4 +169,8 @@ CHOICES: list[tuple[str, str, list[str], bool]] = [
     (r"\boxed{5\%}", "C", ["-5", "5", "5%", "1/5"], True),
     ("The answer is minus 5.", "B", ["-5", "5", "5%", "1/5"], False),
     (r"\boxed{5!}", "B", ["-5", "5", "5%", "1/5"], False),
+    ("I wouldn't choose C.", "C", PQRS, False),
+    ("Don't choose C.", "C", PQRS, False),
+    ("The wrong answer is C.", "C", PQRS, False),
+    ("\u9078C", "C", PQRS, True),
 ]

@@ -34,7 +34,7 @@ _NAMED = re.compile(
     r"""\(([A-Z])\) | \b(?i:option|choice)\s+([A-Z])\b | \b(?i:option|choice)\s+is:?\s+([A-Z])(?=[.,;!]|\s*$)
     | \b(?i:choose|pick|select|go\s+with)\s+(?:option\s+)?([A-Z])(?=[.,;!]|\s*$)
     | (?<!\w)([A-Z])[*_]{0,3}\s+is\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?:answer|option|choice))?(?=[.!*_]|\s*$)
-    | (?<!不)(?:故选|应选|选择|所以选|因此选|选)\s?\uff1a?\s?([A-Z])(?![A-Za-z])""",
+    | (?<!不)(?:选择?|選擇?)\s?\uff1a?\s?([A-Z])(?![A-Za-z])""",
     re.VERBOSE,
 )
 # A clause that says nothing but which letter it is.
@@ -94,7 +94,7 @@ _IS_THE_ANSWER = re.compile(
     r"(?![^\n.!]{0,100}\?)"
 )
 _NOT = re.compile(
-    r"\b(?:not|never|isn't|isn\u2019t|aren't|wasn't|cannot|can't|except|neither|nor|rule[sd]?\s+out|ruling\s+out|exclud(?:es?|ed|ing)"
+    r"\b(?:not|never|\w+n['\u2019]t|cannot|except|neither|nor|rule[sd]?\s+out|ruling\s+out|exclud(?:es?|ed|ing)"
     r"|eliminat(?:es?|ed|ing)|wrong|incorrect|false|unlikely|if|unless|instead of|rather than|than)\b",
     re.IGNORECASE,
 )

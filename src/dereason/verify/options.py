@@ -68,7 +68,7 @@ def named_option(text: str, options: Sequence[str]) -> int | None:
         words = prose_key(bare)
         by_text = [i for i, option in enumerate(options) if prose_key(option) == words]
     if len(by_text) > 1:  # 5 and 5% are options of their own
-        by_text = [i for i in by_text if normalise(options[i]) == normalise(bare)]
+        by_text = [i for i in by_text if ("%" in options[i]) == ("%" in bare)]
     beside = None if by_text else _BESIDE.fullmatch(bare)
     if beside is not None:
         index = ord((beside["label"] or beside["behind"]).upper()) - ord("A")

@@ -63,7 +63,7 @@ _LEAD = rf"(?:(?<=\n){_BULLET}|(?<=[\n>][ ]){_BULLET}|(?<=```)[a-z]{{1,10}}\n|[\
 _PHRASE = re.compile(
     rf"""
     (?:
-        (?<![^\W_])(?P<final>final[ ]{{1,3}})?
+        (?<![^\W_])(?<!wrong[ ])(?<!incorrect[ ])(?P<final>final[ ]{{1,3}})?
         (?:answer(?:s(?=[*_]{{0,3}}(?:\s{{1,3}}are\b|:[ *_]*\S)))?|ans(?=\s?[:.=]))(?![^\W_])\.?
         (?:[ ]to[ ][^\n.:]{{1,80}}?(?=[ ]is\b))?
         [*_`]{{0,3}}\s{{0,3}}
@@ -80,7 +80,7 @@ _PHRASE = re.compile(
 )
 _OPTION_PHRASE = re.compile(
     rf"\b(?:correct|right|best|closest|final)\s{{1,3}}(?:option|choice|alternative)\b[*_`]{{0,3}}\s{{0,3}}(?:is\b|[:=]){_LEAD}"
-    rf"|(?<!不)(?:故选|应选|所以选|因此选|选){_LEAD}"
+    rf"|(?<!不)(?:选择?|選擇?){_LEAD}"
     # "Answer B", "Correct answer - C"
     rf"|(?:^|\n)[ *_]{{0,4}}(?:A|Final|Choice|Letter|Option)[*_]{{0,3}}:{_LEAD}"
     rf"|(?<![^\W_])answer[ ](?=[*_(\[]{{0,3}}(?-i:[A-Z])[*_)\]]{{0,3}}[\s.]*(?:\n|\Z))"
