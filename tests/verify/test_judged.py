@@ -10,6 +10,7 @@ import pytest
 
 from dereason.problems.schema import Verdict
 from dereason.verify.verifier import Item, Verifier
+from verify import judged_kinds
 from verify.judged_pairs import CHOOSES, DIFFERENT, EQUAL, NOT_SAID, SAID, SAYS_C
 
 TYPESETTING = r"""
@@ -51,6 +52,13 @@ def test_equal() -> None:
 def test_different() -> None:
     pairs = [(f"Some reasoning. So we get \\boxed{{{answer}}}", reference) for answer, reference in DIFFERENT]
     assert [said for said, right in verdicts([*pairs, *NOT_SAID]) if right] == []
+
+
+def test_kinds() -> None:
+    assert [said for said, right in verdicts(judged_kinds.RIGHT) if not right] == []
+    assert [said for said, right in verdicts(judged_kinds.WRONG) if right] == []
+    for response, letter, options, says in judged_kinds.CHOICES:
+        assert [said for said, right in verdicts([(response, letter)], options) if right is not says] == []
 
 
 def test_choices() -> None:

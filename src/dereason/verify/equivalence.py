@@ -34,7 +34,7 @@ from dereason.verify.numbers import Number, parse_number, same_number
 from dereason.verify.options import labels, named_option
 from dereason.verify.parts import all_of, as_intervals, directed, distinct, in_values
 from dereason.verify.reading import based, boolean, kind_of, named_value, read
-from dereason.verify.text import DRESS, literal, normalise, undressed
+from dereason.verify.text import DRESS, literal, normalise, signed_name, undressed
 from dereason.verify.tolerance import EXACT, Tolerance
 from dereason.verify.unit_names import conversion
 from dereason.verify.units import Quantity, parse_quantity, same_noun
@@ -93,6 +93,8 @@ def compare(
     if wanted is not None:
         same = literal(answer) == wanted or _plain_words(answer) == wanted or same_form(answer, reference)
         return _equal(answer, "the same signs as", reference) if same else _different(answer, reference)
+    if signed_name(answer):
+        return _different(answer, reference)  # the reference is none, or it would have been literal
     if normalise(answer) == normalise(reference):
         return _equal(answer, "the same text after normalisation as", reference)
     kind = kind_of(reference)
@@ -158,7 +160,7 @@ def option_index(text: str, options: Sequence[str]) -> int | None:
     None where it names none or more than one.
     """
     found = named_option(text, options)
-    if found is not None or len(text) > MAX_OPTION or not any(c.isdigit() or c in "\\^_" for c in text):
+    if found is not None or len(text) > MAX_OPTION or not any(c.isdigit() or c in "\\^_+*/=" for c in text):
         return found
     return _matching(text, tuple(options))
 
@@ -201,6 +203,8 @@ _SCALED = re.compile(r"[0-9]\s?\\?(?:text|mathrm)?\s?\{?[kKMB]\}?\Z")
 
 def _number(answer: str, reference: str, number: Number, tolerance: Tolerance) -> Comparison:
     """Compare with a numeric reference."""
+    if answer[:1] == "~" and (answer[-1:] != "~" or answer[1:2] == "~"):
+        return _different(answer, reference)  # about so much, or struck out; one tie on each side is typesetting
     given = parse_number(answer)
     if given is None and answer.strip(" ()[]$") == reference.strip():
         given = number  # "(1,234)" is a pair, but not for 1,234

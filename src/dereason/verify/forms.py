@@ -23,10 +23,10 @@ _ELEMENTS = re.findall(
 )
 _SPECIES = re.compile(
     rf"(?P<count>[0-9]{{0,3}})(?P<body>(?:(?:{'|'.join(sorted(_ELEMENTS, key=len, reverse=True))})"
-    r"[0-9]{0,3}|[(\[]|[)\]][0-9]{0,2}|\u00b7)+)"
+    r"[0-9]{0,3}|[(\[]|[)\]][0-9]{0,2}|\u00b7[0-9]{0,2})+)"
     r"(?P<charge>\^[0-9]{0,2}[+-]{1,3}|[+-]{1,2}|\^[+-][0-9])?(?P<state>\((?:aq|s|l|g)\))?"
 )
-_ELECTRON = re.compile(r"(?P<count>[0-9]{0,2})e\^?-|(?P<orbital>[0-9]?sp)\^?(?P<power>[23]?d?[0-9]?)")
+_ELECTRON = re.compile(r"(?P<count>[0-9]{0,2})e\^?-|(?P<orbital>[0-9]?d?sp)\^?(?P<power>[23]?d?[0-9]?)")
 _ARROWS = re.compile(
     r"\\(?:to|iff|implies|rightleftharpoons|leftrightarrow|longrightarrow|xrightarrow|rightleftarrows)\s?(?:\[[^\]]*\])?(?:\{[^{}]*\})?|="
 )
@@ -68,6 +68,8 @@ def forms(text: str) -> frozenset[tuple[str, str]]:
         half = (clock[5] or "").replace(".", "").lower()
         if half and parts[1:] == ["0"]:
             parts = parts[:1]
+        if half == "pm" and int(parts[0]) < 12:
+            parts, half = [str(int(parts[0]) + 12), *(parts[1:] or ["0"])], ""
         found.add(("clock", f"{(clock[2] or ':').join(parts)}{half}"))
     if (bounds := _RANGE.fullmatch(latex)) is not None and not bounds[2].startswith("-"):
         found.add(("range", f"{bounds[1]} to {bounds[2]}"))

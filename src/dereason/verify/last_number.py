@@ -15,6 +15,7 @@ from dereason.verify.reading import kind_of
 from dereason.verify.single import changes, single
 from dereason.verify.span import MAX_TRIES, Span, as_written
 from dereason.verify.text import as_read
+from dereason.verify.units import parse_compound
 
 _SIGN = r"[-+\u2212\u2013\uff0d\ufe63]"
 _SPACE = r"(?:[ \u00a0\u2007-\u2009\u202f~]|\\[,;: ])"
@@ -61,7 +62,7 @@ _GOES_ON = re.compile(
         |sixths?|eighths?|tenths?
         |hundredths?|percentage|permille|factorial|squared|cubed|mod|modulo|choose|over|divided|times|plus|minus|to(?=\s\d)|BC|BCE
         |or(?=\s+\d)|January|February|March|April|May|June|July|August|September|October|November|December)s?\b[^\n.]{0,20}
-    | \s?[万亿億千百]""",
+    | \s?(?:[万亿億千百]|左右|以[上下])""",
     re.VERBOSE,
 )
 # ... or of the number after it: a function, an open bracket, an operand with its operator ...
@@ -73,18 +74,22 @@ _INSIDE = re.compile(
 )
 # ... or a word or sign before it that denies, bounds or changes it.
 _BEFORE = re.compile(
-    r"""(?:(?<![A-Za-z])(?:not|isn't|never|nicht|pas|no|non|não|не|ne|neither|nor|(?:more|less|fewer|greater|smaller|larger|other)
+    r"""(?:(?<![A-Za-z])(?:(?:not|[a-z]{2,6}n['\u2019]t|cannot|never)(?:\s+[a-z]{2,12})?|hardly
+        |(?:excess|short|factor|differs|different|unequal|divisible|proportional)\s+(?:of|from|to|by)
+        |\d\s+to\s+the|close\s+to|near|exceeds?|tends?\s+to
+        |approach(?:es)?|nicht|pas|no|non|não|не|ne|neither|nor|(?:more|less|fewer|greater|smaller|larger|other)
         \s+than|at\s+(?:least|most)|over|under|above|below|between|approximately|roughly|nearly|almost|about|around|twice|half\s+of|double
         |(?:the\s+)?(?:square(?:\s+root)?|cube(?:\s+root)?|log(?:arithm)?|reciprocal|opposite|multiple|power|factorial)\s+of|up\s+to|log|except|without)
-        |不是|不等于|[≠≤≥±≈~]|!=|\\(?:neq?|[lg]eq?|[lg]t|pm|mp|approx|sim|to|mid)
+        |不是|不等于|(?:大约|约|至少|至多|最多|最少|接近|超过|不到)[是为]?|[≠≤≥±≈~]|!=|\\(?:neq?|[lg]eq?|[lg]t|pm|mp|approx|sim|to|mid)
         # not the ">" of a quotation, of an arrow or of a tag
-        |[\w)\]}$][ ][<>]|(?<=\*\*)[<>]|(?<![</\w])[A-Za-z][<>])[\s*_$(]{0,4}
+        |[\w)\]}$][ ][<>]|(?<=\*\*)[<>]|(?<![</\w])[A-Za-z][<>])
+        (?:\s+(?:be|been|have|equal|to|just|exactly|es|est|ist)(?![A-Za-z]))*[\s*_$(]{0,4}
         (?:\d[\d.,]*\s+(?:and|or|nor|to)\s+)?\Z
     | (?<![A-Za-z])(?:minus|negative)[\s*_$(]{1,4}\Z
     | (?:(?<=[=:(\[,])(?:[ \t]|\\[,;!: ]){0,4}|(?<=[\s(][*$])|(?<=\s\*\*)
         |(?<![^\W\d_])(?:is|are|was|were|equals?|be|get|gives?|becomes?|to|of|by|que|es|est
             |ist)[ \t]+[$*(]{0,3}(?:[ \t]|\\[,;!: ]){0,3})
-        (?P<minus>[-\u2212\u2013](?:[ \t]|\\[,;!: ])*[{$]?)\Z
+        (?P<minus>\{?[-\u2212\u2013](?:[ \t]|\\[,;!: ])*[}{$]{0,2})\Z
     | [^\s$=\u2248]{1,20}\s?(?:\u2248|\\approx)\s?\Z""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -123,6 +128,8 @@ def last_number(text: str, kind: Kind) -> Span | None:
     else:
         outer, after = begin, stop
         previous = spans[at - 1] if at > 0 else None
+        if previous is not None and (joined := _end_of_compound(text, previous, begin, stop)) is not None:
+            return as_written(text, previous[0], joined, "number")
         if previous is not None and _LISTED.fullmatch(text, previous[1], begin) and _is_list(text, spans, at):
             begin = outer = previous[0]
     line = text.rfind("\n", max(0, outer - 80), outer) + 1 or max(0, outer - 80)
@@ -212,6 +219,15 @@ def _is_answer(text: str, start: int, end: int) -> bool:
     if _LABEL.search(near) or _QUESTION.match(text, end):
         return False
     return _MARKER.search(near) is None or _MARKED.match(text, end) is None
+
+
+def _end_of_compound(text: str, previous: tuple[int, int], begin: int, stop: int) -> int | None:
+    """Where the quantity of two numbers ends: "7 dollars and 25 cents", "2 h 30 min"."""
+    unit = _UNIT_WORD.match(text, stop)
+    if unit is None or begin - previous[1] > 20:
+        return None
+    end = unit.end() - (text[unit.end() - 1] in ".:")
+    return end if parse_compound(as_read(text[previous[0] : end])) is not None else None
 
 
 def _end_of_quantity(text: str, start: int, end: int, kind: Kind, otherwise: int) -> int:

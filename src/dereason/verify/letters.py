@@ -14,10 +14,10 @@ from dereason.verify.equivalence import option_index
 from dereason.verify.span import MAX_TAIL, MAX_TRIES, How, Span, trim
 from dereason.verify.text import strip_markup
 
-_DRESS = re.compile(r"(?:[\s*_`]|->|>|#{1,6}\s|[-+\u2022]\s|\||=>|\u21d2)*+")
+_DRESS = re.compile(r"(?:[\s*_`]|->|={1,2}>|>|#{1,6}\s|[-+\u2022]\s|\||\u21d2)*+")
 _OPTION_WORD = re.compile(
     r"(?:(?:the|la|le|el|die|a)\s)?(?:option|choice|letter|answer|l'option|l'opzione|opción|opção|opzione|вариант"
-    r"|选项|選項|選択肢)\b[\s:*_]*+(?=[(\[]?[A-Za-z]\b|[(\[]?[A-Z](?![A-Za-z]))",
+    r"|选项|選項|選択肢)\b[\s:*_]*+(?=[(\[]?[A-Za-z]\b|[(\[]?[A-Z](?![A-Za-z]))|(?:la|le|el|die)\s(?=\(?(?-i:[A-Z])\)?\Z)",
     re.IGNORECASE,
 )
 # "I" and "A" are words too.
@@ -34,7 +34,7 @@ _NAMED = re.compile(
     r"""\(([A-Z])\) | \b(?i:option|choice)\s+([A-Z])\b | \b(?i:option|choice)\s+is:?\s+([A-Z])(?=[.,;!]|\s*$)
     | \b(?i:choose|pick|select|go\s+with)\s+(?:option\s+)?([A-Z])(?=[.,;!]|\s*$)
     | (?<!\w)([A-Z])[*_]{0,3}\s+is\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?:answer|option|choice))?(?=[.!*_]|\s*$)
-    | (?:故选|应选|选择|所以选|因此选|选)\s?\uff1a?\s?([A-Z])(?![A-Za-z])""",
+    | (?<!不)(?:选择?|選擇?)\s?\uff1a?\s?([A-Z])(?![A-Za-z])""",
     re.VERBOSE,
 )
 # A clause that says nothing but which letter it is.
@@ -46,7 +46,7 @@ _LEAD = (
 )
 _SUBJECT = (
     r"(?:it|this|that|which|he|(?:the|my|our|your)?\s?(?:only|final|correct|right|best|closest|most likely|likely)?\s?"
-    r"(?:answer|ans|option|choice|letter|pick|guess|response|solution|selection)"
+    r"(?:answer|ans|option|choice|letter|one|pick|guess|response|solution|selection)"
     r"(?:\s+(?:here|there|(?:for|to|of)\s+(?:this|the|it|that|your|question|problem)(?:\s+(?:question|problem|one))?"
     r"|(?:that\s+)?(?:i|we)\s+(?:choose|chose|pick|picked|would choose|want)|(?:which|that)\s+(?:is"
     r"|seems|fits|matches|works)(?:\s+(?:correct|right|best))?"
@@ -56,8 +56,8 @@ _SUBJECT = (
 _VERB = (
     r"(?:would have to be|is going to be|'m going with|am going with|going with|is|'s|\u2019s|are|was"
     r"|be|must be|has to be|have to be|should be|would be|will be|can only be|could only be|becomes|equals"
-    r"|comes out (?:as|to be)|turns out to be|seems to be|appears to be|remains|say|pick|choose|answer"
-    r"|select|take|go (?:with|for)"
+    r"|(?:looks|seems) like|comes out (?:as|to be)|turns out to be|seems to be|appears to be|remains|say|pick|choose"
+    r"|answer|select|take|go (?:with|for)"
     r"|chose|picked|:|-|\u2013|\u2014|=|\uff1a)"
 )
 _ADVERB = (
@@ -69,7 +69,7 @@ _CLAUSE = re.compile(
     rf"(?:{_LEAD}[\s,:]+)*(?:{_SUBJECT}(?=\W)\s*)?(?:{_ADVERB}\s+)*(?:{_VERB}\s*)?(?:{_ADVERB}\s+)*(?:(?:the\s+)?(?:option|choice|letter|answer)\s*:?\s*)?"
     r"[\"'(\[\u3010\u201c*_]{0,4}(?-i:([A-Z]))[\"')\]\u3011\u201d*_]{0,4}"
     r"(?:\s+(?:remains|(?:is|was|seems|must be|would be|has to be)\s+(?:the\s+)?(?:correct|right|best"
-    r"|only|true)?\s?(?:answer|option|choice|one(?:\s+left)?)?"
+    r"|only|true)?\s?(?:answer|option|choice|one(?:\s+left)?|left)?(?:\s+(?:because|since)\s.*)?"
     r"|right|correct|it is)|(?<=\))\s+[^,;]{1,60}\s(?:is|was)\s+(?:right|correct|true)"
     r"|\s*[-\u2013\u2014]\s.*|\s*:\s.*)?[.!\s]*",
     re.IGNORECASE,
@@ -94,10 +94,12 @@ _IS_THE_ANSWER = re.compile(
     r"(?![^\n.!]{0,100}\?)"
 )
 _NOT = re.compile(
-    r"\b(?:not|never|isn't|isn\u2019t|aren't|wasn't|cannot|can't|except|neither|nor|rule[sd]?\s+out|ruling\s+out|exclud(?:es?|ed|ing)"
+    r"\b(?:not|never|\w+n['\u2019]t|cannot|except|neither|nor|rule[sd]?\s+out|ruling\s+out|exclud(?:es?|ed|ing)"
     r"|eliminat(?:es?|ed|ing)|wrong|incorrect|false|unlikely|if|unless|instead of|rather than|than)\b",
     re.IGNORECASE,
 )
+_REASON = re.compile(r"\s(?:because|since|as)\s")
+_BESIDE = re.compile(r",|\(not\b")  # "C, because B is wrong", "C (not A)"
 _LABEL = re.compile(r"\s*[*_]{0,2}(?:\([A-Z]\)|[A-Z][.):])")
 
 
@@ -123,11 +125,12 @@ def choice_in(text: str, start: int, end: int, options: Sequence[str], how: How)
         if option_index(bare, options) is not None:
             return Span(bare, start, end, how)
     head = _HEAD.match(bare)
-    if head is not None and _TWO_LETTERS.search(bare):
+    told = _REASON.split(bare, maxsplit=1)[0]
+    if head is not None and _TWO_LETTERS.search(told):
         return Span(raw, start, end, how)  # "(C) or (G)" is an answer, and a wrong one
     if head is not None:
         letter = head.group(1) or head.group(2)
-        denied = _NOT.search(bare[: bare.find(",") if "," in bare else None])
+        denied = _NOT.search(_BESIDE.split(told, maxsplit=1)[0])
         if option_index(letter, options) is not None and denied is None:
             found = re.search(rf"(?<![A-Za-z\\]){re.escape(letter)}(?![A-Za-z])", raw)
             place = (start + found.start(), start + found.end()) if found else (start, end)

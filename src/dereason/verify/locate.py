@@ -52,7 +52,7 @@ _SPACING = frozenset({f"\\{mark}" for mark in "!,;:>()[]$ \n"})
 _JOINT = re.compile(
     r"\}(?:[\s$&*_]|\\[()\[\] ,;!]|\\q?quad\b)*+(?:\\text\s*\{\s*)?"
     r"(?:[,;]|\b(?:or|and|oder|und|ou|et|o|y|e|или|и)\b|[或和]|(?=\([b-z1-9ivx]{1,4}\)))(?:\s*(?:or|and)\b)?"
-    r"(?:[\s$&*_}]|\\[()\[\] ,;!]|\\q?quad\b)*+(?:[A-Za-z]\w{0,3}\s*=\s*)?(?:\([b-z1-9ivx]{1,4}\)[:.]?[\s$]*)?\Z"
+    r"(?:[\s$&*_}]|\\[()\[\] ,;!]|\\q?quad\b)*+(?:[A-Za-z]\w{0,3}\s*[=:]\s*)?(?:\([b-z1-9ivx]{1,4}\)[:.]?[\s$]*)?\Z"
 )
 _TAG = re.compile(
     r"<(answer|final_answer|choice|option|final)>\s*+(?P<content>(?:(?!</?(?:answer|final_answer|choice|option|final)>).)*+)(?:</\1>|\Z)",
@@ -62,15 +62,16 @@ _TAG = re.compile(
 _END_TOKENS = re.compile(r"\s*(?:(?:<\|[a-z_]{2,30}\|>|</s>|<end_of_turn>|<eos>)\s*)++\Z")
 _FORMULA = re.compile(r"\$([^$\n]{1,100})\$|\\\(([^\n]{1,100}?)\\\)|\\\[([^\n]{1,100}?)\\\]")
 _JSON = re.compile(
-    r"[{,]\s*[\"'](?:(?:final|correct)?[_ ]?(?:answer|choice|option|letter)|result|label)[\"']\s*:\s*"
+    r"[{,]\s*[\"'](?:(?:final|correct)?[_ ]?(?:answer|choice|option|letter)|result|label|final)[\"']\s*:\s*"
     r"(?:\"(?P<text>(?:[^\"\\\n]|\\.){1,400})\"|'(?P<quoted>[^'\n]{1,400})'|(?P<bare>-?[0-9.eE+-]{1,40}|true|false))\s*[,}]",
     re.IGNORECASE,
 )
 _HASH = re.compile(r"(?<!\S)####[ \t]*+(?P<tail>[^\n]*+)")
 _STEP = re.compile(r"\s*(?:step|case|part)\b", re.IGNORECASE)
 _SAYS = re.compile(
-    r"(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?:it|this|that|he|she"
-    r"|the [^\W\d_]+(?: [^\W\d_]+){0,2}) (?:is|are)\s+(?P<is>[^\s,;]+(?: [^\s,;]+){0,3}?)[.!]?"
+    r"(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?:(?:it|that|he|she)['\u2019]s|(?:it|this|that|he|she"
+    r"|the [^\W\d_]+(?: [^\W\d_]+){0,4}) (?:is|are|was|were|(?:must|should|would|has to) be)(?: called| known as)?)\s+"
+    r"(?P<is>[^\s,;]+(?: [^\s,;]+){0,3}?)[.!]?"
     r"|(?:(?:so|thus|hence|therefore|then)[\s,]+)*(?P<head>\S.{0,80}?) is the (?:(?:correct|right"
     r"|final|best) )?(?:answer|result)[.!]?",
     re.IGNORECASE,
@@ -104,6 +105,9 @@ def _explicit(text: str, kind: Kind, options: Sequence[str] | None) -> Span | No
         return boxed
     # A box that names no option is no answer while something else does.
     stated = stated_answer(text, kind, options) or _json(text, kind, options) or _hash(text, kind, options)
+    if stated is None and boxed is not None and options:
+        stated = concluding_letter(text, options)
+        stated = stated if stated is not None and stated.start > boxed.end else None
     return stated or boxed
 
 
@@ -217,7 +221,7 @@ def _boxed(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     return _found(text, start, end, "boxed", kind, options)
 
 
-_PART = re.compile(r"(?<=\})[\s$,;]*\([b-z1-9ivx]{1,4}\)[:.]?[\s$]*(?=\\)")
+_PART = re.compile(r"(?<=\})[\s$,;]*(?:\([b-z1-9ivx]{1,4}\)[:.]?|[A-Za-z]\w{0,3}:)[\s$]*(?=\\)")
 _UNIT_BEHIND = re.compile(
     r"\}[\s*]*\$?(?:\s|\\[,;: ])*(?P<unit>\\(?:text|mathrm)\s?\{[^{}\n]{1,30}\}(?:\^\{?-?\d\}?)?"
     r"|[A-Za-z\u00b0\u00b5%/\u00b2\u00b3^0-9-]{1,12}(?![A-Za-z]))"

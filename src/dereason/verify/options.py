@@ -7,9 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 
 from dereason.verify.numbers import parse_number, same_number
-from dereason.verify.text import normalise, strip_markup
+from dereason.verify.text import normalise, prose_key, strip_markup
 
 _LETTER = re.compile(r"[(\[{<\u3010\u300c\u201c\"']{0,2}\s?([A-Za-z])\s?[)\]}>\u3011\u300d\u201d\"'.:]{0,2}")
+_WORD = re.compile(r"[^\W\d_]{3}")
 _BESIDE = re.compile(r"(?P<label>[A-Z])\s(?P<text>.+)|(?P<own>.+)[(\[](?P<behind>[A-Za-z])[)\]]", re.DOTALL)
 _LABELLED = re.compile(
     r"(?:[(\[]{1,2}([A-Za-z])[)\]]{1,2}[.:]?|([A-Za-z])[).:]|([A-Z])\s[-\u2013\u2014=](?=\s))\s*(\S.*)", re.DOTALL
@@ -63,6 +64,11 @@ def named_option(text: str, options: Sequence[str]) -> int | None:
     if not by_text:
         folded = normalise(bare).casefold()
         by_text = [i for i, option in enumerate(options) if normalise(option).casefold() == folded]
+    if not by_text and _WORD.search(bare) is not None and "!" not in bare and _BESIDE.fullmatch(bare) is None:
+        words = prose_key(bare)
+        by_text = [i for i, option in enumerate(options) if prose_key(option) == words]
+    if len(by_text) > 1:  # 5 and 5% are options of their own
+        by_text = [i for i in by_text if ("%" in options[i]) == ("%" in bare)]
     beside = None if by_text else _BESIDE.fullmatch(bare)
     if beside is not None:
         index = ord((beside["label"] or beside["behind"]).upper()) - ord("A")

@@ -28,10 +28,10 @@ from dereason.verify.text import MONEY, as_read, literal, normalise, unmarked
 from dereason.verify.units import SIGNS, parse_compound, parse_quantity
 
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
-# Dates, times and ratios: signs of arithmetic that mean none.
+# Dates, times, ratios and the places in a name of chemistry (2,2-dimethylbutane): signs of arithmetic that mean none.
 _WRITTEN = re.compile(
     r"[0-9]{1,4}-[0-9]{1,2}-[0-9]{1,4}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2,4}|[0-9]{4}/[0-9]{1,2}/[0-9]{1,2}|[0-9]+(?:\s?:\s?[0-9]+)+(?:\s?[ap]\.?m\.?)?"
-    r"|[0-9]{1,2}\s?[ap]\.?m\.?",
+    r"|[0-9]{1,2}\s?[ap]\.?m\.?|[0-9]+(?:,[0-9]+)+-[a-z][a-z -]{3,60}",
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"[A-Z]{1,2}|\([A-Z]\)")
@@ -92,7 +92,9 @@ def read(raw: str, kind: Kind | None = None) -> Answer:
 
 # "Yes, it is."
 _YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,;.:!(\u2013\u2014])", re.IGNORECASE)
-_COMPONENT = re.compile(r"\s?([-+]?)\s?([^-+\s]*?)\s?\\(?:hat|vec|widehat)\s?\{?\s?\\?([ijkxyz])(?:math)?\s?\}?")
+_COMPONENT = re.compile(
+    r"\s?([-+]?)\s?([^-+\s]*?)\s?(?:\\(?:hat|vec|widehat)\s?\{?\s?\\?|(?=[ijk]))([ijkxyz])(?:math)?\s?\}?"
+)
 
 
 def _in_components(text: str) -> Answer | None:

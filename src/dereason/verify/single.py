@@ -43,7 +43,8 @@ _BEFORE = re.compile(
 )
 # None of these anywhere before it.
 _CHANGED = re.compile(
-    r"(?<![^\W\d_])(?:not|never|no|isn't|aren't|cannot|can't|neither|nor|unless|if|except|but|between|from|least|most|over|under|above"
+    r"(?<![^\W\d_])(?:not|never|no|\w+n['\u2019]t|cannot|hardly|close to|near|tends?|approach(?:es)?"
+    r"|neither|nor|unless|if|except|but|between|from|least|most|over|under|above"
     r"|below|than|about|around|approximately|roughly|nearly|almost|twice|double|triple|half|thirds?|quarters?|square|root|cube|log|multiple"
     r"|reciprocal|opposite|inverse|negative|minus|plus|times|divided|factorial|percent|exceeds?|without|unlikely|any|up"
     r"|nicht|kein\w*|pas|não|non|не|step|case|part|equation|figure|table|option|mod|modulo|maximum"
@@ -61,7 +62,7 @@ _BEHIND = re.compile(
 )
 # A noun of another language: "5\u4e2a", "42 \u00c4pfel"; none that counts in thousands.
 _FOREIGN = re.compile(
-    r"\s?(?=\w*[^\x00-\x7f])(?![\u4e07\u4ebf\u5104\u5343\u767e\u534a\u4e0d\u6216]|\u0442\u044b\u0441\u044f\u0447|\u043c\u0438\u043b\u043b)[^\W\d_]{1,20}"
+    r"\s?(?=\w*[^\x00-\x7f])(?![\u4e07\u4ebf\u5104\u5343\u767e\u534a\u4e0d\u6216\u5de6\u4ee5\u591a]|\u0442\u044b\u0441\u044f\u0447|\u043c\u0438\u043b\u043b)[^\W\d_]{1,20}"
     r"(?:\s[^\W\d_]{2,20})?\s*[.\u3002]?",
 )
 _DENIED = re.compile(
@@ -105,8 +106,9 @@ def changes(before: str, behind: str) -> bool:
 _CHANGES = re.compile(
     r"\s*(?:or (?:more|less|fewer|so|higher|lower|above|below)|(?:more|less|fewer"
     r"|greater) than [a-z](?![a-z])|(?:AD|BC|BCE|CE)\b|o'clock"
-    r"|(?:is|are) (?:wrong|incorrect|not|false)|times [0-9a-z](?![a-z])|squared|cubed|factorial"
-    r"|mod(?:ulo)?\b|at (?:most|least))",
+    r"|(?:is|are|was|were) (?:wrong|incorrect|not|false|too|excluded|impossible|invalid)|cannot\b"
+    r"|(?:do|does|did|is|are|was|can|could|would|will)(?:n['\u2019]t| not)\b|times [0-9a-z](?![a-z])"
+    r"|squared|cubed|factorial|mod(?:ulo)?\b|at (?:most|least))",
 )
 
 
@@ -149,6 +151,8 @@ def _side(text: str) -> str | None:
         return single(text[1:].strip()) if text.startswith("=") else None
     sides, signs = found
     names = [unmarked(side) for side in sides]
+    if any(mark.kind == "row" for mark in marks or ()) or _CONDITION.match(names[0]):
+        return None
     if set(signs) - {"=", "~"} or any(_SEVERAL.search(name) for name in names[:-1]):
         return None
     if "~" in signs:
@@ -167,6 +171,7 @@ def _side(text: str) -> str | None:
     return _in_words(sides[-1]) if _DIGIT.search(sides[-1]) else None
 
 
+_CONDITION = re.compile(r"(?:if|when|unless|where|for|not)\b", re.IGNORECASE)
 _CONSTANTS = ("\\pi", "\u03c0", "pi", "e")
 _ARGUMENT = re.compile(
     r"(?<=[A-Za-z'}])\s?\([^()]*\)|\[[^][]*\]|\\frac\s?\{\s?d[^{}]*\}\s?\{\s?d[^{}]*\}|_\{[^{}]*\}|_\w"
@@ -211,7 +216,9 @@ def _in_words(text: str) -> str | None:
     # The longest unit or noun, with nothing but harmless words after it.
     cuts = [m.end() for m in re.finditer(r"[^\s]+", behind)][:8]
     for cut in reversed(cuts):
-        value = text[first.start() : first.end()] + behind[:cut].rstrip(".,;")
+        if not (unit := behind[:cut].rstrip(".,; ")):
+            continue
+        value = text[first.start() : first.end()] + unit
         rest = unmarked(behind[cut:])
         if (not rest or (_BEHIND.fullmatch(" " + rest) is not None and _DENIED.search(rest) is None)) and is_value(
             value

@@ -53,7 +53,7 @@ _OTHERS = (
         + [rf"(?:{noun}){{dress}}(?:{verb}|{{mark}})" for noun, verb in _UNSPACED.values()]
     )
     .replace("{dress}", r"[*_`]{0,3}\s{0,3}")
-    .replace("{mark}", r"[:=\uff1a]")
+    .replace("{mark}", r"[:=\uff1a\u3011]")
 )
 _NOUNS = "|".join(noun for noun, *_ in (*_SPACED.values(), *_UNSPACED.values()))
 
@@ -63,7 +63,7 @@ _LEAD = rf"(?:(?<=\n){_BULLET}|(?<=[\n>][ ]){_BULLET}|(?<=```)[a-z]{{1,10}}\n|[\
 _PHRASE = re.compile(
     rf"""
     (?:
-        (?<![^\W_])(?P<final>final[ ]{{1,3}})?
+        (?<![^\W_])(?<!wrong[ ])(?<!incorrect[ ])(?P<final>final[ ]{{1,3}})?
         (?:answer(?:s(?=[*_]{{0,3}}(?:\s{{1,3}}are\b|:[ *_]*\S)))?|ans(?=\s?[:.=]))(?![^\W_])\.?
         (?:[ ]to[ ][^\n.:]{{1,80}}?(?=[ ]is\b))?
         [*_`]{{0,3}}\s{{0,3}}
@@ -80,7 +80,7 @@ _PHRASE = re.compile(
 )
 _OPTION_PHRASE = re.compile(
     rf"\b(?:correct|right|best|closest|final)\s{{1,3}}(?:option|choice|alternative)\b[*_`]{{0,3}}\s{{0,3}}(?:is\b|[:=]){_LEAD}"
-    rf"|(?:故选|应选|所以选|因此选|选){_LEAD}"
+    rf"|(?<!不)(?:选择?|選擇?){_LEAD}"
     # "Answer B", "Correct answer - C"
     rf"|(?:^|\n)[ *_]{{0,4}}(?:A|Final|Choice|Letter|Option)[*_]{{0,3}}:{_LEAD}"
     rf"|(?<![^\W_])answer[ ](?=[*_(\[]{{0,3}}(?-i:[A-Z])[*_)\]]{{0,3}}[\s.]*(?:\n|\Z))"
@@ -219,10 +219,16 @@ _GIVES = re.compile(
     re.IGNORECASE,
 )
 _DIGIT = re.compile(r"\d")
+# "7, roughly" and "7 (approximately)"; "1/6 (approximately 0.17)" is 1/6.
+_HEDGE = re.compile(
+    r"[,(*_$\s]+(?:roughly|approximately|approx\.?|give or take|maybe more|more or less|or so)[).*_$\s]*", re.IGNORECASE
+)
 
 
 def _number(text: str, start: int, end: int, kind: Kind) -> Span | None:
     stop = _CLAUSE_END.search(text, start, end)
+    if stop is not None and _HEDGE.fullmatch(text, stop.start(), end) is not None:
+        stop = None
     first_end = stop.start() if stop is not None else end
     for begin, finish in (
         (start, first_end),

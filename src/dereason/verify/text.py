@@ -28,7 +28,7 @@ _MARKUP = re.compile(
     (?P<dress>\\(?:text(?:rm|normal)?|mathrm|[mhf]box|operatorname\*?|unit|si|pu|ce|rm(?=\s*\{))\s*\{)
     | (?P<wrap>\\(?:text(?:bf|it|sf|tt|sl|sc|up|md)|math(?:normal|bf|it|sf|tt|cal|bb(?=\s*\{\s*[0-9]))|emph
         |boxed|fbox|framebox|underline
-        |boldsymbol|bm|pmb|bold|centerline|(?:textcolor|colorbox|raisebox|scalebox)\s*\{[^{}]{1,20}\}|ensuremath|math(?:op|ord|bin|rel|inner|strut)|num|uline|mathring)\s*\{)
+        |boldsymbol|bm|pmb|bold|centerline|smash|(?:textcolor|colorbox|raisebox|scalebox)\s*\{[^{}]{1,20}\}|ensuremath|math(?:op|ord|bin|rel|inner|strut)|num|uline|mathring)\s*\{)
     | (?P<drop>\\color\s*\{[a-zA-Z]{1,20}\}
         | \\(?:[vh]?phantom|hspace\*?|vspace\*?|label|tag\*?|hskip|kern)\s*\{[^{}]{0,40}\}
             |\\rule\s*\{[^{}]{0,20}\}\s*\{[^{}]{0,20}\}
@@ -39,14 +39,14 @@ _MARKUP = re.compile(
         | `)
     | (?P<space>\\[ ,;:>\n] | ~ | \\(?:math)?(?:bf|rm|it|sf|tt|cal|bfseries|itshape|rmfamily|sffamily|ttfamily|upshape
         |normalfont|tiny|small|footnotesize|normalsize|large|Large|LARGE|huge|Huge|displaystyle|textstyle|scriptstyle
-        |(?:math)?strut|q?quad|bigl?|bigr?|Bigl?|Bigr?|Bigg?|bigg?|nonumber|noindent|limits|nolimits|centering
+        |(?:math)?strut|q?quad|bigl?|bigr?|Bigl?|Bigr?|Bigg?|bigg?|nonumber|noindent|hfill|limits|nolimits|centering
         |blacksquare|qed|square(?=\s*\Z)|Box(?=\s*\Z)|thinspace|enspace)(?![A-Za-z]))
     | (?P<frac>\\[dtc]frac(?![A-Za-z]))
     | (?P<synonym>\\(?:rightarrow|longrightarrow|wedge|vee|lnot|lbrace|rbrace|colon|minus|leftrightarrow
         |Leftrightarrow|Rightarrow
         |Longrightarrow|Longleftrightarrow|implies|iff|dots|ldots|cdots|dotsc|gets|varnothing|vert|mid|lvert|rvert|AA
         |degree|celsius|textdegree|ohm)(?![A-Za-z]))
-    | (?P<comma>\{[,.]\})
+    | (?P<comma>\{[,.]\}|(?<![\^_])\{[-+]\})
     | (?P<keep>\\[%&\#_])
     | \\. | [{}]
     """,
@@ -73,9 +73,13 @@ _SIUNITX = re.compile(
     r"|\\num\s*\{([^{}]{0,60})\}"
 )
 _OVER = re.compile(r"\{([^{}]{1,100}?)\\(over|choose)(?![A-Za-z])([^{}]{1,100}?)\}")
+# In a derivation the signs of alignment say nothing, and a row that begins with a sign goes on with the one before.
+_ALIGNED = re.compile(r"\\begin\{(aligned|align\*?|split)\}(?:(?!\\begin|\\end).){0,600}\\end\{\1\}", re.DOTALL)
+_ALIGNS = re.compile(r"(?:\\\\\s*)?(?<!\\)&\s*(?==)|(?<!\\)&")
 _ROWS = re.compile(r"\\begin\{(cases|aligned|gathered)\}((?:(?!\\begin|\\end|&).){0,600})\\end\{\1\}", re.DOTALL)
 _SINGLE = re.compile(r"(?<!\\)(?:\\\\)*\\(?=[A-Za-z{}%$,;!(\[])")
 _TWICE = re.compile(r"\\\\(?=[A-Za-z]{2}|[{}%$,;!(\[])")
+_NOT_EQUAL = re.compile(r"\\not\s?=")
 _GOES_ON = re.compile(r"[,;]\s?\.{2,4}$")
 SIGNS = str.maketrans(
     {
@@ -108,6 +112,15 @@ _LATEX = {
     "\u222a": r"\cup ",
     "\u2229": r"\cap ",
     "\u2208": r"\in ",
+    "\u2209": r"\notin ",
+    "\u2282": r"\subset ",
+    "\u2283": r"\supset ",
+    "\u2286": r"\subseteq ",
+    "\u2287": r"\supseteq ",
+    "\u2202": r"\partial ",
+    "\u2207": r"\nabla ",
+    "\u2261": r"\equiv ",
+    "\u221d": r"\propto ",
     "\u2264": r"\le ",
     "\u2a7d": r"\le ",
     "\u2265": r"\ge ",
@@ -165,7 +178,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_WITHIN = re.compile(r"(?<![0-9])[.']|[.'](?![0-9])")
+_WITHIN = re.compile(r"'(?![0-9])|(?<![0-9])'|(?<![^\W\d_]{3})\.(?![^\W\d_]{3}|[0-9])")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _ARTICLES = frozenset({"a", "an", "the"})
 
@@ -177,7 +190,7 @@ def unescaped(text: str) -> str:
     """
     if "\\\\" not in text or _TWICE.search(text) is None or _SINGLE.search(text.replace("\\\\", "")) is not None:
         return text
-    return _TWICE.sub(r"\\", text)
+    return _TWICE.sub(r"\\", text.replace("\\" * 4, "\\" * 2))
 
 
 def strip_markup(text: str) -> str:
@@ -204,9 +217,11 @@ def _siunitx(match: re.Match[str]) -> str:
 def _strip(text: str, *, marks: bool) -> str:
     text = unescaped(text)
     if "\\" in text:
+        text = _NOT_EQUAL.sub(r"\\ne ", text)
         if "\\over" in text or "\\choose" in text:
             text = _OVER.sub(lambda m: f"\\{'frac' if m[2] == 'over' else 'binom'}{{{m[1]}}}{{{m[3]}}}", text)
         if "\\begin" in text:
+            text = _ALIGNED.sub(lambda m: _ALIGNS.sub(" ", m.group()), text)
             text = _ROWS.sub(r" \2 ", _ONE_CELL.sub(r" \2 ", text))
         text = _SIUNITX.sub(_siunitx, text)
     out: list[str] = []
@@ -247,7 +262,7 @@ def _strip(text: str, *, marks: bool) -> str:
     if _GOES_ON.search(bare) is None:  # "1, 2, ..." is not 1, 2
         bare = bare.rstrip(".,;: \t\r\n*\u3002")
     bare = bare.strip()
-    if len(bare) > 1 and (bare[0] + bare[-1]) in ('""', "''", "\u201c\u201d"):
+    if len(bare) > 1 and (bare[0] + bare[-1]) in ('""', "''", "\u201c\u201d", "\u00ab\u00bb", "\u201e\u201c"):
         bare = bare[1:-1].strip().rstrip(".,;:")
     return bare
 
@@ -380,9 +395,16 @@ def _folded(match: re.Match[str]) -> str:
 
 
 # A sign by itself at an end of the text or beside another one: "_ Q _", "X . .", but not "2 * 3" nor "a + b".
-_BOARD = re.compile(r"(?:^|\s)[._*~#|x?]\s+[._*~#|?](?=\s|$)|^[._*~#|?]\s|\s[_*~#|?]$")
+_BOARD = re.compile(
+    r"(?:^|\s)(?:[._*~#|x?]\s+[._*~#|?]|-\s+-)(?=\s|$)|^[._*~#|?]\s|\s[_*~#|?]$|^-\s.*\s-$|^\.{2,}[A-Za-z]"
+)
 _SPELLED = re.compile(r"(?:[A-Za-z] ){2,60}[A-Za-z]")
-_NAME = re.compile(r"__\w+__|[~*%&@]{1,2}/?[A-Za-z][\w/.]*|~?/[\w/.~]+|</?[A-Za-z]+/?>|[A-Za-z]\w*(?:\+\+|--|#)")
+_NAME = re.compile(
+    r"__?[A-Za-z]\w*|[!~*%&@$]{1,2}/?[A-Za-z][\w/.]*|(?:\.\.|::)[A-Za-z]\w*|~?/[\w/.~]+|</?[A-Za-z]+/?>"
+    r"|[A-Za-z]\w*(?:\+\+|--|#)|[A-Z]\*"
+)
+# A word with a sign before it that neither LaTeX nor Markdown explains; "*x" and "$x" may be half of a pair.
+_SIGNED_NAME = re.compile(r"(?:[!~@&]|__?)[A-Za-z]\w*(?<!_)")
 _DRESSED = re.compile(
     r"\\(?:text(?:tt|rm|bf)?|mathrm|mathtt|verb|mbox)\s*\{(.*)\}|\*\*(.+)\*\*|```[a-z]*\n(.*)\n?```|`(.+)`|\$(.+)\$",
     re.DOTALL,
@@ -402,6 +424,11 @@ def undressed(text: str) -> str:
             break
         text = inner.strip()
     return text
+
+
+def signed_name(text: str) -> bool:
+    """Whether a sign belongs to the one word of a text: ``!p``, ``~p`` and ``_p`` are not ``p``."""
+    return _SIGNED_NAME.fullmatch(undressed(text)) is not None
 
 
 def literal(text: str) -> str | None:

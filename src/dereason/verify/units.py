@@ -75,11 +75,14 @@ _COMPOUND = re.compile(r"[A-Za-z]+\s?(?:/|\\cdot|\\times|\*|per\b)")
 _NO_NOUN = frozenset(
     re.findall(
         r"\w+",
-        """a about above all also am among an and anno annos approximately are as at base be because before below
+        """a about above all also am among an and anno annos approximately approx are as at base be because before below
         between by cannot choose couple cubed dated divided does domini double dozen each eighth equal equals every
         except exactly factorial fewer fifth for from fourth greater gross half halve has have he hundred hundredth if
-        in infinity into is isn it least less mod modulo lakh crore million billion trillion minus more most nil ninth
-        no nor not of off on only or out over pair part per percent percentage permille permil pi plus pm power
+        in infinity into is isn it least less mod modulo max maximum min minimum
+        tops lakh crore mln mn myriad grand basis bps ppm ppb million
+        billion trillion minus more most nil ninth no nor not of off on only or out over pair part per percent
+        percentage permille permil
+        pi plus pm power
         quarter remainder root score seventh she since sixth so some sqrt square squared still tenth than that the
         then there therefore they ten third thousand thousandth through thru till time to triple twice under undefined
         unless until up upto versus was we were when where which while wide with within without wrong x y z o clock
