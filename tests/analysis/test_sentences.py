@@ -218,7 +218,7 @@ def test_nothing_is_lost_from_any_text() -> None:
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_time_is_linear(unit: str) -> None:
-    """Four times the text takes four times as long; a quadratic rule takes sixteen."""
+    """Four times the text takes four times as long; a quadratic rule takes sixteen, however often it is tried."""
 
     def seconds(length: int) -> float:
         text = (unit * length)[:length]
@@ -228,5 +228,5 @@ def test_time_is_linear(unit: str) -> None:
         assert _bare("".join(pieces)) == _bare(text)
         return took
 
-    took = seconds(100_000)
-    assert took < 0.5 or took < 9 * seconds(25_000)
+    # other tests' garbage may be collected, or the machine slow, in one of the two
+    assert any((took := seconds(100_000)) < 0.5 or took < 9 * seconds(25_000) for _ in range(5))
