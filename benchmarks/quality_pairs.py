@@ -1,4 +1,4 @@
-"""Labelled pairs of (response, reference), built from the data sets in ``../shared/data``.
+"""Labelled pairs of (response, reference), built from the data sets that ``verifier_quality.py`` names.
 
 A pair is made of a reference, a rewrite that must match or a near-miss that must not, and a wrapper: the prose that a
 model puts around an answer. The label is right by construction, so what cannot be known is left out: options that say
