@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-PARTS = {"quality_numbers", "quality_pairs", "quality_structures"}
+PARTS = {"quality_numbers", "quality_pairs", "quality_science", "quality_structures"}
 """Modules of a benchmark, not benchmarks."""
 
 SMALLEST: dict[str, list[tuple[list[str], str]]] = {
@@ -74,6 +74,10 @@ def data_folder(folder: Path) -> Path:
         lines(folder / f"{name}.jsonl", [{"answer": answer} for answer in answers])
     for part in ("train", "test"):
         lines(folder / f"gsm8k/{part}.jsonl", [{"answer": "72", "solution": "He has 40 and 32, which makes 72"}])
+    units = ["9.6", "3.2e-11", "7.35"]
+    lines(folder / "minerva.jsonl", [{"answer": answer, "accepted": [answer]} for answer in units])
+    sizes = [{"answer": answer, "unit": unit, "multiple": False} for answer, unit in (("2", None), ("5", "cm"))]
+    lines(folder / "olympiad_bench.jsonl", [row | {"answer_type": "Numerical"} for row in sizes])
     options = ["a red fox", "a blue whale", "a green frog", "a white swan"]
     questions = [{"id": f"q{i}", "answer": "ABCD"[i % 4], "options": options} for i in range(12)]
     lines(folder / "mmlu_pro/questions.jsonl", questions)
