@@ -59,7 +59,7 @@ def test_rows_keep_what_they_had_and_get_their_verdicts(tmp_path: Path, capsys: 
         if place is not None:
             assert row["extracted"] in row["response"][slice(*place)]
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].split() == ["kind", "correct", "wrong", "unparsable", "truncated", "error", "n"]
+    assert shown[0].split() == ["kind", "correct", "wrong", "unparsable", "truncated", "error", "strict", "n"]
     assert any("1 × error: verifier failed: the reference 'Q' names none of the 2 options" in line for line in shown)
     assert shown[-1] == f"{out}: 7 rows"
     assert {p.name for p in out.parent.iterdir()} == {"out.jsonl", ".out.jsonl.lock.d"}

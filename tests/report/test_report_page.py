@@ -46,7 +46,11 @@ def test_shares_of_answered_are_recomputed_from_the_verdicts(made: Any, page: st
     for row in made.summary["results"]:
         v = row["verdicts"]
         share = (v["correct"] + v["wrong"]) / (v["correct"] + v["wrong"] + v["unparsable"] + v["truncated"])
-        assert f"{row['high'] * 100:.1f}] {100 * share:.1f} %" in shown
+        strict = row["strict"]
+        marked = f"{100 * strict['accuracy']:.1f} % [{100 * strict['low']:.1f}, {100 * strict['high']:.1f}]"
+        assert f"{row['high'] * 100:.1f}] {marked} {100 * share:.1f} %" in shown
+        rules = ", ".join(f"{rule} {100 * part:.0f} %" for rule, part in row["found_by"].items())
+        assert f"{row['mean_tokens']:.1f} {rules}" in shown
 
 
 def test_verdicts_by_kind_stand_beside_every_evaluation(made: Any, page: str) -> None:
@@ -54,8 +58,8 @@ def test_verdicts_by_kind_stand_beside_every_evaluation(made: Any, page: str) ->
     for row in made.summary["results"]:
         for kind, counts in row["confusion"]["kinds"].items():
             cells = " ".join(str(counts[verdict]) for verdict in synthetic.VERDICTS)
-            share = f"{100 * counts['correct'] / counts['n']:.1f} %"
-            assert f"{kind} {cells} {counts['n']} {share}" in shown
+            shares = " ".join(f"{100 * counts[name] / counts['n']:.1f} %" for name in ("correct", "strict"))
+            assert f"{kind} {cells} {counts['strict']} {counts['n']} {shares}" in shown
             assert counts["n"] == sum(counts[v] for v in synthetic.VERDICTS if v != "error")
         if row["verdicts"]["error"]:
             assert f"took longer than 5 s {synthetic.SCRIPT} ({row['verdicts']['error']})" in shown

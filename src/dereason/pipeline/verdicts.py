@@ -29,7 +29,7 @@ from dereason.verify.confusion import tabulate
 from dereason.verify.verdict import VERIFIER_VERSION, Judgement
 from dereason.verify.verifier import Item, Verifier, VerifierSettings, item_of
 
-FIELDS = ("verdict", "extracted", "extracted_at", "how", "kind", "reason")
+FIELDS = ("verdict", "strict", "extracted", "extracted_at", "how", "kind", "reason")
 """What is added to each row."""
 BATCH = 1000
 
@@ -126,13 +126,13 @@ def verify_file(
     }
 
 
-Seen = tuple[str, str | None, str | None, str | None]
+Seen = tuple[str, bool, str | None, str | None, str | None]
 
 
 def _seen(fields: dict[str, Any]) -> Seen:
     """What the summary needs of a judged row."""
     reason = fields["reason"] if fields["verdict"] == "error" else None
-    return fields["verdict"], fields["kind"], fields["how"], reason
+    return fields["verdict"], fields["strict"], fields["kind"], fields["how"], reason
 
 
 def _finished(part: Path, path: Path, fields: ResponseFields, meant: Convention) -> tuple[list[Seen], int]:
