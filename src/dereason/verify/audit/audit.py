@@ -45,10 +45,8 @@ GROUPS = {
 }
 """What is tried on a reference, in this order."""
 BATCH = 100
-KEPT = 50
-"""Times ``shown``: so many findings of each kind are kept for JSON."""
 _FORMULAS = MATHEMATICS | {Kind.NUMBER, Kind.QUANTITY}
-_MATRIX = re.compile(r"\\begin\{(?:[pbBvV]?matrix|smallmatrix|array)\}|\[\s*\[")
+_MATRIX = re.compile(r"\s*\$?\s*\\begin\{(?:[pbB]?matrix|smallmatrix|array)\}.*\\end\{[a-zA-Z]+\}\s*\$?\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,8 @@ def audit(
                     for id in subject.ids
                 ]
             for group, form, judgement in found[subject.item]:
-                if why is not None and form.holds:
-                    continue  # named once, as a reference that nothing can meet
+                if why is not None:
+                    break  # it is named once, as a reference that nothing can meet
                 held = _held(form, judgement)
                 row = table[str(subject.kind), group, form.rule]
                 row["n"] += 1
@@ -143,6 +141,9 @@ def audit(
     opinions, failures = _second_opinions(asked, failures, table, settings)
     return {
         "references": len(subjects),
+        "kinds": {
+            str(kind): sum(s.kind is kind for s in subjects) for kind in Kind if any(s.kind is kind for s in subjects)
+        },
         "table": _rows(table),
         "unmet": unmet,
         "missed": _listed([f for f in failures if f[0].form.holds]),
@@ -163,8 +164,9 @@ class _Answers:
         self.rng = rng
         self.by_kind: dict[Kind, list[str]] = defaultdict(list)
         for subject in subjects:
-            if not subject.item.options and len(subject.item.reference) <= 200:
-                self.by_kind[subject.kind].append(subject.item.reference.strip())
+            text = subject.item.reference.strip()
+            if not subject.item.options and len(text) <= 200 and text.count("{") == text.count("}"):
+                self.by_kind[subject.kind].append(text)
         self.all = [answer for answers in self.by_kind.values() for answer in answers]
 
     def drawn(self, subject: Subject, count: int) -> list[str]:
@@ -223,10 +225,8 @@ def _unmet(subject: Subject, found: Sequence[tuple[str, Form, Judgement]], setti
         return f"a text of {size}, which no response will say word for word; is it a whole solution?"
     if reference.count("{") != reference.count("}"):
         return "its braces do not balance: only the very same signs meet it"
-    if kind not in (Kind.MATRIX, Kind.SET, Kind.EQUATION, Kind.TUPLE, Kind.INTERVAL) and _MATRIX.search(reference):
-        rewritten = [judged for group, _, judged in found if group == "rewriting"]
-        if not any(judged.verdict is Verdict.CORRECT for judged in rewritten):
-            return f"a matrix that is read as {kind}: only the very same signs meet it"
+    if kind is not Kind.MATRIX and reference.count("\\begin{") == 1 and _MATRIX.fullmatch(reference):
+        return f"a matrix that is read as {kind}: do its rows have one length? Only the very same signs meet it"
     return None
 
 

@@ -230,16 +230,14 @@ def items(text: str) -> tuple[str, list[str], str] | None:
     """The brackets and the elements of a set, a tuple or a list without brackets; None where it is none."""
     match = _BRACKETS.fullmatch(text)
     left, body, right = (match[1], match[2], match[3]) if match is not None else ("", text, "")
+    # "1,000, 2,000": commas with a space behind them separate, the others do not
+    grouped = re.search(r",\s", body) is not None and re.search(r"[0-9],[0-9]{3}(?![0-9])", body) is not None
     parts, depth, start = [], 0, 0
     for at, sign in enumerate(body):
         depth += (sign in "([{") - (sign in ")]}")
         if depth < 0:
             return None
-        if (
-            depth == 0
-            and sign == ","
-            and not (body[at - 1 : at].isdigit() and re.match(r",[0-9]{3}(?![0-9])", body[at:]))
-        ):
+        if depth == 0 and sign == "," and not (grouped and not body[at + 1 : at + 2].isspace()):
             parts.append(body[start:at].strip())
             start = at + 1
     parts.append(body[start:].strip())

@@ -44,18 +44,18 @@ class Evidence(Settings):
 class AuditSettings(Settings):
     """What is audited."""
 
-    problems: int = Field(default=20_000, ge=0)
+    size: int = Field(default=20_000, ge=0)
     """Problems that are audited, drawn at random from a larger pool; 0 for all."""
     seed: int = 0
     """Seed of that draw, and of the answers of other problems."""
     others: int = Field(default=2, ge=0)
     """Answers of other problems that are tried on each reference."""
-    opinions: int = Field(default=1000, ge=0)
-    """Pairs at most of which math-verify is asked for a second opinion, besides those that failed; 0 asks it nothing."""
+    opinions: int = Field(default=500, ge=0)
+    """Pairs at most of which math-verify is asked for a second opinion, and as many of those that failed; 0: none."""
     long_words: int = Field(default=25, gt=0)
     """A reference in words with more of them is one that no response will say. Ours."""
     shown: int = Field(default=20, gt=0)
-    """Findings of each kind that are listed in text; JSON has up to fifty times as many."""
+    """Findings of each kind that text and page list; JSON has them all."""
     limits: Limits = Limits()
     """Shares that are too large."""
     evidence: Evidence = Evidence()
