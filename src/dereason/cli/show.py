@@ -37,6 +37,8 @@ def show_plan(plan: dict[str, Any]) -> None:
             out.print(Padding(escape(part), (0, 0, 0, 4)))
     for what in plan["left_out"]:
         out.print(f"not planned: {escape(what)}")
+    for what in plan["references"]:
+        out.print(f"[yellow]warning:[/] {escape(what)}")
     for what in plan["differs"]:
         out.print(f"note: {escape(what)}")
     out.print(f"{plan['cached']} of {len(plan['steps'])} steps are cached. Nothing was run.")
@@ -144,13 +146,12 @@ def show_fields(rows: list[tuple[str, str, str, str]]) -> None:
 def show_audit(found: dict[str, Any], shown: int) -> None:
     """What an audit found: a table by kind, then every finding, the first of each kind of finding."""
     out = _console()
-    table = _table("kind", "references", *found["groups"])
-    kinds = list(dict.fromkeys(row["kind"] for row in found["table"]))
-    for kind in kinds:
+    out.print(f"[bold]Tried, and held[/] (less what failed), on {found['references']:,} different references, by kind")
+    table = _table("kind", "n", *found["groups"])
+    for kind, n in found["kinds"].items():
         rows = [row for row in found["table"] if row["kind"] == kind]
         counts = [_tried([row for row in rows if row["group"] == group]) for group in found["groups"]]
-        table.add_row(kind, f"{found['kinds'][kind]:,}", *counts)
-    out.print(f"[bold]Held of what was tried[/] on {found['references']:,} different references, by kind")
+        table.add_row(kind, f"{n:,}", *counts)
     out.print(table)
     for row in found["table"]:
         if row["failed"]:
@@ -197,7 +198,8 @@ def show_audit(found: dict[str, Any], shown: int) -> None:
 
 
 def _tried(rows: list[dict[str, Any]]) -> str:
-    return f"{sum(row['held'] for row in rows):,}/{sum(row['n'] for row in rows):,}" if rows else "–"
+    tried, failed = sum(row["n"] for row in rows), sum(row["failed"] for row in rows)
+    return "–" if not rows else f"{tried:,}" + (f" less {failed:,}" if failed else "")
 
 
 def _findings(out: Console, title: str, lines: list[str], shown: int) -> None:

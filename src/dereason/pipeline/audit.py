@@ -8,28 +8,33 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from dereason.errors import DereasonError
+from dereason.lm.base import Progress
 from dereason.lm.prompts import Prompt
 from dereason.pipeline.actions import Context
-from dereason.pipeline.jobs import AuditJob
+from dereason.pipeline.pool import load_problems
 from dereason.pipeline.progress import Screen
+from dereason.pipeline.recipe import Problems
 from dereason.pipeline.responses import given, read_samples
-from dereason.pipeline.single import run_single
-from dereason.pipeline.store import Info, write_json
+from dereason.pipeline.store import Info, read_json, write_json
 from dereason.problems.fields import Fields, Loaded, Refused, problems_of, sound_rows
 from dereason.problems.files import read_rows
 from dereason.problems.hygiene import check_unique_ids
-from dereason.problems.sources import ProblemFile, read_file
+from dereason.problems.schema import read_table
+from dereason.problems.sources import GymSource, HubSource, ProblemFile, Source, read_file
 from dereason.verify.audit.audit import GROUPS, audit
 from dereason.verify.audit.evidence import evidence
 from dereason.verify.audit.settings import AuditSettings, Limits
 from dereason.verify.verdict import VERIFIER_VERSION
 from dereason.verify.verifier import Item, Verifier, VerifierSettings, item_of
+
+if TYPE_CHECKING:
+    from dereason.pipeline.jobs import AuditJob
 
 SCHEMA_VERSION = 1
 FILE = "audit.json"
@@ -74,6 +79,8 @@ def audit_file(
                 return _audited(pool, job, files, ctx)
             finally:
                 screen.stop()
+    from dereason.pipeline.single import run_single  # which builds the steps of runs, and a run has this one
+
     found: Info = {}
 
     def action(work: Path, ctx: Context) -> Info:
@@ -89,8 +96,6 @@ def audit_file(
     }
     run_single("audit", job, paths, out, action, screen=screen, overwrite=overwrite, restart=restart, rooms=_ROOMS)
     if not found:  # it stood there finished
-        from dereason.pipeline.store import read_json
-
         found.update(read_json(out / FILE))
     return found
 
@@ -204,34 +209,76 @@ def sample(items: Sequence[tuple[str, Item]], size: int, seed: int) -> list[tupl
     return [items[at] for at in sorted(drawn.tolist())]
 
 
-def run_warnings(table: pl.DataFrame, where: str, size: int, verifier: VerifierSettings | Verifier) -> list[str]:
-    """What a run says of the references of its pool or its test set, by an audit of a sample.
+def do_audit(problems: Path, size: int, ctx: Context) -> Info:
+    """What a run says of the references of its pool and its test set, by an audit of a sample of each."""
+    warnings: list[str] = []
+    audited = 0
+    for name in ("train", "test"):
+        table = read_table("problem", problems / f"{name}.parquet")
+        warnings += reference_warnings(table, f"problems.{name}", size, ctx.verifier, ctx.progress())
+        audited += min(size, table.height)
+    found = f"{len(warnings)} warnings" if warnings else "nothing found"
+    return {"warnings": warnings, "audited": audited, "words": f"{audited:,} looked at, {found}"}
+
+
+def planned_warnings(problems: Problems, base: Path, made: Path | None, verifier: VerifierSettings) -> list[str]:
+    """The same before a run, of what can be read without the network.
+
+    Of a generator only as many problems are made as are looked at, the first ones of each family.
+
+    Args:
+        problems: of the recipe.
+        base: folder that relative paths start from.
+        made: folder of the finished problems step, where there is one.
+        verifier: limits of the verifier.
+    """
+    warnings: list[str] = []
+    with Verifier(verifier) as own:
+        for name in ("train", "test"):
+            source: Source = getattr(problems, name)
+            if made is not None:
+                table = read_table("problem", made / f"{name}.parquet")
+            elif isinstance(source, HubSource):
+                continue
+            else:
+                if isinstance(source, GymSource):
+                    most = -(-problems.audit // len(source.families))
+                    few = [family.model_copy(update={"size": min(family.size, most)}) for family in source.families]
+                    source = source.model_copy(update={"families": few})
+                table, _, _ = load_problems(source, base, f"problems.{name}", problems.drop_unanswered)
+            warnings += reference_warnings(table, f"problems.{name}", problems.audit, own)
+    return warnings
+
+
+def reference_warnings(
+    table: pl.DataFrame,
+    where: str,
+    size: int,
+    verifier: Verifier,
+    progress: Progress = lambda done, total, words: None,
+) -> list[str]:
+    """What an audit of a sample finds, in words; the first few problems of each finding are named.
 
     Args:
         table: PROBLEM table.
         where: its name in the recipe.
         size: problems of the sample.
-        verifier: settings, or one that runs already.
+        verifier: what is audited.
+        progress: told of finished references.
     """
-    if isinstance(verifier, VerifierSettings):
-        with Verifier(verifier) as own:
-            return run_warnings(table, where, size, own)
     drawn = sample([(row["id"], item_of("", False, row)) for row in table.iter_rows(named=True)], size, 0)
-    found = audit(drawn, verifier, AuditSettings(opinions=0, others=1))
-    of = f"of {len(drawn):,} references looked at" + (f" (of {table.height:,})" if len(drawn) < table.height else "")
+    found = audit(drawn, verifier, AuditSettings(opinions=0, others=1), progress)
+    all_of = f" ({table.height:,} in all)" if len(drawn) < table.height else ""
+    of = f"of {len(drawn):,} references looked at{all_of}"
     warnings = []
     if unmet := found["unmet"]:
         named = "; ".join(f"{one['id']}: {one['why']}" for one in unmet[:NAMED])
         warnings.append(f"{where}: {len(unmet):,} {of} can be met by no response: {named}{_more(len(unmet))}")
-    for key, what in (
-        ("missed", "is not met by a rewriting that says the same"),
-        ("loose", "is met by something else"),
-    ):
-        count = found["problems"][key]
-        if count:
-            first = [f"{one['id']} ({one['rule']}: {_short(one['response'])})" for one in found[key]]
-            named = "; ".join(first[:NAMED]) + _more(len(first))
-            warnings.append(f"{where}: {count:,} {of}: the reference {what}: {named}")
+    for key, what in (("missed", "not met by an answer that says the same"), ("loose", "met by something else")):
+        if found[key]:
+            named = "; ".join(f"{one['id']} ({one['rule']}: {_short(one['response'])})" for one in found[key][:NAMED])
+            count = found["problems"][key]
+            warnings.append(f"{where}: {count:,} {of} are {what}: {named}{_more(len(found[key]))}")
     return warnings
 
 

@@ -128,6 +128,7 @@ def audit(
                 row["n"] += 1
                 row["held"] += held
                 row["errors"] += judgement.verdict is Verdict.ERROR
+                row["lenient"] += held and not form.holds and judgement.verdict is Verdict.CORRECT
                 if not held:
                     failures.append(_Failure(subject, group, form, judgement))
                 elif subject.kind in _FORMULAS and not form.whole and settings.opinions:
@@ -202,9 +203,16 @@ def _item(subject: Subject, group: str, form: Form) -> Item:
     return replace(subject.item, response=form.response, accepted=accepted)
 
 
+def _strict(judged: Judgement) -> bool:
+    return judged.verdict is Verdict.CORRECT and judged.how not in ("number", "alone")
+
+
 def _held(form: Form, judged: Judgement) -> bool:
+    """Whether both verdicts are as the form says: a marked answer counts in both, an unmarked one in the lenient one."""
     correct = judged.verdict is Verdict.CORRECT
-    return correct if form.holds else not correct
+    if form.holds:
+        return correct and _strict(judged) is form.marked
+    return not (correct if form.marked else _strict(judged))
 
 
 def _unmet(subject: Subject, found: Sequence[tuple[str, Form, Judgement]], settings: AuditSettings) -> str | None:
@@ -291,6 +299,7 @@ def _rows(table: dict[tuple[str, str, str], Counter[str]]) -> list[dict[str, Any
             "held": row["held"],
             "failed": row["n"] - row["held"],
             "errors": row["errors"],
+            "lenient": row["lenient"],
         }
         for kind, group, rule in order
         for row in [table[kind, group, rule]]

@@ -152,4 +152,5 @@ def _balanced(text: str) -> bool:
 def _clear(options: Sequence[str]) -> bool:
     """Whether each option's text names one option, and no letter."""
     bare = [re.sub(r"[\W_]+", "", option).casefold() for option in options]
-    return len(set(bare)) == len(bare) and all(len(text) > 1 for text in bare)
+    values = [value for option in options if (value := value_of(option)) is not None]
+    return len(set(bare)) == len(bare) and len(set(values)) == len(values) and all(len(text) > 1 for text in bare)
