@@ -295,6 +295,7 @@ def test_steps_name_what_they_load_from_the_hub(tmp_path: Path) -> None:
     found = {step.kind: [str(r) for r in step.repositories] for step in graph.steps()}
     assert found == {
         "problems": ["dataset o/pool@main"],
+        "audit": [],
         "judge": ["model o/judge@main"],
         "profile": [],
         "route": [],

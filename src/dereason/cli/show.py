@@ -173,8 +173,8 @@ def show_audit(found: dict[str, Any], shown: int) -> None:
     opinions = found["opinions"]
     if opinions is not None and opinions["asked"]:
         lines = [
-            f"{row['id']} ({row['kind']}; {row['rule']}): {_brief(row['reference'])} and {_brief(row['answer'])}: we say "
-            f"{'equal' if row['ours'] else 'different'}"
+            f"{row['id']} ({row['kind']}; {row['rule']}): {_brief(row['reference'])} and {_brief(row['answer'])}: "
+            f"we say {'equal' if row['ours'] else 'different'}"
             for row in opinions["differing"]
         ]
         title = (

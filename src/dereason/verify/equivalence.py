@@ -91,7 +91,9 @@ def compare(
         return _number(answer, reference, number, tolerance)
     wanted = literal(reference)
     if wanted is not None:
-        same = literal(answer) == wanted or " ".join(undressed(answer).split()) == wanted or same_form(answer, reference)
+        same = (
+            literal(answer) == wanted or " ".join(undressed(answer).split()) == wanted or same_form(answer, reference)
+        )
         return _equal(answer, "the same signs as", reference) if same else _different(answer, reference)
     if signed_name(answer):
         return _different(answer, reference)  # the reference is none, or it would have been literal

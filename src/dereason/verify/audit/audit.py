@@ -45,7 +45,7 @@ GROUPS = {
 }
 """What is tried on a reference, in this order."""
 BATCH = 100
-_FORMULAS = MATHEMATICS | {Kind.NUMBER, Kind.QUANTITY}
+_FORMULAS = MATHEMATICS | {Kind.NUMBER}
 _MATRIX = re.compile(r"\s*\$?\s*\\begin\{(?:[pbB]?matrix|smallmatrix|array)\}.*\\end\{[a-zA-Z]+\}\s*\$?\s*", re.DOTALL)
 
 
@@ -131,7 +131,7 @@ def audit(
                 row["lenient"] += held and not form.holds and judgement.verdict is Verdict.CORRECT
                 if not held:
                     failures.append(_Failure(subject, group, form, judgement))
-                elif subject.kind in _FORMULAS and not form.whole and settings.opinions:
+                elif settings.opinions and _is_formula(subject, form):
                     seen += 1
                     one = (subject, form, judgement.verdict is Verdict.CORRECT)
                     if len(asked) < settings.opinions:
@@ -181,7 +181,7 @@ def _tries(subject: Subject, answers: _Answers, settings: AuditSettings) -> list
     """What is tried on a reference, by group."""
     item, kind = subject.item, subject.kind
     reference = item.reference
-    found = [("itself", form) for form in carried(reference)]
+    found = [("itself", form) for form in carried(reference, choice=bool(item.options))]
     if item.options:
         at = option_index(reference, item.options)
         if at is not None:
@@ -203,16 +203,12 @@ def _item(subject: Subject, group: str, form: Form) -> Item:
     return replace(subject.item, response=form.response, accepted=accepted)
 
 
-def _strict(judged: Judgement) -> bool:
-    return judged.verdict is Verdict.CORRECT and judged.how not in ("number", "alone")
-
-
 def _held(form: Form, judged: Judgement) -> bool:
-    """Whether both verdicts are as the form says: a marked answer counts in both, an unmarked one in the lenient one."""
+    """Whether both verdicts are as the form says: an answer with a mark counts in both, one without in the lenient."""
     correct = judged.verdict is Verdict.CORRECT
     if form.holds:
-        return correct and _strict(judged) is form.marked
-    return not (correct if form.marked else _strict(judged))
+        return correct and judged.strict is form.marked
+    return not (correct if form.marked else judged.strict)
 
 
 def _unmet(subject: Subject, found: Sequence[tuple[str, Form, Judgement]], settings: AuditSettings) -> str | None:
@@ -250,7 +246,7 @@ def _second_opinions(
     """
     if not settings.opinions:
         return None, [(f, None) for f in failures]
-    read = [f for f in failures if f.subject.kind in _FORMULAS and not f.form.whole][: settings.opinions]
+    read = [f for f in failures if _is_formula(f.subject, f.form)][: settings.opinions]
     pairs = [(f.form.text.strip(), f.subject.item.reference) for f in read]
     pairs += [(form.text.strip(), subject.item.reference) for subject, form, _ in asked]
     opinions = Opinions()
@@ -285,6 +281,12 @@ def _second_opinions(
         "differ": len(differing),
         "differing": differing,
     }, kept
+
+
+def _is_formula(subject: Subject, form: Form) -> bool:
+    """Whether math-verify can be asked: it knows few units, and takes words in a formula for none of it."""
+    words = "\\text" in form.text or "\\text" in subject.item.reference
+    return subject.kind in _FORMULAS and not form.whole and not words
 
 
 def _rows(table: dict[tuple[str, str, str], Counter[str]]) -> list[dict[str, Any]]:

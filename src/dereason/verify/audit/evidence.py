@@ -76,7 +76,8 @@ def evidence(
     for id, by_model in tallies.items():
         found = _agreed(id, by_model, strength, same, settings) or _solved_by_weaker(by_model, strength, settings)
         if found is not None:
-            doubted.append({"id": id, "reference": items[id].reference, **found})
+            named = {"reference": items[id].reference, "answer": found["answer"]}
+            doubted.append({"id": id, **found, **{k: _with_text(v, items[id]) for k, v in named.items()}})
     counts: Counter[str] = Counter()
     for by_model in tallies.values():
         counts.update(by_model.keys())
@@ -89,6 +90,12 @@ def evidence(
         "problems": len(tallies),
         "doubted": doubted,
     }
+
+
+def _with_text(answer: str | None, item: Item) -> str | None:
+    """An answer, behind the letter of an option that option's text."""
+    at = None if answer is None or not item.options else option_index(answer, item.options)
+    return answer if at is None or not item.options else f"{chr(ord('A') + at)}. {item.options[at]}"
 
 
 def _strength(tallies: Mapping[str, Mapping[str, _Tally]]) -> dict[str, float]:

@@ -20,11 +20,12 @@ _SENTENCE = re.compile(r"[.?!;:]\s|\n|[.?!]\Z")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def carried(reference: str) -> list[Form]:
-    """The reference itself behind each mark of an answer, and without one.
+def carried(reference: str, *, choice: bool) -> list[Form]:
+    """The reference itself behind each mark of an answer, and alone.
 
     Args:
         reference: the answer, or with options a letter or an option's text.
+        choice: whether there are options: a response that is one of them has marked it.
     """
     bare = reference.strip()
     # in running text, an answer that holds the end of a sentence or a dollar sign of its own has no clear end
@@ -33,7 +34,7 @@ def carried(reference: str) -> list[Form]:
         names = [name for name in names if name not in ("the answer is", "final answer", "####")]
     forms = [Form(name, _CARRIERS[name].replace("@", bare), True, whole=True) for name in names]
     if len(bare.split()) <= 8 and not _SENTENCE.search(bare):
-        forms.append(Form("without a mark", bare, True, whole=True, marked=False))
+        forms.append(Form("alone", bare, True, whole=True, marked=choice))
     return forms
 
 
@@ -108,7 +109,7 @@ def hedged(reference: str, others: Sequence[str], kind: Kind) -> list[Form]:
             Form("two boxes joined", f"\\boxed{{{other}}} or \\boxed{{{bare}}}", False, whole=True),
             Form("either, or, in a sentence", f"The answer is {other} or {bare}.", False, whole=True),
         ]
-        if kind is not Kind.TEXT:
+        if kind not in (Kind.TEXT, Kind.BOOLEAN):  # what follows "yes," may say why
             forms.append(Form("listed with another", f"{bare}, {other}", False))
     if number is not None and number.denominator == 1 and 0 <= number <= 9:
         digits = [str(n) for n in range(10) if n != number]
