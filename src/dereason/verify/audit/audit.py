@@ -45,6 +45,8 @@ GROUPS = {
 }
 """What is tried on a reference, in this order."""
 BATCH = 100
+MAX_ASKED = 120
+"""Characters of an answer and its reference together, of which math-verify is asked."""
 _FORMULAS = MATHEMATICS | {Kind.NUMBER}
 _MATRIX = re.compile(r"\s*\$?\s*\\begin\{(?:[pbB]?matrix|smallmatrix|array)\}.*\\end\{[a-zA-Z]+\}\s*\$?\s*", re.DOTALL)
 
@@ -284,9 +286,9 @@ def _second_opinions(
 
 
 def _is_formula(subject: Subject, form: Form) -> bool:
-    """Whether math-verify can be asked: it knows few units, and takes words in a formula for none of it."""
-    words = "\\text" in form.text or "\\text" in subject.item.reference
-    return subject.kind in _FORMULAS and not form.whole and not words
+    """Whether math-verify is asked: it knows few units, takes words for no formula, and long ones take it seconds."""
+    pair = form.text + subject.item.reference
+    return subject.kind in _FORMULAS and not form.whole and "\\text" not in pair and len(pair) <= MAX_ASKED
 
 
 def _rows(table: dict[tuple[str, str, str], Counter[str]]) -> list[dict[str, Any]]:

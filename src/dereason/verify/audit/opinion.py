@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dereason.verify.symbolic import math_verify_opinion
 from dereason.verify.workers import Pool
 
-TIME_LIMIT = 1.0
+TIME_LIMIT = 2.0
 """Seconds a pair; beyond it math-verify has no opinion."""
 MEMORY_LIMIT = 1024
 """MiB a pair."""

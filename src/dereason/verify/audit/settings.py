@@ -50,7 +50,7 @@ class AuditSettings(Settings):
     """Seed of that draw, and of the answers of other problems."""
     others: int = Field(default=2, ge=0)
     """Answers of other problems that are tried on each reference."""
-    opinions: int = Field(default=500, ge=0)
+    opinions: int = Field(default=200, ge=0)
     """Pairs at most of which math-verify is asked for a second opinion, and as many of those that failed; 0: none."""
     long_words: int = Field(default=25, gt=0)
     """A reference in words with more of them is one that no response will say. Ours."""
