@@ -142,6 +142,8 @@ def answers_of_others(reference: str, others: Sequence[str]) -> list[Form]:
 
 
 def _apart(one: str, other: str) -> bool:
+    if ("%" in one) is not ("%" in other):
+        return False  # 6 % equals 6 and 0.06, in whatever notation
     here, there = skeleton(one), skeleton(other)
     return bool(here) and bool(there) and here != there and not (set(here) <= set(there) and not value_of(one))
 
