@@ -39,7 +39,7 @@ def recipe_at(folder: Path) -> Path:
     recipe = {
         "name": "r",
         "model": {"name": NOWHERE},
-        "problems": problems,
+        "problems": problems | {"audit": 0},
         "arms": [
             {
                 "name": "a",

@@ -103,6 +103,7 @@ def test_planning_and_running_are_linear_in_the_steps(
 def test_a_plan_of_many_arms_on_a_large_pool_routes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = [{"route": BY_JUDGE | {"rl_fraction": i / 100}, "phases": [{"kind": "rl"}]} for i in range(1, 100)]
     recipe = recipe_of(tmp_path, arms)
+    recipe = recipe.model_copy(update={"problems": recipe.problems.model_copy(update={"audit": 0})})  # it reads them
     record = {"info": {"train": {"n": 230_000}, "test": {"n": 10}}}
     monkeypatch.setattr(plan, "finished", lambda folder: record if folder.name.startswith("problems") else None)
     sets = make_plan(recipe, tmp_path / "run", tmp_path)["sets"]
@@ -295,6 +296,7 @@ def test_steps_name_what_they_load_from_the_hub(tmp_path: Path) -> None:
     found = {step.kind: [str(r) for r in step.repositories] for step in graph.steps()}
     assert found == {
         "problems": ["dataset o/pool@main"],
+        "audit": [],
         "judge": ["model o/judge@main"],
         "profile": [],
         "route": [],

@@ -62,7 +62,7 @@ def recipe_file(folder: Path, model: Path) -> Path:
     recipe = {
         "name": "tiny",
         "model": {"name": str(model)},
-        "problems": {"train": gym | {"seed": 1}, "test": gym | {"seed": 2}},
+        "problems": {"train": gym | {"seed": 1}, "test": gym | {"seed": 2}, "audit": 0},
         "profile": {"pass_rate": {"k": 2, "sampling": sampling}},
         "arms": [{"name": "split", "route": {"policy": "quantile"}, "phases": phases}],
         "evaluation": {"samples": 2, "sampling": sampling},

@@ -72,6 +72,7 @@ def test_arms_share_what_they_have_in_common(whole: Path) -> None:
     kinds = [s["kind"] for s in summary(whole)["steps"]]  # type: ignore[attr-defined]
     assert {k: kinds.count(k) for k in kinds} == {
         "problems": 1,
+        "audit": 1,
         "judge": 1,
         "pass-rate": 1,
         "profile": 1,

@@ -12,6 +12,7 @@ from dereason.verify.equivalence import compare, option_index
 from dereason.verify.kinds import Kind
 from dereason.verify.reading import kind_of
 from dereason.verify.symbolic import math_verify_equal
+from dereason.verify.verdict import judge_response
 
 ALIKE = [
     # the case of a letter that is a variable or a prefix
@@ -27,6 +28,8 @@ ALIKE = [
     ("5€", "$5"),
     ("5 €", "£5"),
     ("¥5", "€5"),
+    ("$3800, two lines", "$3800"),
+    (r"\$\dfrac23 \approx \$0.67, 88572", r"\$\dfrac23 \approx \$0.67"),
     # percent and units
     ("5%", "5 cm"),
     ("5 people", "5%"),
@@ -69,6 +72,9 @@ def test_alike_and_different(answer: str, reference: str) -> None:
 
 
 UNLIKE = [
+    # sides swapped, whatever stands on them
+    ("LRAC = SRAC", "SRAC=LRAC"),
+    (r"n^{2}-n-1 = m_{\max }", r"$m_{\max }=n^{2}-n-1$"),
     ("5 KM", "5 km"),
     ("5 PEOPLE", "5 people"),
     ("TWO LINES", "two lines"),
@@ -96,6 +102,20 @@ UNLIKE = [
     ("4:30 p.m.", "4:30 PM"),
     ("nRT", "TnR"),
 ]
+
+
+def test_an_option_in_a_script_of_its_own_is_read_as_the_answer_is() -> None:
+    options = ["C = πε₀a", "C = 10πε₀a", "C = 2πε₀a", "C = 4πε₀a"]
+    for at, option in enumerate(options):
+        assert option_index(option, options) == at
+        judged = judge_response(f"\\boxed{{{option}}}", False, "D", options)
+        assert (judged.verdict == "correct") is (at == 3), judged
+
+
+@pytest.mark.parametrize(("response", "reference"), [(r"\frac 59", "5/9"), (r"\frac{270}7", r"\frac{270}{7}")])
+def test_a_fraction_without_braces_is_one_number(response: str, reference: str) -> None:
+    assert judge_response(response, False, reference).verdict == "correct"
+    assert judge_response(response, False, response.replace("\\frac", "").strip("{}")).verdict != "correct"
 
 
 @pytest.mark.parametrize(("answer", "reference"), UNLIKE)

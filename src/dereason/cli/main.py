@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dereason.cli import problems
 from dereason.cli.shared import (
     From,
     Json,
@@ -38,6 +39,7 @@ recipe_app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
 train_app = typer.Typer(no_args_is_help=True, help="Train a model on files: one phase.")
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(train_app, name="train")
+app.add_typer(problems.app, name="problems")
 
 
 @app.callback()
@@ -444,7 +446,7 @@ def explain_recipe(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0: done. 1: `doctor` found something broken. 2: wrong usage, or an error with a known cause (one line on
+    0: done. 1: `doctor` or `problems audit` found faults. 2: wrong usage, or an error with a known cause (one line on
     stderr). 3: an error that we did not foresee, a bug: one line, and the traceback with ``--debug``. 130: interrupted.
     """
     try:

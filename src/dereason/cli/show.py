@@ -37,6 +37,8 @@ def show_plan(plan: dict[str, Any]) -> None:
             out.print(Padding(escape(part), (0, 0, 0, 4)))
     for what in plan["left_out"]:
         out.print(f"not planned: {escape(what)}")
+    for what in plan["references"]:
+        out.print(f"[yellow]warning:[/] {escape(what)}")
     for what in plan["differs"]:
         out.print(f"note: {escape(what)}")
     out.print(f"{plan['cached']} of {len(plan['steps'])} steps are cached. Nothing was run.")
@@ -163,3 +165,80 @@ def show_fields(rows: list[tuple[str, str, str, str]]) -> None:
     for path, kind, default, words in rows:
         out.print(f"[bold]{escape(path)}[/]  {escape(kind)}" + (f"  = {escape(default)}" if default else ""))
         out.print(f"    {escape(words)}")
+
+
+def show_audit(found: dict[str, Any], shown: int) -> None:
+    """What an audit found: a table by kind, then every finding, the first of each kind of finding."""
+    out = _console()
+    out.print(f"[bold]Tried, and held[/] (less what failed), on {found['references']:,} different references, by kind")
+    table = _table("kind", "n", *found["groups"])
+    for kind, n in found["kinds"].items():
+        rows = [row for row in found["table"] if row["kind"] == kind]
+        counts = [_tried([row for row in rows if row["group"] == group]) for group in found["groups"]]
+        table.add_row(kind, f"{n:,}", *counts)
+    out.print(table)
+    for row in found["table"]:
+        if row["failed"]:
+            what = escape(f"{row['kind']}, {row['group']}: {row['rule']}")
+            out.print(f"  {what}: {row['failed']:,} of {row['n']:,} failed")
+    refused = [
+        f"{row['place']}" + (f" ({row['id']})" if row["id"] else "") + f": {row['why']}" for row in found["refused"]
+    ]
+    _findings(out, "Rows that are no problems", refused, shown)
+    unmet = [f"{row['id']}: {_brief(row['reference'])}: {row['why']}" for row in found["unmet"]]
+    _findings(out, "References that nothing can meet", unmet, shown)
+    for key, title in (("missed", "Not met by what says the same"), ("loose", "Met by something else")):
+        lines = [
+            f"{row['id']} ({row['kind']}; {row['rule']}): {_brief(row['reference'])} and {_brief(row['response'])}: "
+            f"{row['verdict']}{_opinion(row['math_verify'])}"
+            for row in found[key]
+        ]
+        _findings(out, title, lines, shown)
+    opinions = found["opinions"]
+    if opinions is not None and opinions["asked"]:
+        lines = [
+            f"{row['id']} ({row['kind']}; {row['rule']}): {_brief(row['reference'])} and {_brief(row['answer'])}: "
+            f"we say {'equal' if row['ours'] else 'different'}"
+            for row in opinions["differing"]
+        ]
+        title = (
+            f"math-verify says otherwise ({opinions['asked']:,} pairs asked, {opinions['no_opinion']:,} not read by it)"
+        )
+        _findings(out, title, lines, shown)
+    if found["evidence"] is not None:
+        lines = [
+            f"{row['id']}: {_brief(row['reference'])}"
+            + (f", but {_brief(row['answer'])}" if row["answer"] else "")
+            + f": {row['words']}"
+            for row in found["evidence"]["doubted"]
+        ]
+        _findings(out, "References that samples speak against", lines, shown)
+    limits = found["settings"]["audit"]["limits"]
+    for name, share in found["shares"].items():
+        if share is not None:
+            bound = "any" if limits[name] is None else f"at most {100 * limits[name]:g} %"
+            mark = "[red]above the limit[/]" if name in found["exceeded"] else "[green]ok[/]"
+            out.print(f"{name}: {100 * share:.2f} % ({bound}) {mark}")
+
+
+def _tried(rows: list[dict[str, Any]]) -> str:
+    tried, failed = sum(row["n"] for row in rows), sum(row["failed"] for row in rows)
+    return "–" if not rows else f"{tried:,}" + (f" less {failed:,}" if failed else "")
+
+
+def _findings(out: Console, title: str, lines: list[str], shown: int) -> None:
+    if lines:
+        out.print(f"[bold]{escape(title)}[/]: {len(lines):,}")
+        for line in lines[:shown]:
+            out.print(Padding(escape(line), (0, 0, 0, 2)))
+        if len(lines) > shown:
+            out.print(f"  and {len(lines) - shown:,} more (--json has them all)")
+
+
+def _brief(text: str) -> str:
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= 70 else flat[:69] + "…")
+
+
+def _opinion(opinion: bool | None) -> str:
+    return "" if opinion is None else f"; math-verify: {'equal' if opinion else 'different'}"

@@ -11,6 +11,7 @@ from dereason.lm.base import Sampling
 from dereason.lm.local.model import ModelSettings, model_identity, repositories
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
+from dereason.pipeline.audit import do_audit
 from dereason.pipeline.graph import Graph, Round, Stage
 from dereason.pipeline.pool import do_problems
 from dereason.pipeline.probe import do_probe
@@ -116,6 +117,7 @@ class _Builder:
         self.sampled: Info = {**self._model_key(recipe.model), "prompt": prompt, "verifier": recipe.verifier.key()}
         self.of_student = tuple(repositories(recipe.model))
         self.problems = self._problems()
+        self.audit = self._audit() if recipe.problems.audit else None
         measured = recipe.measured()
         self.judge = self._judge() if "judge" in measured else None
         words = f"pass rate, {recipe.profile.pass_rate.k} responses each"
@@ -133,7 +135,7 @@ class _Builder:
         settings, analysis = self.recipe.analysis, None
         if settings is not None:
             analysis = analyse_step(settings, self.stages, self.problems, self.ctx)
-        return Graph(self.problems, self.judge, self.rounds, self.stages, analysis)
+        return Graph(self.problems, self.audit, self.judge, self.rounds, self.stages, analysis)
 
     def _model_key(self, model: ModelSettings) -> Info:
         """:func:`model_key`, found once for each model: a hundred arms may ask one teacher."""
@@ -193,6 +195,17 @@ class _Builder:
             label="problems",
             action=lambda work, at: do_problems(work, spec.train, spec.test, base, spec.drop_unanswered),
             repositories=(*sources.repositories(spec.train), *sources.repositories(spec.test)),
+        )
+
+    def _audit(self) -> Step:
+        size, ctx = self.recipe.problems.audit, self.ctx
+        return Step(
+            kind="audit",
+            config={"size": size, "verifier": self.recipe.verifier.key()},
+            inputs={"problems": self.problems},
+            rooms=("problems", "verify", "pipeline/audit.py"),
+            label="references",
+            action=lambda work, at: do_audit(at["problems"], size, ctx),
         )
 
     def _judge(self) -> Step:

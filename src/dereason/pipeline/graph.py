@@ -67,6 +67,7 @@ class Graph:
 
     Attributes:
         problems: the pool and the held-out problems.
+        audit: what a sample of the references is like; None where none is asked for.
         judge: judge scores of the pool; None where nothing reads them.
         rounds: every round of every arm and seed, in order.
         stages: every model that is evaluated, in order.
@@ -74,6 +75,7 @@ class Graph:
     """
 
     problems: Step
+    audit: Step | None
     judge: Step | None
     rounds: list[Round]
     stages: list[Stage]
@@ -112,7 +114,7 @@ class Graph:
                     found.setdefault(step.folder, step)
                     waiting.pop()
 
-        visit(self.problems, self.judge)
+        visit(self.problems, self.audit, self.judge)
         for round_ in self.rounds:
             if round_.number == 1:
                 visit(round_.pass_rate, round_.profile, round_.route)

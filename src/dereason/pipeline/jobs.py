@@ -21,6 +21,7 @@ from dereason.training.joint.settings import Joint
 from dereason.training.launch import Launch
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
+from dereason.verify.audit.settings import AuditSettings
 from dereason.verify.verifier import VerifierSettings
 
 
@@ -151,8 +152,20 @@ class AnalyzeJob(OverProblems):
     """Limits of the verifier, where it judges."""
 
 
+class AuditJob(OverProblems):
+    """Settings of ``dereason problems audit``."""
+
+    audit: AuditSettings = AuditSettings()
+    """What is audited."""
+    samples: SampleFields = SampleFields()
+    """Which fields of the samples hold what."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the verifier that is audited."""
+
+
 JOBS: dict[
-    Literal["profile", "route", "supervise", "sft", "rl", "joint", "export", "eval", "analyze"], type[Settings]
+    Literal["profile", "route", "supervise", "sft", "rl", "joint", "export", "eval", "analyze", "audit"],
+    type[Settings],
 ] = {
     "profile": ProfileJob,
     "route": RouteJob,
@@ -163,4 +176,5 @@ JOBS: dict[
     "export": ExportJob,
     "eval": EvalJob,
     "analyze": AnalyzeJob,
+    "audit": AuditJob,
 }

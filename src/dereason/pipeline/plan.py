@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dereason.pipeline.actions import Context
+from dereason.pipeline.audit import planned_warnings
 from dereason.pipeline.build import build
 from dereason.pipeline.dates import recorded_date
 from dereason.pipeline.differences import differences
@@ -90,8 +91,19 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         "steps": rows,
         "cached": sum(r["cached"] for r in rows),
         "left_out": _left_out(recipe),
+        "references": _references(recipe, graph, steps, base),
         "differs": [d.words() for d in differences((s, steps / s.folder) for s in planned)],
     }
+
+
+def _references(recipe: Recipe, graph: Graph, steps: Path, base: Path) -> list[str]:
+    """What an audit of a sample of the references warns of."""
+    if graph.audit is None:
+        return []
+    if (record := finished(steps / graph.audit.folder)) is not None:
+        return list(record["info"]["warnings"])
+    made = steps / graph.problems.folder
+    return planned_warnings(recipe.problems, base, made if finished(made) else None, recipe.verifier)
 
 
 def _left_out(recipe: Recipe) -> list[str]:
@@ -167,6 +179,8 @@ def _work(
     found: tuple[Stage, Phase] | None,
 ) -> Info:
     """Problems and tokens of one step, in words."""
+    if step is graph.audit:
+        return {"work": f"references of {recipe.problems.audit:,} problems of the pool and of the test set, at most"}
     if step is graph.judge:
         return {
             "work": f"{pool.words()} problems, one forward pass each",

@@ -62,6 +62,9 @@ class Problems(Settings):
     """Held-out problems; pool problems with the same question are dropped from the pool."""
     drop_unanswered: bool = False
     """Drop (and count) problems without a reference answer; false refuses them by row number."""
+    audit: int = Field(default=200, ge=0)
+    """Problems of the pool, and as many held-out ones, drawn at random, whose references are audited before anything
+    else (`dereason problems audit` audits all, and says more); what it finds are warnings. 0 audits none."""
 
 
 def _names(sets: str | list[str]) -> list[str]:

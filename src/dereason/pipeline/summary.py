@@ -59,6 +59,8 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
     profile = None if profiles is None else _profile(recipe, graph, profiles, facts)
     routed = {r.route.folder: r for r in reversed(graph.rounds)}
     warnings = list(facts(graph.problems)["warnings"])
+    if graph.audit is not None:
+        warnings += facts(graph.audit)["warnings"]
     warnings += [
         f"arm {r.arm}{f', seed {r.seed}, round {r.number}' if r.number > 1 else ''}: {w}"
         for r in reversed(routed.values())

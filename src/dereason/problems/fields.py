@@ -95,6 +95,70 @@ def problems_of(
     return Loaded(table, where, [place for place, _ in taken], reader.notes())
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A row that is no problem.
+
+    Attributes:
+        place: where it stands.
+        id: its id, None where it has none.
+        cause: what is wrong with it.
+    """
+
+    place: Place
+    id: str | None
+    cause: str
+
+
+def sound_rows(
+    rows: Sequence[tuple[Place, Row]], fields: Fields, where: str, name: str
+) -> tuple[list[tuple[Place, Row]], list[Refused], Fields]:
+    """The rows that :func:`problems_of` takes, those that it refuses, and the fields with what answers are.
+
+    A file with a row that is refused is refused whole by everything else. What the others' answers beside options are
+    is then found by which reading leaves the fewest rows over.
+
+    Args:
+        rows: with their places.
+        fields: which fields hold what.
+        where: the file, for messages.
+        name: domain and source of rows that name none.
+
+    Raises:
+        DereasonError: a field that no row has.
+    """
+    named = _present(rows, fields, where)
+    readings: list[AnswerIs] = [fields.answer_is]
+    if fields.answer_is == "auto" and any(field(row, fields.options) is not None for _, row in rows):
+        readings += ["index0", "index1"]
+    tried = [(_apart(rows, named, where, name, reading), reading) for reading in readings]
+    fewest = min(len(refused) for (_, refused), _ in tried)
+    best = [one for one in tried if len(one[0][1]) == fewest]
+    (sound, refused), reading = best[0] if len(best) == 1 else tried[0]  # which of two it is, no row says
+    return sound, refused, fields.model_copy(update={"answer_is": reading})
+
+
+def _apart(
+    rows: Sequence[tuple[Place, Row]], fields: Fields, where: str, name: str, reading: AnswerIs
+) -> tuple[list[tuple[Place, Row]], list[Refused]]:
+    sound: list[tuple[Place, Row]] = []
+    refused: list[Refused] = []
+    alone = fields.model_copy(update={"answer_is": reading})
+    for at, (place, row) in enumerate(rows, 1):
+        try:
+            found = _found([(place, row)], alone, where)
+            problem = _Reader(alone, where, name, found).problem(place, row, at)
+        except DereasonError as exc:
+            id = None if fields.id is None else name_of(field(row, fields.id))
+            refused.append(Refused(place, id, exc.cause.removeprefix(f"{where}: ").removeprefix(f"{place}: ")))
+            continue
+        if problem["answer"] is None:
+            refused.append(Refused(place, str(problem["id"]), "it has no answer"))
+        else:
+            sound.append((place, row))
+    return sound, refused
+
+
 def _present(rows: Sequence[tuple[Place, Row]], fields: Fields, where: str) -> Fields:
     """Refuse a name that somebody gave and no row has; a missing `id` numbers the rows."""
     for role in ("id", "answer", "domain", "options", "solution"):

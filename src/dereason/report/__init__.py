@@ -42,3 +42,22 @@ def write_analysis(folder: Path) -> Path:
     from dereason.report.page import write_analysis
 
     return write_analysis(Path(folder))
+
+
+def write_audit(folder: Path) -> Path:
+    """Write ``folder/audit.html`` from ``folder/audit.json``, the result of ``dereason problems audit``.
+
+    The page has no script, needs no network and no other file. It appears by atomic rename.
+
+    Args:
+        folder: a folder with an ``audit.json`` of schema version 1.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DereasonError: the audit is missing, unreadable, incomplete or of an unknown version.
+    """
+    from dereason.report.audit import write
+
+    return write(Path(folder))

@@ -13,7 +13,7 @@ import json
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dereason.report import (
     curves,
@@ -34,6 +34,9 @@ from dereason.report import (
 from dereason.report import verdicts as verdict_tables
 from dereason.report.data import VERDICTS, Run
 
+if TYPE_CHECKING:
+    import jinja2
+
 _DRAW = """\
 document.querySelectorAll("script[data-figure]").forEach(function (source) {
   var figure = JSON.parse(source.textContent);
@@ -50,16 +53,17 @@ document.querySelectorAll("script[data-figure]").forEach(function (source) {
 
 def write(run_dir: Path) -> Path:
     """Write ``run_dir/report.html``; see :func:`dereason.report.write_report`."""
-    return _save(run_dir / "report.html", render(data.load(run_dir)))
+    return save(run_dir / "report.html", render(data.load(run_dir)))
 
 
 def write_analysis(folder: Path) -> Path:
     """Write ``folder/analysis.html``; see :func:`dereason.report.write_analysis`."""
     section = reasoning_section.section(findings.load(folder / findings.FILE), findings.FILE)
-    return _save(folder / "analysis.html", _render("analysis.html.j2", reasoning=_drawn(section)))
+    return save(folder / "analysis.html", _render("analysis.html.j2", reasoning=_drawn(section)))
 
 
-def _save(path: Path, page: str) -> Path:
+def save(path: Path, page: str) -> Path:
+    """Write a page by atomic rename."""
     part = path.with_name(f"{path.name}.part")
     with part.open("wb") as handle:
         # JSON can carry lone surrogates, which UTF-8 cannot.
@@ -110,15 +114,11 @@ def render(run: Run) -> str:
     )
 
 
-def _render(template: str, **context: Any) -> str:
-    """A page from its template, with what every page has: words for numbers, colours, and the two scripts."""
+def environment() -> jinja2.Environment:
+    """Templates, and what every page has: words for numbers."""
     import jinja2
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
-    # The HTML parser turns CR LF into LF before it hashes a script.
-    library = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -144,11 +144,22 @@ def _render(template: str, **context: Any) -> str:
         text.shorten,
         headline.answered,
     ):
-        environment.globals[function.__name__] = function
-    environment.globals["perplexity"] = supervision.perplexity
-    environment.globals["percent_level"] = text.level
-    environment.globals["reading"] = lambda row: headline.verdict([row])
-    return environment.get_template(template).render(
+        made.globals[function.__name__] = function
+    made.globals["percent_level"] = text.level
+    return made
+
+
+def _render(template: str, **context: Any) -> str:
+    """A page with figures from its template, with colours and the two scripts."""
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    # The HTML parser turns CR LF into LF before it hashes a script.
+    library = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+    pages = environment()
+    pages.globals["perplexity"] = supervision.perplexity
+    pages.globals["reading"] = lambda row: headline.verdict([row])
+    return pages.get_template(template).render(
         verdicts=VERDICTS,
         verdict_colours=style.VERDICT_COLOURS,
         as_json=lambda value: json.dumps(value, ensure_ascii=False),

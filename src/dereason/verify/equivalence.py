@@ -91,7 +91,9 @@ def compare(
         return _number(answer, reference, number, tolerance)
     wanted = literal(reference)
     if wanted is not None:
-        same = literal(answer) == wanted or _plain_words(answer) == wanted or same_form(answer, reference)
+        same = (
+            literal(answer) == wanted or " ".join(undressed(answer).split()) == wanted or same_form(answer, reference)
+        )
         return _equal(answer, "the same signs as", reference) if same else _different(answer, reference)
     if signed_name(answer):
         return _different(answer, reference)  # the reference is none, or it would have been literal
@@ -135,10 +137,6 @@ _SQUARE_ROUND = (("[", "]"), ("(", ")"))
 
 def _name(kind: Kind) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" if kind is not Kind.TEXT else "text"
-
-
-def _plain_words(text: str) -> str:
-    return " ".join(undressed(text).split())
 
 
 def _different(answer: str, reference: str) -> Comparison:
@@ -369,6 +367,8 @@ class _Pair:
             return False
         if len(right[0]) != 2:
             return self.in_order(left[0], right[0])
+        if right[1] == ("=",) and [normalise(s.text) for s in left[0]] == [normalise(s.text) for s in right[0][::-1]]:
+            return True
         # Both name a value: "x = 5" is not "y = 5", and 5 is compared as the kind of value that it is.
         if right[1] == ("=",) and left[0][0].text == right[0][0].text and named_value(reference) is not None:
             return self.same(left[0][1], right[0][1])

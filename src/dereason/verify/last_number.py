@@ -25,7 +25,7 @@ _NUMBER = re.compile(
     (?:(?<![A-Za-z0-9)\]}}]){_SIGN})?                     # a sign, not a minus between two operands
     (?:\\?[$\u20ac\u00a3\u00a5]\s?)?
     (?:
-        (?:\d{{1,9}}\s?)?\\[dtc]?frac\s?\{{\s?-?\d{{1,100}}\s?\}}\s?\{{\s?\d{{1,100}}\s?\}}
+        (?:\d{{1,9}}\s?)?\\[dtc]?frac\s?(?:\{{\s?-?\d{{1,100}}\s?\}}|\d)\s?(?:\{{\s?\d{{1,100}}\s?\}}|\d(?!\d))
       | (?:\d{{1,9}}[ ](?:and[ ])?)?(?<!\d/)\d++/\d++(?![/\d])  # a/b and 1 a/b; 1/2/2024 is no fraction
       | (?:
           # Digits and whatever groups them or marks decimals. A space groups only threes: "1 234", not "1 and 2".

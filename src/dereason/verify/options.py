@@ -27,6 +27,10 @@ def same_text(a: str, b: str) -> str | None:
     return "the same text after normalisation" if normalise(a) == normalise(b) else None
 
 
+def _compatible(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+
+
 def labels(options: Sequence[str]) -> list[str]:
     """The options without a letter that they carry themselves ("A) 21")."""
     found = [_LABELLED.fullmatch(option.strip()) for option in options]
@@ -43,8 +47,8 @@ def named_option(text: str, options: Sequence[str]) -> int | None:
     (``B. LIFO memory``), an option's text alone, or with its letter beside it (``LIFO memory (B)``). Where an
     option's text is itself a single letter, the letter is read as a label.
     """
-    options = labels(options)
-    bare = strip_markup(unicodedata.normalize("NFKC", text) if not text.isascii() else text)
+    options = [_compatible(option) for option in labels(options)]
+    bare = strip_markup(_compatible(text))
     letter = _LETTER.fullmatch(bare)
     if letter is not None:
         index = ord(letter.group(1).upper()) - ord("A")

@@ -87,6 +87,7 @@ _TWICE = re.compile(r"([^()]{1,60}?)\s*\(([^()]{1,60})\)")
 _ENCLOSED = re.compile(r"(?:\(|\\\{|\[|\{)(.*)(?:\)|\\\}|\]|\})", re.DOTALL)
 _OR = re.compile(rf"\s{DRESS}?\s?or\s|,\s?or\s|\s\|\|\s")
 _SEVERAL = re.compile(r"(?:,(?!\d{3}(?!\d))|;|\band\b|\bor\b)")
+_NEXT = re.compile(r"[,;](?!\d{3}(?!\d))\s?[-+$\\]?\s?[0-9]|\b(?:and|or)\s[-+$\\]?\s?[0-9]")
 _TRAILING_PERCENT = re.compile(
     r"(.*[0-9]\s?%)\s?(?:\(?(?:w/v|w/w|v/v|by (?:mass|weight|volume))\)?|[a-z]{4,20}|of [a-z ]{1,40})"
 )
@@ -157,6 +158,8 @@ def _side(text: str) -> str | None:
         return None
     if "~" in signs:
         about = signs.index("~")
+        if any(_NEXT.search(name) for name in names[about + 1 :]):
+            return None  # "2/3 is about 0.67, 5": two values
         if about == 0 and not is_value(sides[0]) and (names[0] in _CONSTANTS or not _names(names[0], strict=True)):
             return None  # of 2\pi \approx 6.28 the exact value is what is said
         if about == 0 and names[0].split()[-1].lower() in _VERBS:

@@ -67,6 +67,16 @@ def math_verify_equal(answer_latex: str, reference_latex: str) -> bool:
     return bool(equal) and not _both_vanish(reference[0], answer[0])
 
 
+def math_verify_opinion(answer: str, reference: str) -> bool | None:
+    """math-verify's opinion of two answers; None where it reads either as no mathematics, or cannot compare them."""
+    if not (_parse(reference) and _parse(answer)):
+        return None
+    try:
+        return math_verify_equal(answer, reference)
+    except Exception:
+        return None
+
+
 def _both_vanish(reference: Any, answer: Any) -> bool:
     """Whether two different constants are so small that PRECISION decimals take both for zero."""
     from sympy import Expr, N

@@ -205,6 +205,8 @@ def _money(text: str) -> Quantity | None:
     sign = next(sign for sign in text if sign in _SIGNS)
     if number is None or (match["sign"] and match["inner"]):
         return None
+    if match["rest"].strip() and match["number"].rstrip()[-1:] == ",":
+        return None  # "$5, two lines": what follows is no noun of the amount
     scale = (match["scale"] or "").lower()
     value = number.value * 10 ** _SCALE.get(scale.removesuffix("s") if len(scale) > 2 else scale, 0)
     if "-" in match["sign"] + match["inner"]:
