@@ -171,7 +171,8 @@ def judge_by(patch: pytest.MonkeyPatch, right: Callable[[int, str], bool]) -> No
         found = [Verdict.CORRECT if right(i, item.response) else Verdict.WRONG for i, item in enumerate(items)]
         return [Judgement(verdict, None, "planted") for verdict in found]
 
-    patch.setattr("dereason.training.rl.default_verifier", lambda: SimpleNamespace(judge_many=judge_many))
+    planted = SimpleNamespace(judge_many=judge_many, rewarded=lambda items, judged, marks: judged)
+    patch.setattr("dereason.training.rl.default_verifier", lambda: planted)
 
 
 def reward_every_third(patch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dereason.problems.schema import Verdict, frame, write_table
+from dereason.problems.schema import SAMPLE, Verdict, frame, write_table
 from dereason.training.rewards.rules import Combined, Log, completion_text
+from dereason.verify.span import MARKS, Mark
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import JUDGED, Verifier, item_of
 
@@ -22,7 +23,17 @@ Probabilities are never quite equal; the number is ours."""
 def rollout_table(work: Path) -> pl.DataFrame:
     """All rollouts of a phase as a SAMPLE table, in step order."""
     files = sorted((work / "rollouts").glob("step-*.parquet"))
-    return pl.concat([pl.read_parquet(f) for f in files]) if files else frame("sample", [])
+    return pl.concat([pl.read_parquet(f, columns=list(SAMPLE)) for f in files]) if files else frame("sample", [])
+
+
+def judged_frame(samples: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """SAMPLE table of a phase's own responses, with one column more: ``right``.
+
+    It says whether the phase took the response for right: by the rewarded answer, where ``verdict`` is of any answer
+    and ``strict`` of one at any mark. Null where that is undecided.
+    """
+    right = pl.Series("right", [sample["right"] for sample in samples], dtype=pl.Boolean)
+    return frame("sample", list(samples)).with_columns(right)
 
 
 class Rollouts:
@@ -31,9 +42,10 @@ class Rollouts:
     It is called with the token ids of the prompts (``prompt_ids``) and of what was sampled (``completion_ids``), also
     where the method trains on something else (VeriFree). A completion may begin with tokens that were ``given`` to it:
     it is judged as a whole, kept with the purpose "guided", and says nothing of how often the problem is solved. After
-    a call ``correct`` says of each completion whether it is right
+    a call ``correct`` says of each completion whether it is right under the marks
     (:class:`~dereason.training.rewards.rules.Combined`), and ``mixed`` of each group whether its rollouts differ: in
-    that, or where there is no verifier in reward. :meth:`finish` ends a generation, which may take several calls.
+    that, or where there is no verifier in reward. The samples keep the lenient verdict and ``strict``. :meth:`finish`
+    ends a generation, which may take several calls.
 
     Args:
         folder: where the samples go.
@@ -41,6 +53,7 @@ class Rollouts:
         stops: token ids that end a response.
         reward: makes rewards of judged completions.
         verifier: judges.
+        marks: an answer is paid only at one of these; None: any answer is.
         group_size: rollouts of a problem, side by side in each call.
         by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by what is right.
     """
@@ -53,6 +66,7 @@ class Rollouts:
         reward: Combined,
         verifier: Verifier,
         *,
+        marks: Collection[Mark] | None = MARKS,
         group_size: int,
         by_spread: bool,
     ) -> None:
@@ -62,12 +76,12 @@ class Rollouts:
         self.stops = stops
         self.reward = reward
         self.verifier = verifier
+        self.marks = marks
         self.group_size = group_size
         self.by_spread = by_spread
         self.correct: list[bool | None] = []
         self.mixed: list[bool] = []
         self._samples: list[dict[str, object]] = []
-        self._correct: list[bool | None] = []
         self._mixed: list[bool] = []
         self._drawn: Counter[str] = Counter()
         self.__name__ = "reward"
@@ -88,24 +102,23 @@ class Rollouts:
         """
         texts = [completion_text(completion) for completion in completions]
         limits = [row[-1] not in self.stops for row in completion_ids]
-        judged = self.verifier.judge_many(
-            [
-                item_of(text, limit, {name: columns[name][i] for name in JUDGED if name in columns})
-                for i, (text, limit) in enumerate(zip(texts, limits, strict=True))
-            ]
-        )
+        items = [
+            item_of(text, limit, {name: columns[name][i] for name in JUDGED if name in columns})
+            for i, (text, limit) in enumerate(zip(texts, limits, strict=True))
+        ]
+        judged = self.verifier.judge_many(items)
+        paid = self.verifier.rewarded(items, judged, self.marks)
         rewards = self.reward(
-            prompts, completions, completion_ids, **columns, prompt_ids=prompt_ids, judgements=judged, hit_limits=limits
+            prompts, completions, completion_ids, **columns, prompt_ids=prompt_ids, judgements=paid, hit_limits=limits
         )
         shares = given or [0] * len(texts)
         lengths = [(len(p) + g, len(c) - g) for p, c, g in zip(prompt_ids, completion_ids, shares, strict=True)]
-        self._keep(columns, texts, lengths, limits, judged, shares)
         self.correct, self.mixed = self.reward.correct, []
+        self._keep(columns, texts, lengths, limits, judged, shares)
         for start in range(0, len(rewards), self.group_size):
             values = (rewards if self.by_spread else self.correct)[start : start + self.group_size]
             known = [float(value) for value in values if value is not None]
             self.mixed.append(bool(known) and max(known) - min(known) > FLAT)
-        self._correct += self.correct
         self._mixed += self.mixed
         return rewards
 
@@ -132,6 +145,7 @@ class Rollouts:
                     "tokens": lengths[i][1],
                     "hit_limit": limits[i],
                     **judged[i].columns(),
+                    "right": self.correct[i],
                 }
             )
             self._drawn[problem_id] += 1
@@ -149,20 +163,19 @@ class Rollouts:
         from accelerate.utils import gather_object
 
         samples, mixed = gather_object(self._samples), gather_object(self._mixed)
-        correct = gather_object(self._correct)
-        outcomes: dict[str, tuple[int, int]] = {}
-        for sample, right in zip(samples, correct, strict=True):
-            if sample["purpose"] != "guided":
-                found, known = outcomes.get(sample["problem_id"], (0, 0))
-                outcomes[sample["problem_id"]] = (found + (right is True), known + (right is not None))
         # in an order that does not depend on how many processes drew them
         samples.sort(key=lambda s: (s["problem_id"], s["index"]))
-        self._samples, self._correct, self._mixed = [], [], []
+        self._samples, self._mixed = [], []
         self._drawn.clear()
         if PartialState().is_main_process:
-            write_table(frame("sample", samples), self.folder / f"step-{step:06d}.parquet")
+            write_table(judged_frame(samples), self.folder / f"step-{step:06d}.parquet")
         for verdict in Verdict:
             log(str(verdict), sum(s["verdict"] == verdict for s in samples) / len(samples))
         log("completion_length", sum(s["tokens"] for s in samples) / len(samples))
         log("mixed_groups", sum(mixed) / len(mixed))
+        outcomes: dict[str, tuple[int, int]] = {}
+        for s in samples:
+            if s["purpose"] != "guided":
+                right, known = outcomes.get(s["problem_id"], (0, 0))
+                outcomes[s["problem_id"]] = (right + (s["right"] is True), known + (s["right"] is not None))
         return outcomes

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dereason.problems.schema import Verdict
+from dereason.verify.span import MARKS
 
-VERIFIER_VERSION = "3"
+VERIFIER_VERSION = "4"
 """Changes whenever a verdict could; it stands in every profile's provenance."""
 
 
@@ -29,10 +30,16 @@ class Judgement:
     end: int | None = None
     """Where it ends, exclusive."""
 
+    @property
+    def strict(self) -> bool:
+        """Whether the answer is correct and was found at a mark (:data:`~dereason.verify.span.MARKS`)."""
+        return self.verdict is Verdict.CORRECT and self.how in MARKS
+
     def columns(self) -> dict[str, object]:
         """Its columns of the SAMPLE table."""
         return {
             "verdict": str(self.verdict),
+            "strict": self.strict,
             "extracted": self.extracted,
             "reason": self.reason,
             "kind": self.kind,

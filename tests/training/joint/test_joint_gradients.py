@@ -24,7 +24,7 @@ from dereason.training.joint.srft import SRFT
 from dereason.training.joint.superrl import SuperRL
 from dereason.training.joint.trainer import make_trainer_class
 from dereason.training.joint.weighted import Weighted
-from dereason.training.rewards.settings import LengthShaped
+from dereason.training.rewards.settings import LengthShaped, Rewards
 from dereason.training.rl import RLOptimiser
 from joint_recorded import (
     LIMIT,
@@ -198,7 +198,7 @@ def test_a_problem_solved_at_half_pay_is_solved(
     """A whole phase with a shaped reward: every problem has right rollouts, and none goes to SFT."""
     judge_by(monkeypatch, lambda place, text: place % 2 == 0)
     shaped = LengthShaped(per_token=0.5, max_difference=1)  # nothing is extracted: every right answer is too short
-    run_tiny(tiny_model, tmp_path, HPT(), steps=1, rewards=[shaped])
+    run_tiny(tiny_model, tmp_path, HPT(), steps=1, rewards=Rewards(of=[shaped]))
     logged = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert (logged["reward"], logged["mixed_groups"]) == (0.25, 1)
     assert logged["demonstrations"] == 0
