@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +15,10 @@ from trl import GRPOConfig
 
 from dereason.lm.local.model import ModelSettings, load_tokenizer
 from dereason.lm.prompts import Prompt, encode_reply
-from dereason.problems.schema import frame
+from dereason.problems.schema import Verdict, frame
 from dereason.training.joint.settings import Joint
-from dereason.training.rewards.rules import CorrectnessReward
 from dereason.training.rl import RLOptimiser, run_rl
+from dereason.verify.verdict import Judgement
 
 PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
 LIMIT = 16
@@ -29,6 +30,9 @@ TEXTS = {
     "c": [r"\boxed{2}", "hm", r"two, I think: \boxed{2}", r"\boxed{3} or so, no more"],
 }
 REWARDS = {"a": [1.0, 0.0, 0.0, 1.0], "b": [0.0, 0.0, 0.0, 0.0], "c": [1.0, 0.0, 1.0, 0.0]}
+SHAPED = {id: [reward - 0.5 for reward in rewards] for id, rewards in REWARDS.items()}
+RIGHT = {id: [reward == 1 for reward in rewards] for id, rewards in REWARDS.items()}
+"""The same rollouts as `length_shaped` may pay them: a right answer that is much too long is worth exactly 0.5."""
 SHOWN = {"a": r"3 + 4 = 7, that is \boxed{7}", "b": r"4 + 6 = 10 \boxed{10}"}
 
 
@@ -41,6 +45,28 @@ def tokens(tokenizer: Any) -> tuple[dict[str, list[int]], dict[str, list[list[in
     return prompts, rollouts, {id: shown[id] for id in SHOWN}
 
 
+class Planted:
+    """In place of a phase's ``Rollouts``: rewards that are written down, and which rollouts are right.
+
+    Args:
+        pay: columns of the data -> rewards.
+        right: the same -> whether each is right; None: what earns more than half of a point.
+    """
+
+    __name__ = "reward"
+
+    def __init__(
+        self, pay: Callable[..., list[float]], right: Callable[..., Sequence[bool | None]] | None = None
+    ) -> None:
+        self.pay, self.right = pay, right
+
+    def __call__(self, *_: Any, **columns: Any) -> list[float]:
+        rewards = self.pay(**columns)
+        self.correct = list(self.right(**columns)) if self.right else [reward > 0.5 for reward in rewards]
+        self.mixed = [True] * len(rewards)
+        return rewards
+
+
 def recorded(
     folder: Path,
     work: Path,
@@ -49,6 +75,7 @@ def recorded(
     *,
     wrap: Callable[[Any], Any] = lambda model: model,
     rewards: dict[str, list[float]] = REWARDS,
+    right: dict[str, list[bool]] | None = None,
     shown: Sequence[str] = ("a", "b"),
     **arguments: Any,
 ) -> Any:
@@ -74,9 +101,10 @@ def recorded(
             self.grads = {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
             return value
 
-    def reward(problem_id: list[str], **_: Any) -> list[float]:
-        return [rewards[id][i % 4] for i, id in enumerate(problem_id)]
+    def by_place(table: Any) -> Any:
+        return lambda problem_id, **_: [table[id][i % 4] for i, id in enumerate(problem_id)]
 
+    reward = Planted(by_place(rewards), right and by_place(right))
     options = {"optim": "sgd", "learning_rate": 1e-9, "max_grad_norm": 1e9, "max_steps": 1} | arguments
     trainer = Recorded(
         model=model,
@@ -136,9 +164,20 @@ def advantages(rewards: list[float]) -> list[float]:
     return [(r - centre) / (std + 1e-4) if std else 0.0 for r in rewards]
 
 
+def judge_by(patch: pytest.MonkeyPatch, right: Callable[[int, str], bool]) -> None:
+    """A phase's rollouts are right by their place among those that are judged at once, and by their text."""
+
+    def judge_many(items: Sequence[Any]) -> list[Judgement]:
+        found = [Verdict.CORRECT if right(i, item.response) else Verdict.WRONG for i, item in enumerate(items)]
+        return [Judgement(verdict, None, "planted") for verdict in found]
+
+    planted = SimpleNamespace(judge_many=judge_many, rewarded=lambda items, judged, marks: judged)
+    patch.setattr("dereason.training.rl.default_verifier", lambda: planted)
+
+
 def reward_every_third(patch: pytest.MonkeyPatch) -> None:
-    """A random model never answers right: every third rollout is rewarded, so that there is a gradient."""
-    patch.setattr(CorrectnessReward, "score", lambda self, r, log: [float(i % 3 == 0) for i in range(len(r))])
+    """A random model never answers right: every third rollout is taken for right, so that there is a gradient."""
+    judge_by(patch, lambda place, text: place % 3 == 0)
 
 
 def run_tiny(

@@ -41,7 +41,7 @@ from dereason.training.launch import Launch
 from dereason.training.readings import Readings
 from dereason.training.rewards.settings import Format, Rewards
 from dereason.training.rl import RL, RLOptimiser, run_rl
-from dereason.training.rollouts import rollout_table
+from dereason.training.rollouts import judged_frame, rollout_table
 from dereason.verify.verdict import Judgement, Verdict
 
 PROMPT = Prompt(suffix="Add.")
@@ -320,9 +320,10 @@ def test_two_processes_read_what_one_does_and_leave_it_in_the_step(tiny_model: P
 def table(rows: Sequence[tuple[str, int, str, str]], purpose: str = "rollout") -> pl.DataFrame:
     found = [
         {"problem_id": p, "model": "x", "purpose": purpose, "index": i, "step": s, "verdict": v, "response": text}
+        | {"right": {"correct": True, "error": None}.get(v, False)}
         for i, (p, s, v, text) in enumerate(rows)
     ]
-    return frame("sample", found)
+    return judged_frame(found)
 
 
 def test_values_by_hand() -> None:

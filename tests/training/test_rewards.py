@@ -240,6 +240,27 @@ def test_combined_sums_judges_once_and_logs_each() -> None:
     )
 
 
+def test_what_is_right_is_the_verdict_and_not_the_sum() -> None:
+    """A right answer may be worth 0.5 or less, a wrong one more; a judging model's decision is the verdict."""
+    long = judgement(Verdict.CORRECT, "a b c d e f g h i j k")
+    judged = [long, judgement(Verdict.WRONG, "5"), judgement(Verdict.UNPARSABLE), judgement(Verdict.ERROR)]
+    function = combine(Rewards(of=[LengthShaped()]), tokenizer=Words(), max_new_tokens=8)
+    assert call(function, 4, judgements=judged) == [0.5, 0.0, -0.5, None]
+    assert function.correct == [True, False, False, None]
+    free = Combined([lambda **_: [0.1, 0.9, 0.9, 0.9]], [1.0])  # as CER, which pays a probability
+    call(free, 4, judgements=judged)
+    assert free.correct == [True, False, False, None]
+    asked = build(
+        Rewards(of=[Judge(model=ModelSettings(name="scripted"), when="always")]),
+        tokenizer=Words(),
+        max_new_tokens=8,
+        load=lambda *_: Scripted(lambda text: f"Final Decision: {'No' if 'a b c' in text else 'Yes'}"),  # type: ignore[arg-type,return-value]
+    )
+    decided = Combined(asked, [0.5])
+    assert call(decided, 4, judgements=judged) == [0.0, 0.5, 0.0, None]
+    assert decided.correct == [False, True, False, None]
+
+
 def test_combined_hands_its_judgements_down_and_none_spreads() -> None:
     seen: list[Any] = []
 

@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from dereason.problems.schema import Verdict
+from dereason.problems.schema import SAMPLE
 from dereason.settings import Settings
 from dereason.training.watch import read_line
 
@@ -89,21 +89,20 @@ Values = Mapping[str, Mapping[str, float]]
 def problem_values(samples: pl.DataFrame, k: int, groups: int, measures: Measures, stream: Sequence[int]) -> Values:
     """What groups of samples say of each problem; a group is the samples of one problem at one step.
 
-    Guided samples and verifier errors do not count. A group gives pass@1 where a sample was judged, pass@k where k
-    were, and diversity where two are correct.
+    Guided samples and those that nothing is known of (``right`` is null) do not count. A group gives pass@1 where a
+    sample was judged, pass@k where k were, and diversity where two are right.
 
     Args:
-        samples: SAMPLE table, or the columns of it that are read.
+        samples: table of :func:`~dereason.training.rollouts.judged_frame`, or the columns of it that are read.
         k: of pass@k.
         groups: most groups whose responses are compared.
         measures: see :class:`Measures`.
         stream: seed of the choice among more groups.
     """
-    correct = pl.col("verdict") == str(Verdict.CORRECT)
     of_groups = (
         _judged(samples)
         .group_by("problem_id", "step", maintain_order=True)
-        .agg(n=pl.len(), responses=pl.col("response").filter(correct))
+        .agg(n=pl.len(), responses=pl.col("response").filter(pl.col("right")))
         .sort("step", "problem_id")
     )
     several = [i for i, responses in enumerate(of_groups["responses"].to_list()) if len(responses) > 1]
@@ -121,7 +120,7 @@ def problem_values(samples: pl.DataFrame, k: int, groups: int, measures: Measure
 
 
 def _judged(samples: pl.DataFrame) -> pl.DataFrame:
-    return samples.filter((pl.col("verdict") != str(Verdict.ERROR)) & (pl.col("purpose") != "guided"))
+    return samples.filter(pl.col("right").is_not_null() & (pl.col("purpose") != "guided"))
 
 
 def summary(part: str, samples: pl.DataFrame, values: Values, entropy: float | None) -> dict[str, float | None]:
@@ -240,7 +239,7 @@ def readings(work: Path) -> list[dict[str, Any]]:
 def probe_table(work: Path) -> pl.DataFrame | None:
     """All responses to a phase's probe as a SAMPLE table, in step order; None where it drew none."""
     files = sorted((work / PROBE_FOLDER).glob("step-*.parquet"))
-    return pl.concat([pl.read_parquet(f) for f in files]) if files else None
+    return pl.concat([pl.read_parquet(f, columns=list(SAMPLE)) for f in files]) if files else None
 
 
 def reading_warnings(work: Path, settings: EarlyWarning | None) -> list[str]:

@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from dereason.lm.base import Progress
-from dereason.problems.schema import frame, write_table
+from dereason.problems.schema import write_table
 from dereason.training.early_warning import (
     FILE,
     PARTS,
@@ -41,13 +41,15 @@ from dereason.training.early_warning import (
     summary,
     unpaired,
 )
+from dereason.training.rewards.rules import right_of
+from dereason.training.rollouts import judged_frame
 from dereason.training.watch import read_line
 from dereason.verify.verifier import Verifier, item_of
 
 if TYPE_CHECKING:
     from dereason.training.rl import RL
 
-_READ = ["problem_id", "purpose", "step", "response", "verdict"]
+_READ = ["problem_id", "purpose", "step", "response", "right"]
 _logger = logging.getLogger(__name__)
 
 
@@ -78,6 +80,7 @@ class Readings:
         assert settings.early_warning is not None
         self.settings = settings.early_warning
         self.k = self.settings.k_of(settings.group_size)
+        self.marks = settings.rewards.counted
         self.measures, self.verifier = measures, verifier
         self.work, self.identity = work, identity
         self.seed, self.resumed_at = seed, resumed_at
@@ -275,9 +278,9 @@ class Readings:
         texts = tokenizer.batch_decode([ids for _, of in drawn for ids, _ in of], skip_special_tokens=True)
         limits = [ids[-1] not in stops for _, of in drawn for ids, _ in of]
         rows = [row for row in mine for _ in range(n)]
-        judged = self.verifier.judge_many(
-            [item_of(text, limit, row) for text, limit, row in zip(texts, limits, rows, strict=True)]
-        )
+        items = [item_of(text, limit, row) for text, limit, row in zip(texts, limits, rows, strict=True)]
+        judged = self.verifier.judge_many(items)
+        paid = self.verifier.rewarded(items, judged, self.marks)
         flat = [(prompt, ids, logps) for prompt, of in drawn for ids, logps in of]
         samples = [
             {
@@ -293,13 +296,14 @@ class Readings:
                 "hit_limit": limits[i],
                 "nll": None if logps is None else -sum(logps),
                 **judged[i].columns(),
+                "right": right_of(paid[i]),
             }
             for i, (prompt, ids, logps) in enumerate(flat)
         ]
         every = [row for row in gather_object(samples) if row.pop("place") < len(self.rows)]
         sums = [row.pop("nll") for row in every]
         entropy = None if None in sums else sum(sums) / sum(row["tokens"] for row in every)
-        return frame("sample", every), entropy
+        return judged_frame(every), entropy
 
 
 def _entropy_change(first: dict[str, Any], line: dict[str, Any], part: str) -> Change | None:

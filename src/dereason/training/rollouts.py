@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from dereason.problems.schema import Verdict, frame, write_table
-from dereason.training.rewards.rules import Log, RewardFunction, completion_text
+from dereason.problems.schema import SAMPLE, Verdict, frame, write_table
+from dereason.training.rewards.rules import Combined, Log, completion_text
 from dereason.verify.span import MARKS, Mark
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import JUDGED, Verifier, item_of
@@ -23,7 +23,17 @@ Probabilities are never quite equal; the number is ours."""
 def rollout_table(work: Path) -> pl.DataFrame:
     """All rollouts of a phase as a SAMPLE table, in step order."""
     files = sorted((work / "rollouts").glob("step-*.parquet"))
-    return pl.concat([pl.read_parquet(f) for f in files]) if files else frame("sample", [])
+    return pl.concat([pl.read_parquet(f, columns=list(SAMPLE)) for f in files]) if files else frame("sample", [])
+
+
+def judged_frame(samples: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """SAMPLE table of a phase's own responses, with one column more: ``right``.
+
+    It says whether the phase took the response for right: by the rewarded answer, where ``verdict`` is of any answer
+    and ``strict`` of one at any mark. Null where that is undecided.
+    """
+    right = pl.Series("right", [sample["right"] for sample in samples], dtype=pl.Boolean)
+    return frame("sample", list(samples)).with_columns(right)
 
 
 class Rollouts:
@@ -31,10 +41,11 @@ class Rollouts:
 
     It is called with the token ids of the prompts (``prompt_ids``) and of what was sampled (``completion_ids``), also
     where the method trains on something else (VeriFree). A completion may begin with tokens that were ``given`` to it:
-    it is judged as a whole, kept with the purpose "guided", and says nothing of how often the problem is solved.
-    After a call ``rewarded`` holds the judgements that were paid, those under the marks, and ``mixed`` says of each of
-    its groups whether its rollouts differ: in that verdict, or where there is no verifier in reward. The samples keep
-    the lenient verdict and ``strict``. :meth:`finish` ends a generation, which may take several calls.
+    it is judged as a whole, kept with the purpose "guided", and says nothing of how often the problem is solved. After
+    a call ``correct`` says of each completion whether it is right under the marks
+    (:class:`~dereason.training.rewards.rules.Combined`), and ``mixed`` of each group whether its rollouts differ: in
+    that, or where there is no verifier in reward. The samples keep the lenient verdict and ``strict``. :meth:`finish`
+    ends a generation, which may take several calls.
 
     Args:
         folder: where the samples go.
@@ -44,7 +55,7 @@ class Rollouts:
         verifier: judges.
         marks: an answer is paid only at one of these; None: any answer is.
         group_size: rollouts of a problem, side by side in each call.
-        by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by its verdicts.
+        by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by what is right.
     """
 
     def __init__(
@@ -52,7 +63,7 @@ class Rollouts:
         folder: Path,
         identity: str,
         stops: tuple[int, ...],
-        reward: RewardFunction,
+        reward: Combined,
         verifier: Verifier,
         *,
         marks: Collection[Mark] | None = MARKS,
@@ -68,8 +79,8 @@ class Rollouts:
         self.marks = marks
         self.group_size = group_size
         self.by_spread = by_spread
+        self.correct: list[bool | None] = []
         self.mixed: list[bool] = []
-        self.rewarded: list[Judgement] = []
         self._samples: list[dict[str, object]] = []
         self._mixed: list[bool] = []
         self._drawn: Counter[str] = Counter()
@@ -96,20 +107,17 @@ class Rollouts:
             for i, (text, limit) in enumerate(zip(texts, limits, strict=True))
         ]
         judged = self.verifier.judge_many(items)
-        self.rewarded = paid = self.verifier.rewarded(items, judged, self.marks)
+        paid = self.verifier.rewarded(items, judged, self.marks)
         rewards = self.reward(
             prompts, completions, completion_ids, **columns, prompt_ids=prompt_ids, judgements=paid, hit_limits=limits
         )
         shares = given or [0] * len(texts)
         lengths = [(len(p) + g, len(c) - g) for p, c, g in zip(prompt_ids, completion_ids, shares, strict=True)]
+        self.correct, self.mixed = self.reward.correct, []
         self._keep(columns, texts, lengths, limits, judged, shares)
-        self.mixed = []
         for start in range(0, len(rewards), self.group_size):
-            rows = range(start, start + self.group_size)
-            verdicts = [j.verdict for j in paid[start : start + self.group_size] if j.verdict is not Verdict.ERROR]
-            known = [float(v is Verdict.CORRECT) for v in verdicts]
-            if self.by_spread:
-                known = [float(r) for r in (rewards[i] for i in rows) if r is not None]
+            values = (rewards if self.by_spread else self.correct)[start : start + self.group_size]
+            known = [float(value) for value in values if value is not None]
             self.mixed.append(bool(known) and max(known) - min(known) > FLAT)
         self._mixed += self.mixed
         return rewards
@@ -137,7 +145,7 @@ class Rollouts:
                     "tokens": lengths[i][1],
                     "hit_limit": limits[i],
                     **judged[i].columns(),
-                    "rewarded": str(self.rewarded[i].verdict),
+                    "right": self.correct[i],
                 }
             )
             self._drawn[problem_id] += 1
@@ -148,7 +156,8 @@ class Rollouts:
         Every process calls this.
 
         Returns:
-            problem -> (correct rollouts, judged rollouts) under the marks, of all processes; guided ones do not count.
+            problem -> (rollouts that are right, rollouts of which that is known), of all processes; guided ones do not
+            count.
         """
         from accelerate import PartialState
         from accelerate.utils import gather_object
@@ -159,18 +168,14 @@ class Rollouts:
         self._samples, self._mixed = [], []
         self._drawn.clear()
         if PartialState().is_main_process:
-            write_table(frame("sample", samples), self.folder / f"step-{step:06d}.parquet")
+            write_table(judged_frame(samples), self.folder / f"step-{step:06d}.parquet")
         for verdict in Verdict:
             log(str(verdict), sum(s["verdict"] == verdict for s in samples) / len(samples))
         log("completion_length", sum(s["tokens"] for s in samples) / len(samples))
         log("mixed_groups", sum(mixed) / len(mixed))
         outcomes: dict[str, tuple[int, int]] = {}
         for s in samples:
-            if s["purpose"] == "guided":
-                continue
-            correct, judged = outcomes.get(s["problem_id"], (0, 0))
-            outcomes[s["problem_id"]] = (
-                correct + (s["rewarded"] == Verdict.CORRECT),
-                judged + (s["rewarded"] != Verdict.ERROR),
-            )
+            if s["purpose"] != "guided":
+                right, known = outcomes.get(s["problem_id"], (0, 0))
+                outcomes[s["problem_id"]] = (right + (s["right"] is True), known + (s["right"] is not None))
         return outcomes
