@@ -214,9 +214,14 @@ def _factors(text: str, entry: Entry) -> str:
     return " × ".join(factors)
 
 
+def _number(text: str) -> Fraction | None:
+    found = parse_number(text)
+    return None if found is None else found.absolute()
+
+
 def _decimal(text: str, entry: Entry) -> str:
     """A number however it is written, as a decimal number."""
-    number = parse_number(text)
+    number = _number(text)
     if number is None or (number and not Fraction(1, 10**60) < abs(number) < 10**60):
         raise NotInGrammar("it is no number")
     return format(float(number), ".17g")
@@ -312,7 +317,7 @@ def _arithmetic(text: str, wanted: list[Any], target: int) -> tuple[bool, str]:
     if sorted(map(int, given)) != sorted(map(int, wanted)):
         return False, f"it uses {', '.join(given)} where the problem gives {', '.join(map(str, wanted))}"
     found = formula.value(tree)
-    if equals and parse_number(result) != found:
+    if equals and _number(result) != found:
         return False, "its two sides differ"
     return found == target, f"its value is {found}"
 
@@ -361,7 +366,7 @@ def _sorted_numbers(text: str, entry: Entry) -> tuple[bool, str]:
 
 def _number_list(text: str) -> list[Fraction]:
     found = structure(text if text.lstrip().startswith("[") else f"[{text}]")
-    numbers = [parse_number(str(one)) for one in found] if isinstance(found, list) else []
+    numbers = [_number(str(one)) for one in found] if isinstance(found, list) else []
     if not numbers or None in numbers:
         raise NotInGrammar("it is no list of numbers")
     return [number for number in numbers if number is not None]

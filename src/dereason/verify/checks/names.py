@@ -58,8 +58,13 @@ class Check:
 
     name: str
     """``reasoning_gym:FAMILY``, or ``package.module:function``."""
-    whole: bool = False
-    """Whether it reads the whole response: no answer is looked for in it."""
+    parameters: tuple[str, ...] = ("answer",)
+    """What a function wants to know, by the names of its parameters."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it reads the whole response: no answer is looked for in it."""
+        return "answer" not in self.parameters
 
     @property
     def family(self) -> str | None:
@@ -95,6 +100,12 @@ def built_in(name: object, where: str) -> Check | None:
 def is_function(name: str) -> bool:
     """Whether a name has the form of a function's, and is none of the built-in checks."""
     return bool(_FUNCTION.fullmatch(name)) and not name.startswith(f"{GYM}:")
+
+
+def is_check(name: str) -> bool:
+    """Whether a recipe or a command line may name this: a function, or a built-in check."""
+    before, _, family = name.partition(":")
+    return family in SCORED | OURS | EQUAL if before == GYM else is_function(name)
 
 
 def of_family(family: str) -> str | None:
