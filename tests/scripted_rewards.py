@@ -14,6 +14,7 @@ from dereason.training.rewards.settings import (
     Judge,
     LengthShaped,
     Overlong,
+    Rewards,
     build,
 )
 from dereason.verify.verdict import Judgement
@@ -72,4 +73,4 @@ def every_reward(lm: Any = None) -> list[Any]:
         Judge(model=ModelSettings(name="scripted"), when="always"),
     ]
     model = lm or Scripted(lambda _: "Final Decision: Yes")
-    return build(settings, tokenizer=Words(), max_new_tokens=8, load=lambda *_: model)
+    return build(Rewards(of=settings), tokenizer=Words(), max_new_tokens=8, load=lambda *_: model)

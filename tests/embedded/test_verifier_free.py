@@ -18,7 +18,7 @@ def test_grpo_with_cer_runs_on_the_real_model(tmp_path: Path) -> None:
     sizes = [("train", (20, 2, 2)), ("test", (4, 1, 1))]
     sets = [f"problems.{part}.families.{i}.size={n}" for part, ns in sizes for i, n in enumerate(ns)]
     arm = load_recipe(find_recipe("verifier-free-small")).arms[1].model_dump(mode="json")
-    assert [reward["name"] for reward in arm["phases"][1]["rewards"]] == ["cer"]
+    assert [reward["name"] for reward in arm["phases"][1]["rewards"]["of"]] == ["cer"]
     arm["phases"][0] |= {"epochs": 4}
     arm["phases"][1] |= {"steps": 2, "prompts_per_generation": 2, "group_size": 4, "max_new_tokens": 40}
     sets += [f"arms={json.dumps([arm])}", "evaluation.sampling.max_new_tokens=40"]

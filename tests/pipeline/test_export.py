@@ -106,7 +106,7 @@ def test_the_exported_reward_scores_an_exported_row_by_its_verdict(
 ) -> None:
     rewards = [{"name": "correctness"}, {"name": "overlong", "buffer": 20, "weight": 0.5}]
     out = tmp_path / "out"
-    to_verl(from_files(*files, job(tiny_model, rewards=rewards)), out)
+    to_verl(from_files(*files, job(tiny_model, rewards={"of": rewards})), out)
     score = exported_reward(out)
     rows = pl.read_parquet(out / "train.parquet").to_dicts()
 
@@ -217,8 +217,8 @@ def test_advantages_and_counts_have_verls_names() -> None:
         ({"ratio": "sequence"}, "ratio: sequence"),
         ({"bands": {}}, "bands"),
         ({"mask_truncated": True}, "mask_truncated"),
-        ({"rewards": [{"name": "cer"}]}, "'cer'"),
-        ({"rewards": [{"name": "correctness"}, {"name": "length_shaped"}]}, "'length_shaped'"),
+        ({"rewards": {"of": [{"name": "cer"}]}}, "'cer'"),
+        ({"rewards": {"of": [{"name": "correctness"}, {"name": "length_shaped"}]}}, "'length_shaped'"),
         ({"prompts_per_generation": 10}, "9 problems"),
     ],
 )

@@ -193,7 +193,8 @@ def step_of(graph: Graph, kind: str) -> Step:
 
 
 def judge_reward(**settings: Any) -> dict[str, Any]:
-    return {"kind": "rl", "set": "rl", "rewards": [{"name": "judge", "model": {"name": "owner/verifier"} | settings}]}
+    judge = {"name": "judge", "model": {"name": "owner/verifier"} | settings}
+    return {"kind": "rl", "set": "rl", "rewards": {"of": [judge]}}
 
 
 def endpoint(port: int, **settings: Any) -> dict[str, Any]:

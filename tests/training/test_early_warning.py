@@ -39,7 +39,7 @@ from dereason.training.joint.settings import Joint
 from dereason.training.joint.weighted import Weighted
 from dereason.training.launch import Launch
 from dereason.training.readings import Readings
-from dereason.training.rewards.settings import Format
+from dereason.training.rewards.settings import Format, Rewards
 from dereason.training.rl import RL, RLOptimiser, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.verify.verdict import Judgement, Verdict
@@ -60,6 +60,9 @@ class Planted:
     def judge_many(self, items: Sequence[Any]) -> list[Judgement]:
         of = [Verdict.CORRECT, Verdict.CORRECT, Verdict.WRONG, Verdict.CORRECT, Verdict.ERROR, Verdict.WRONG]
         return [Judgement(of[len(item.response) % 6], None, "planted") for item in items]
+
+    def rewarded(self, items: Sequence[Any], judged: list[Judgement], marks: Any) -> list[Judgement]:
+        return judged
 
 
 def settings(kind: type[RL] = RL, **kw: Any) -> Any:
@@ -284,7 +287,7 @@ def test_two_processes_read_what_one_does_and_leave_it_in_the_step(tiny_model: P
         updates_per_generation=1,
         temperature=0.4,  # see test_processes.py
         optimiser=RLOptimiser(learning_rate=1e-5, micro_batch=4),
-        rewards=[Format(shape="regex", pattern=r"(?s)(?:..)*")],
+        rewards=Rewards(of=[Format(shape="regex", pattern=r"(?s)(?:..)*")]),
         early_warning=EarlyWarning(every=1, problems=3, samples=2, k=2),
     )
     tables, lines = [], []

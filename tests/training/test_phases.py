@@ -304,7 +304,7 @@ def test_a_verifier_error_leaves_the_reward_and_its_mean(
 
     verdicts = [Verdict.CORRECT, Verdict.ERROR, Verdict.WRONG, Verdict.TRUNCATED, *[Verdict.WRONG] * 4]
     judged = [Judgement(verdict, None, "planted") for verdict in verdicts]
-    planted = SimpleNamespace(judge_many=lambda items: judged)
+    planted = SimpleNamespace(judge_many=lambda items: judged, rewarded=lambda *_: judged)
     monkeypatch.setattr("dereason.training.rl.default_verifier", lambda: planted)
     rl(tiny_model, pool, tmp_path, steps=1)
     first = lines(tmp_path)[0]

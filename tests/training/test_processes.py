@@ -37,7 +37,7 @@ from dereason.training.launch import (
     workers_lock,
 )
 from dereason.training.phase import Optimiser
-from dereason.training.rewards.settings import Format
+from dereason.training.rewards.settings import Format, Rewards
 from dereason.training.rl import RL, RLOptimiser, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.training.selection import DynamicSampling
@@ -217,7 +217,7 @@ def test_rl_in_two_processes_is_rl_in_one_also_after_a_worker_was_killed(
         temperature=0.4,
         optimiser=RLOptimiser(learning_rate=1e-5, micro_batch=4, checkpoint_every=2),
         # a random model never answers right: reward every other length of its text
-        rewards=[Format(shape="regex", pattern=r"(?s)(?:..)*")],
+        rewards=Rewards(of=[Format(shape="regex", pattern=r"(?s)(?:..)*")]),
     )
     model = ModelSettings(name=str(tiny_model))
     one, two = tmp_path / "one", tmp_path / "two"

@@ -21,6 +21,7 @@ from dereason.training.rewards.settings import (
     Format,
     LengthShaped,
     Overlong,
+    Rewards,
     build,
 )
 from scripted_rewards import Words, call, judgement
@@ -69,7 +70,7 @@ def test_length_shaped_with_the_real_tokenizer(tiny_model: Any) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    (function,) = build([LengthShaped()], tokenizer=tokenizer, max_new_tokens=64)
+    (function,) = build(Rewards(of=[LengthShaped()]), tokenizer=tokenizer, max_new_tokens=64)
     texts = [r"\boxed{1024}", r"\boxed{1024.000}", r"\boxed{7}", "dunno"]
     lengths = [len(tokenizer.encode(t, add_special_tokens=False)) for t in ("1024", "1024.000")]
     assert lengths[1] > lengths[0]
@@ -96,7 +97,7 @@ def test_overlong_is_trls() -> None:
 
 def test_overlong_reads_the_completions_ids() -> None:
     """The end token counts; a completion cut at the limit and one whose last possible token ends it both get -1."""
-    (function,) = build([Overlong(buffer=4)], tokenizer=Words(), max_new_tokens=8)
+    (function,) = build(Rewards(of=[Overlong(buffer=4)]), tokenizer=Words(), max_new_tokens=8)
     ids = [[5] * 3 + [0], [5] * 5 + [0], [5] * 8, [5] * 7 + [0]]
     assert call(function, 4, completion_ids=ids) == [0.0, -0.5, -1.0, -1.0]
 
@@ -161,15 +162,16 @@ def test_shapes_are_linear_in_the_text() -> None:
 
 
 def test_a_pattern_matches_the_whole_response() -> None:
-    (function,) = build([Format(shape="regex", pattern=r"(?s).*#### \d+")], tokenizer=Words(), max_new_tokens=8)
+    (function,) = build(
+        Rewards(of=[Format(shape="regex", pattern=r"(?s).*#### \d+")]), tokenizer=Words(), max_new_tokens=8
+    )
     assert function.__name__ == "format_regex"
     assert call(function, 3, completions=["a\n#### 4", "a #### 4 b", "4"]) == [1.0, 0.0, 0.0]
 
 
 def test_a_pattern_that_takes_too_long_gives_no_reward_and_costs_its_limit() -> None:
-    function = build(
-        [Format(shape="regex", pattern="(a|aa)+[yz]", time_limit=0.5)], tokenizer=Words(), max_new_tokens=8
-    )[0]
+    slow = Format(shape="regex", pattern="(a|aa)+[yz]", time_limit=0.5)
+    function = build(Rewards(of=[slow]), tokenizer=Words(), max_new_tokens=8)[0]
     started = time.perf_counter()
     got = call(function, 2, completions=["a" * 5000, "aay"])
     assert time.perf_counter() - started < 30, "without a limit it takes for ever"

@@ -31,6 +31,7 @@ from dereason.training.rewards.settings import (
     LengthShaped,
     Overlong,
     Reward,
+    Rewards,
     build,
     combine,
 )
@@ -67,7 +68,9 @@ def test_rewards_judge_by_themselves_and_once_for_all() -> None:
         return [judgement(Verdict.CORRECT, "4") for _ in items]
 
     judging = Judging(judge=judge)
-    functions = build([Correctness(), Format(), LengthShaped()], tokenizer=Words(), max_new_tokens=8, judging=judging)
+    functions = build(
+        Rewards(of=[Correctness(), Format(), LengthShaped()]), tokenizer=Words(), max_new_tokens=8, judging=judging
+    )
     for function in functions:
         assert call(function, 3) == [1.0, 1.0, 1.0]
     assert len(calls) == 1
@@ -76,10 +79,10 @@ def test_rewards_judge_by_themselves_and_once_for_all() -> None:
 
 
 def test_completions_are_judged_by_the_rules() -> None:
-    (function,) = build([Correctness()], tokenizer=Words(), max_new_tokens=3)
-    texts = [r"\boxed{4}", r"\boxed{5}", "none", "B", "3 + 1 is 4", "3 + 1 is 4"]
+    (function,) = build(Rewards(), tokenizer=Words(), max_new_tokens=3)
+    texts = [r"\boxed{4}", r"\boxed{5}", "none", "B", "so the answer is 4", "so the answer is 4"]
     options = [None, [], None, ["3", "4"], None, None]
-    ids = [[1, 0]] * 4 + [[1, 1, 0], [1, 1, 1]]  # the last one was cut in the middle: a bare number is no answer
+    ids = [[1, 0]] * 4 + [[1, 1, 0], [1, 1, 1]]  # the last one was cut: 4 may have been 42
     got = call(
         function, 6, completions=texts, answer=["4", "4", "4", "B", "4", "4"], options=options, completion_ids=ids
     )
@@ -87,6 +90,24 @@ def test_completions_are_judged_by_the_rules() -> None:
     limits = [False] * 6
     got = call(function, 6, completions=texts, answer=["4"] * 6, completion_ids=ids, hit_limits=limits)
     assert got[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("marks", "paid"), [("all", [1, 1, 0, 1, 0]), (["boxed"], [1, 0, 0, 0, 0]), ("any", [1, 1, 0, 1, 1])]
+)
+def test_what_is_paid_is_the_answer_at_a_mark_that_counts(marks: Any, paid: list[float]) -> None:
+    function = combine(Rewards(marks=marks), tokenizer=Words(), max_new_tokens=8)
+    texts = [
+        r"\boxed{4} and then 7, 8",
+        "The answer is 4. Or 5?",
+        "The answer is 5. So 4",
+        "<answer>4</answer>",
+        "is 4",
+    ]
+    assert call(function, 5, completions=texts) == paid
+    shaped = combine(Rewards(marks=marks, of=[LengthShaped()]), tokenizer=Words(), max_new_tokens=8)
+    none = {"all": [4], "any": [], "boxed": [1, 2, 3, 4]}[marks if isinstance(marks, str) else marks[0]]
+    assert [i for i, r in enumerate(call(shaped, 5, completions=texts)) if r == -0.5] == none
 
 
 def test_the_options_column_may_be_missing_and_answer_may_not() -> None:
@@ -189,7 +210,7 @@ def test_one_judging_model_is_loaded_once() -> None:
 
     one, two = ModelSettings(name="one"), ModelSettings(name="two")
     settings = [Judge(model=one), Judge(model=one, when="wrong"), Judge(model=two, chat_template_kwargs={"a": 1})]
-    build(settings, tokenizer=Words(), max_new_tokens=8, load=load)
+    build(Rewards(of=settings), tokenizer=Words(), max_new_tokens=8, load=load)
     assert loads == ["one {}", "two {'a': 1}"]
 
 
@@ -204,15 +225,15 @@ def test_a_weighted_sum_with_none_is_none() -> None:
 
 def test_combined_sums_judges_once_and_logs_each() -> None:
     settings = [Correctness(weight=2), Format(weight=0.5), Overlong(buffer=4, weight=0.25)]
-    function = combine(settings, tokenizer=Words(), max_new_tokens=8)
+    function = combine(Rewards(of=settings), tokenizer=Words(), max_new_tokens=8)
     logged: dict[str, float] = {}
-    texts = [r"\boxed{4}", "it is 4", r"\boxed{5}", "no"]
+    texts = [r"\boxed{4}", "it is 4.", r"\boxed{5}", "no"]
     ids = [[1, 0], [1] * 5 + [0], [1] * 8, [1] * 7]
     got = call(function, 4, completions=texts, completion_ids=ids, log_metric=logged.__setitem__)
-    assert got == pytest.approx([2.5, 2 - 0.125, 0.5 - 0.25, -0.75 * 0.25])
+    assert got == pytest.approx([2.5, -0.125, 0.5 - 0.25, -0.75 * 0.25])
     assert logged == pytest.approx(
         {
-            "rewards/correctness/mean": 0.5,
+            "rewards/correctness/mean": 0.25,
             "rewards/format_boxed/mean": 0.5,
             "rewards/overlong/mean": (-0.5 - 1 - 0.75) / 4,
         }
@@ -238,8 +259,8 @@ def test_combined_hands_its_judgements_down_and_none_spreads() -> None:
 def test_rewards_can_be_sent_to_another_process() -> None:
     settings = [Correctness(), Format(), Format(shape="think"), Format(shape="regex", pattern=".*"), Overlong(buffer=4)]
     for function in [
-        *build(settings, tokenizer=Words(), max_new_tokens=8),
-        combine(settings, tokenizer=Words(), max_new_tokens=8),
+        *build(Rewards(of=settings), tokenizer=Words(), max_new_tokens=8),
+        combine(Rewards(of=settings), tokenizer=Words(), max_new_tokens=8),
     ]:
         copy = pickle.loads(pickle.dumps(function))
         assert copy.__name__ == function.__name__
@@ -308,7 +329,7 @@ def test_bad_settings_are_refused(row: dict[str, Any], message: str) -> None:
 
 def test_a_buffer_longer_than_the_limit_is_refused() -> None:
     with pytest.raises(DereasonError, match=r"overlong\.buffer is 9 tokens, more than max_new_tokens 8"):
-        build([Overlong(buffer=9)], tokenizer=Words(), max_new_tokens=8)
+        build(Rewards(of=[Overlong(buffer=9)]), tokenizer=Words(), max_new_tokens=8)
 
 
 def test_a_pattern_that_could_not_tell_is_none() -> None:

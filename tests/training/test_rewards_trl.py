@@ -15,7 +15,7 @@ import torch
 
 from dereason.problems.schema import Verdict
 from dereason.training.rewards.rules import CorrectnessReward, JudgedReward, Judging
-from dereason.training.rewards.settings import Correctness, Format, LengthShaped, Overlong, build, combine
+from dereason.training.rewards.settings import Correctness, Format, LengthShaped, Overlong, Rewards, build, combine
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import Item, default_verifier
 
@@ -120,7 +120,7 @@ def planted(model: Path) -> list[JudgedReward]:
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     judging = Judging(stop_ids=(tokenizer.eos_token_id,), max_new_tokens=LIMIT, judge=planted_judge)
-    return build(SETTINGS, tokenizer=tokenizer, max_new_tokens=LIMIT, judging=judging)  # type: ignore[return-value]
+    return build(Rewards(of=SETTINGS), tokenizer=tokenizer, max_new_tokens=LIMIT, judging=judging)  # type: ignore[return-value]
 
 
 def test_an_error_leaves_every_column_the_mean_and_the_deviation(tiny_model: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_rewards_run_on_trls_own_completions(tiny_model: Path, tmp_path: Path) -
     from trl import GRPOConfig, GRPOTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    reward = combine([Correctness(), Overlong(buffer=4, weight=0.5)], tokenizer=tokenizer, max_new_tokens=6)
+    reward = combine(Rewards(of=[Correctness(), Overlong(buffer=4, weight=0.5)]), tokenizer=tokenizer, max_new_tokens=6)
     trainer = GRPOTrainer(
         model=str(tiny_model),
         reward_funcs=reward,
@@ -255,9 +255,6 @@ def test_the_guides_trl_example_runs(tiny_model: Path, tmp_path: Path, monkeypat
 
 def test_the_guides_recipe_parses() -> None:
     import yaml
-    from pydantic import TypeAdapter
 
-    from dereason.training.rewards.settings import Reward
-
-    rows = [row for text in fenced("yaml") for row in yaml.safe_load(text)["rewards"]]
-    assert {r.name for r in TypeAdapter(list[Reward]).validate_python(rows)} >= {"correctness", "overlong", "judge"}
+    shown = [Rewards.model_validate(yaml.safe_load(text)["rewards"]) for text in fenced("yaml")]
+    assert {r.name for rewards in shown for r in rewards.of} >= {"correctness", "overlong", "judge"}

@@ -56,7 +56,8 @@ def solvable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         right = [item.reference in answers and i % 2 == 0 for i, item in enumerate(items)]
         return [Judgement(Verdict.CORRECT if r else Verdict.WRONG, None, "planted") for r in right]
 
-    monkeypatch.setattr("dereason.training.rl.default_verifier", lambda: SimpleNamespace(judge_many=judge_many))
+    planted = SimpleNamespace(judge_many=judge_many, rewarded=lambda items, judged, marks: judged)
+    monkeypatch.setattr("dereason.training.rl.default_verifier", lambda: planted)
     return answers
 
 
@@ -137,9 +138,9 @@ def test_truncated_rollouts_can_leave_the_loss(solvable: set[str], tiny_model: P
     [
         ({"updates_per_generation": 3}, "not a multiple of updates_per_generation 3"),
         ({"algorithm": "ppo"}, "algorithm"),
-        ({"ratio": "sequence", "rewards": [{"name": "verifree"}]}, "set ratio to token"),
+        ({"ratio": "sequence", "rewards": {"of": [{"name": "verifree"}]}}, "set ratio to token"),
         ({"dynamic_sampling": {"max_draws": 1}}, "max_draws"),
-        ({"dynamic_sampling": {}, "rewards": [{"name": "rlpr"}]}, "both deal with flat groups"),
+        ({"dynamic_sampling": {}, "rewards": {"of": [{"name": "rlpr"}]}}, "both deal with flat groups"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], words: str) -> None:

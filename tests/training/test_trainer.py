@@ -29,7 +29,7 @@ from dereason.training.adapters import LoRA
 from dereason.training.losses import BatchCounts
 from dereason.training.policy import Group, Update, make_update, policy_loss
 from dereason.training.rewards.scoring import encode_answer, split_at_box
-from dereason.training.rewards.settings import CER, RLPR, Correctness, Format, RuleThenCER, VeriFree
+from dereason.training.rewards.settings import CER, RLPR, Correctness, Format, Rewards, RuleThenCER, VeriFree
 from dereason.training.rl import RL, RLOptimiser, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.training.trainer import make_trainer_class
@@ -290,7 +290,7 @@ def test_the_micro_batch_does_not_change_the_gradient(micro: int, loss: str, tin
 
 def test_verifree_is_its_equation(tiny_model: Path, tmp_path: Path) -> None:
     """-Σ [A log π(s|q) + r log π(a*|q, s)] / N in float64, r and A constants; N the tokens of s and a*."""
-    phase = settings(rewards=[VeriFree()], scale_rewards="none", leave_one_out=True)
+    phase = settings(rewards=Rewards(of=[VeriFree()]), scale_rewards="none", leave_one_out=True)
     planted = {("7", 0): 0.5, ("7", 1): 0.25, ("7", 2): 0.0, ("7", 3): 0.75, ("9", 0): 0.1, ("9", 1): 0.4}
     reward = lambda a, i: planted.get((a, i), 0.0)  # noqa: E731
     ours, loss = gradients("ours", tiny_model, tmp_path, reward, phase=phase)
@@ -417,7 +417,10 @@ def test_a_group_is_mixed_by_verdict_or_by_the_rewards_spread(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shaped score does not make an all-wrong group mixed; CER has only its score."""
-    wrong = SimpleNamespace(judge_many=lambda items: [Judgement(Verdict.WRONG, None, "planted")] * len(items))
+    wrong = SimpleNamespace(
+        judge_many=lambda items: [Judgement(Verdict.WRONG, None, "planted")] * len(items),
+        rewarded=lambda items, judged, marks: judged,
+    )
     monkeypatch.setattr("dereason.training.rl.default_verifier", lambda: wrong)
     shaped = run(tiny_model, tmp_path / "shaped", [Correctness(), Format(shape="boxed")], steps=1)[0]
     assert shaped["reward_std"] > 0
@@ -430,7 +433,7 @@ def test_a_group_is_mixed_by_verdict_or_by_the_rewards_spread(
 
 def test_an_error_row_is_kept_as_a_sample(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged = [Judgement(v, None, "planted") for v in [Verdict.CORRECT, Verdict.ERROR, *[Verdict.WRONG] * 6]]
-    planted = SimpleNamespace(judge_many=lambda items: judged)
+    planted = SimpleNamespace(judge_many=lambda items: judged, rewarded=lambda *_: judged)
     monkeypatch.setattr("dereason.training.rl.default_verifier", lambda: planted)
     logged = run(tiny_model, tmp_path, [Correctness()], steps=1)[0]
     assert logged["reward"] == pytest.approx(1 / 7)
@@ -457,7 +460,7 @@ def test_an_update_counts_what_it_keeps_and_runs_what_has_a_gradient() -> None:
     assert (masked.run, masked.totals()) == ([0], [4.0, 2.0])
     for more in ({"kl": 0.1}, {"entropy_bonus": 0.1}):
         assert make_update([group], [3], advantages, RL(**more), router=False).run == [0, 2, 3]
-    assert make_update([group], [3], advantages, RL(rewards=[VeriFree()]), router=False).run == [0, 2, 3]
+    assert make_update([group], [3], advantages, RL(rewards=Rewards(of=[VeriFree()])), router=False).run == [0, 2, 3]
 
 
 def test_kl_and_clip_are_about_sampled_tokens_alone() -> None:
@@ -468,7 +471,7 @@ def test_kl_and_clip_are_about_sampled_tokens_alone() -> None:
     update.old = {0: logp + torch.tensor([1.0, 0.0, 1.0])}
     update.reference = {0: torch.tensor([-1.5, -2.0, -3.0])}
     batch = make_batch(rows, [Segment((0,), 4, 3)], pad_id=0)
-    phase = RL(kl=0.5, loss="dapo", rewards=[VeriFree()])
+    phase = RL(kl=0.5, loss="dapo", rewards=Rewards(of=[VeriFree()]))
     loss, seen = policy_loss(update, batch, TokenScores(logp, torch.zeros(3)), phase)
     k3 = math.exp(-0.5) + 0.5 - 1
     assert float(loss) == pytest.approx((0.8 + 1 + 0.5 * k3 + 0.25 * 9) / 3)  # a ratio of exp(-1) is clipped at 0.8
@@ -478,8 +481,8 @@ def test_kl_and_clip_are_about_sampled_tokens_alone() -> None:
 
 def test_verifree_stands_alone() -> None:
     with pytest.raises(ValidationError, match="cannot be summed"):
-        RL(rewards=[VeriFree(), Correctness()])
+        RL(rewards=Rewards(of=[VeriFree(), Correctness()]))
     with pytest.raises(ValidationError, match="rewards"):
-        RL(rewards=[])
+        RL(rewards=Rewards(of=[]))
     with pytest.raises(ValidationError, match="same name"):
-        RL(rewards=[RLPR(), RLPR(weight=2)])
+        RL(rewards=Rewards(of=[RLPR(), RLPR(weight=2)]))

@@ -131,7 +131,8 @@ def test_a_judgement_says_where_it_looked(verifier: Verifier) -> None:
     assert (judged.verdict, judged.kind, judged.how) == (Verdict.CORRECT, "expression", "boxed")
     assert response[judged.start : judged.end] == "x+x"
     assert judged.columns() == {
-        "verdict": "correct", "extracted": "x+x", "reason": judged.reason, "kind": "expression", "how": "boxed",
+        "verdict": "correct", "strict": True,
+        "extracted": "x+x", "reason": judged.reason, "kind": "expression", "how": "boxed",
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("vllm", reason="vLLM has an environment of its own: make tes
 from dereason.lm.local.model import ModelSettings, load_weights
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import frame
-from dereason.training.rewards.settings import Format
+from dereason.training.rewards.settings import Format, Rewards
 from dereason.training.rl import RL, RLOptimiser, run_rl
 
 
@@ -39,7 +39,7 @@ def test_vllm_gets_the_weights_of_each_step(tmp_path: Path) -> None:
         max_new_tokens=16,
         rollouts="vllm-colocate",
         vllm={"memory": 0.2, "max_length": 256, "eager": True},
-        rewards=[Format(shape="regex", pattern="(?s).*[a-m]")],  # true of about half of the responses
+        rewards=Rewards(of=[Format(shape="regex", pattern="(?s).*[a-m]")]),  # true of about half of the responses
         optimiser=RLOptimiser(learning_rate=1e-4, micro_batch=8, checkpoint_every=3),
     )
     seen: list[tuple[float, int]] = []

@@ -66,7 +66,7 @@ def phase_key(phase: SFT | RL) -> Info:
     """A phase's settings for its key: without what changes how it is computed and not what it learns."""
     without = {"targets", "start", "rollout_batch", "stops", "report_to", "run_name", "early_warning"}
     settings = phase.model_dump(mode="json", exclude=without)
-    for reward in settings.get("rewards", []):
+    for reward in settings.get("rewards", {}).get("of", []):
         reward.pop("model", None)  # the judges of a phase stand in the key by what decides their answers
     for name in ("checkpoint_every", "micro_batch", "gradient_checkpointing"):
         del settings["optimiser"][name]

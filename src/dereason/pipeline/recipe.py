@@ -329,7 +329,7 @@ def entries(arm: Arm) -> list[Targets]:
 
 def judges(phase: RL) -> list[ModelSettings]:
     """The models that judge answers for a phase's rewards."""
-    return [reward.model for reward in phase.rewards if isinstance(reward, Judge)]
+    return [reward.model for reward in phase.rewards.of if isinstance(reward, Judge)]
 
 
 def _unresolved(policy: BaseModel) -> bool:

@@ -29,7 +29,7 @@ from dereason.verify.confusion import tabulate
 from dereason.verify.verdict import VERIFIER_VERSION, Judgement
 from dereason.verify.verifier import Item, Verifier, VerifierSettings, item_of
 
-FIELDS = ("verdict", "extracted", "extracted_at", "how", "kind", "reason")
+FIELDS = ("verdict", "strict", "extracted", "extracted_at", "how", "kind", "reason")
 """What is added to each row."""
 BATCH = 1000
 

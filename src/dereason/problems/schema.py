@@ -89,7 +89,8 @@ SAMPLE: Schema = {
     "prompt_tokens": pl.Int32,
     "tokens": pl.Int32,  # generated, the end token included; of a guided rollout, the prefix counts as prompt
     "hit_limit": pl.Boolean,
-    "verdict": pl.String,
+    "verdict": pl.String,  # lenient: of an answer found by any rule
+    "strict": pl.Boolean,  # correct, and the answer is marked as one; null where the verdict came from elsewhere
     "extracted": pl.String,  # null where no answer was found
     "reason": pl.String,  # why this verdict, in words; for an error its cause
     "kind": pl.String,  # the reference's answer kind, which decides how answers are compared

@@ -38,7 +38,7 @@ from dereason.training.phase import (
 )
 from dereason.training.readings import Readings
 from dereason.training.rewards.rules import Combined
-from dereason.training.rewards.settings import RLPR, Correctness, Overlong, Reward, VeriFree, build, is_verifier_free
+from dereason.training.rewards.settings import RLPR, Overlong, Rewards, VeriFree, build, is_verifier_free
 from dereason.training.rewards.verifier_free import Bound, RLPRReward
 from dereason.training.rollouts import Rollouts
 from dereason.training.selection import Bands, DynamicSampling, Selection
@@ -134,8 +134,8 @@ class RL(PhaseSettings):
     """Upper clip of the probability ratio."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the KL term to the phase's starting model (TRL's `beta`); 0 loads no reference model."""
-    rewards: list[Reward] = Field(default=[Correctness()], min_length=1)
-    """What is rewarded: the weighted sum of these; a rollout for which one of them is undecided is left out."""
+    rewards: Rewards = Rewards()
+    """What is rewarded (`of`), and which answers count (`marks`)."""
     entropy_bonus: float = Field(default=0.0, ge=0)
     """Weight of the mean entropy of the sampled tokens' distributions, which is then maximised."""
     mask_truncated: bool = False
@@ -200,14 +200,14 @@ class RL(PhaseSettings):
 
     @model_validator(mode="after")
     def _rewards_fit(self) -> Self:
-        if self.verifree and len(self.rewards) > 1:
+        if self.verifree and len(self.rewards.of) > 1:
             raise ValueError("verifree is a method with its own loss term: it cannot be summed with other rewards")
-        if self.dynamic_sampling and any(isinstance(reward, RLPR) and reward.drop_flat for reward in self.rewards):
+        if self.dynamic_sampling and any(isinstance(reward, RLPR) and reward.drop_flat for reward in self.rewards.of):
             raise ValueError("rlpr.drop_flat and dynamic_sampling both deal with flat groups: switch one of them off")
-        names = [reward.name for reward in self.rewards if is_verifier_free(reward)]
+        names = [reward.name for reward in self.rewards.of if is_verifier_free(reward)]
         if len(set(names)) < len(names):
             raise ValueError("two rewards without a verifier have the same name, and would share one line in the log")
-        for reward in self.rewards:
+        for reward in self.rewards.of:
             if isinstance(reward, Overlong) and reward.buffer > self.max_new_tokens:
                 raise ValueError(
                     f"overlong.buffer is {reward.buffer} tokens, more than max_new_tokens {self.max_new_tokens}: "
@@ -218,7 +218,7 @@ class RL(PhaseSettings):
     @property
     def verifree(self) -> bool:
         """Whether the phase trains by VeriFree, on the reference in place of the rollouts' own answers."""
-        return any(isinstance(reward, VeriFree) for reward in self.rewards)
+        return any(isinstance(reward, VeriFree) for reward in self.rewards.of)
 
     @property
     def needs_reference(self) -> bool:
@@ -321,10 +321,11 @@ def run_rl(
             work / "rollouts",
             identity,
             stops,
-            Combined(functions, [reward.weight for reward in settings.rewards]),
+            Combined(functions, [reward.weight for reward in settings.rewards.of]),
             verifier or default_verifier(),
             group_size=settings.group_size,
-            by_spread=any(map(is_verifier_free, settings.rewards)),
+            by_spread=any(map(is_verifier_free, settings.rewards.of)),
+            marks=settings.rewards.counted,
         )
         readings = None
         if settings.early_warning is not None and measures is not None:

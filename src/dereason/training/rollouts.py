@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import polars as pl
 
 from dereason.problems.schema import Verdict, frame, write_table
 from dereason.training.rewards.rules import Log, RewardFunction, completion_text
+from dereason.verify.span import MARKS, Mark
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import JUDGED, Verifier, item_of
 
@@ -30,10 +31,10 @@ class Rollouts:
 
     It is called with the token ids of the prompts (``prompt_ids``) and of what was sampled (``completion_ids``), also
     where the method trains on something else (VeriFree). A completion may begin with tokens that were ``given`` to it:
-    it is judged as a whole, kept with the purpose "guided", and says nothing of how often the problem is solved. After
-    a call ``mixed`` says of each of its groups whether its
-    rollouts differ: in verdict, or where there is no verifier in reward. :meth:`finish` ends a generation, which may
-    take several calls.
+    it is judged as a whole, kept with the purpose "guided", and says nothing of how often the problem is solved.
+    After a call ``rewarded`` holds the judgements that were paid, those under the marks, and ``mixed`` says of each of
+    its groups whether its rollouts differ: in that verdict, or where there is no verifier in reward. The samples keep
+    the lenient verdict and ``strict``. :meth:`finish` ends a generation, which may take several calls.
 
     Args:
         folder: where the samples go.
@@ -41,6 +42,7 @@ class Rollouts:
         stops: token ids that end a response.
         reward: makes rewards of judged completions.
         verifier: judges.
+        marks: an answer is paid only at one of these; None: any answer is.
         group_size: rollouts of a problem, side by side in each call.
         by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by its verdicts.
     """
@@ -53,6 +55,7 @@ class Rollouts:
         reward: RewardFunction,
         verifier: Verifier,
         *,
+        marks: Collection[Mark] | None = MARKS,
         group_size: int,
         by_spread: bool,
     ) -> None:
@@ -62,9 +65,11 @@ class Rollouts:
         self.stops = stops
         self.reward = reward
         self.verifier = verifier
+        self.marks = marks
         self.group_size = group_size
         self.by_spread = by_spread
         self.mixed: list[bool] = []
+        self.rewarded: list[Judgement] = []
         self._samples: list[dict[str, object]] = []
         self._mixed: list[bool] = []
         self._drawn: Counter[str] = Counter()
@@ -86,14 +91,14 @@ class Rollouts:
         """
         texts = [completion_text(completion) for completion in completions]
         limits = [row[-1] not in self.stops for row in completion_ids]
-        judged = self.verifier.judge_many(
-            [
-                item_of(text, limit, {name: columns[name][i] for name in JUDGED if name in columns})
-                for i, (text, limit) in enumerate(zip(texts, limits, strict=True))
-            ]
-        )
+        items = [
+            item_of(text, limit, {name: columns[name][i] for name in JUDGED if name in columns})
+            for i, (text, limit) in enumerate(zip(texts, limits, strict=True))
+        ]
+        judged = self.verifier.judge_many(items)
+        self.rewarded = paid = self.verifier.rewarded(items, judged, self.marks)
         rewards = self.reward(
-            prompts, completions, completion_ids, **columns, prompt_ids=prompt_ids, judgements=judged, hit_limits=limits
+            prompts, completions, completion_ids, **columns, prompt_ids=prompt_ids, judgements=paid, hit_limits=limits
         )
         shares = given or [0] * len(texts)
         lengths = [(len(p) + g, len(c) - g) for p, c, g in zip(prompt_ids, completion_ids, shares, strict=True)]
@@ -101,7 +106,7 @@ class Rollouts:
         self.mixed = []
         for start in range(0, len(rewards), self.group_size):
             rows = range(start, start + self.group_size)
-            verdicts = [j.verdict for j in judged[start : start + self.group_size] if j.verdict is not Verdict.ERROR]
+            verdicts = [j.verdict for j in paid[start : start + self.group_size] if j.verdict is not Verdict.ERROR]
             known = [float(v is Verdict.CORRECT) for v in verdicts]
             if self.by_spread:
                 known = [float(r) for r in (rewards[i] for i in rows) if r is not None]
@@ -132,6 +137,7 @@ class Rollouts:
                     "tokens": lengths[i][1],
                     "hit_limit": limits[i],
                     **judged[i].columns(),
+                    "rewarded": str(self.rewarded[i].verdict),
                 }
             )
             self._drawn[problem_id] += 1
@@ -142,7 +148,7 @@ class Rollouts:
         Every process calls this.
 
         Returns:
-            problem -> (correct rollouts, judged rollouts), of all processes; guided ones do not count.
+            problem -> (correct rollouts, judged rollouts) under the marks, of all processes; guided ones do not count.
         """
         from accelerate import PartialState
         from accelerate.utils import gather_object
@@ -164,7 +170,7 @@ class Rollouts:
                 continue
             correct, judged = outcomes.get(s["problem_id"], (0, 0))
             outcomes[s["problem_id"]] = (
-                correct + (s["verdict"] == Verdict.CORRECT),
-                judged + (s["verdict"] != Verdict.ERROR),
+                correct + (s["rewarded"] == Verdict.CORRECT),
+                judged + (s["rewarded"] != Verdict.ERROR),
             )
         return outcomes

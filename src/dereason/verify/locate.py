@@ -4,10 +4,11 @@ Thoughts (``<think>...</think>`` and the like, see :mod:`dereason.verify.thinkin
 outside of them is searched. Where nothing stands outside, the thoughts are searched for an answer that says it is
 one, unless the last is still open: a response that is still thinking has no answer.
 
-Tried in this order; within each the last one in the text wins:
+Tried in this order; within each the last one in the text wins. All but ``number`` and ``alone`` are marks: the response
+says that this is its answer.
 
 ``tag``           ``<answer>...</answer>``; the closing tag may be missing. In its content the rules below apply; where
-                  none does, the content is the answer
+                  none does, the content is the answer. Prose in a tag marks none: its last number is a ``number``
 ``boxed``         ``\boxed{...}`` or ``\fbox{...}`` with balanced braces; neither empty nor left open. Boxes joined by
                   "or", "and" or a comma are one answer, a list
 ``final_answer``  "final answer: X", "the answer is X", "Answer: X", a heading "Answer" above X, a table's cell "Answer"
@@ -22,13 +23,16 @@ Tried in this order; within each the last one in the text wins:
 What is found is the place of the answer and what stands there, as it was written: whether "5 apples" is the number 5
 is for the comparison to say. Everything is linear in the length of the response: no recursion into the text, and no
 pattern that can backtrack far.
+
+With ``marks`` only these are searched, in the same order, as if the others did not exist: with ``boxed`` alone a box
+counts whatever tag or "the answer is" comes after it. All marks find what is found without ``marks``, or nothing.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from dereason.verify.equivalence import option_index
@@ -37,7 +41,7 @@ from dereason.verify.last_number import last_number
 from dereason.verify.letters import choice_in, concluding_letter
 from dereason.verify.reading import kind_of, read
 from dereason.verify.single import single
-from dereason.verify.span import MAX_TAIL, MAX_TRIES, How, Span, as_written
+from dereason.verify.span import MARKS, MAX_TAIL, MAX_TRIES, How, Mark, Span, as_written
 from dereason.verify.stated import stated_answer
 from dereason.verify.text import as_read, strip_markup
 from dereason.verify.thinking import inside_thinking, outside_thinking
@@ -81,31 +85,48 @@ MAX_ALONE = 100
 """Longer lines are prose."""
 
 
-def locate(response: str, *, kind: Kind, options: Sequence[str] | None = None) -> Span | None:
+def locate(
+    response: str, *, kind: Kind, options: Sequence[str] | None = None, marks: Collection[Mark] | None = None
+) -> Span | None:
     """The answer of a response, or None where it states none.
 
     Args:
         response: the generated text, of any length and content.
         kind: the reference's kind; what has no mark of an answer is one only where it fits the kind.
         options: the choices of a multiple-choice problem; allows a choice letter as the conclusion.
+        marks: only an answer at one of these counts; None: any answer does.
     """
     ending = _END_TOKENS.search(response, max(0, len(response) - 200))
     text, thinking = outside_thinking(response[: ending.start()] if ending else response)
     if text.strip():
-        return _tagged(text, kind, options) or _explicit(text, kind, options) or _implicit(text, kind, options)
-    if thinking:
+        found = _marked(text, kind, options, MARKS if marks is None else marks)
+        if found is None and options and (marks is None or "letter" in marks):
+            found = concluding_letter(text, options)
+        elif found is None and marks is None:
+            found = _unmarked(text, kind)
+    elif thinking:
         return None
-    thought = inside_thinking(response)
-    return _tagged(thought, kind, options) or _explicit(thought, kind, options)
+    else:
+        found = _marked(inside_thinking(response), kind, options, MARKS if marks is None else marks)
+    return found if found is None or marks is None or found.how in marks else None
 
 
-def _explicit(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
-    boxed = _boxed(text, kind, options)
+def _marked(text: str, kind: Kind, options: Sequence[str] | None, marks: Collection[Mark]) -> Span | None:
+    tagged = _tagged(text, kind, options) if "tag" in marks else None
+    return tagged or _explicit(text, kind, options, marks)
+
+
+def _explicit(text: str, kind: Kind, options: Sequence[str] | None, marks: Collection[Mark] = MARKS) -> Span | None:
+    boxed = _boxed(text, kind, options) if "boxed" in marks else None
     if boxed is not None and not (options and option_index(boxed.text, options) is None):
         return boxed
     # A box that names no option is no answer while something else does.
-    stated = stated_answer(text, kind, options) or _json(text, kind, options) or _hash(text, kind, options)
-    if stated is None and boxed is not None and options:
+    stated = None
+    if "final_answer" in marks:
+        stated = stated_answer(text, kind, options) or _json(text, kind, options)
+    if stated is None and "hash" in marks:
+        stated = _hash(text, kind, options)
+    if stated is None and boxed is not None and options and "letter" in marks:
         stated = concluding_letter(text, options)
         stated = stated if stated is not None and stated.start > boxed.end else None
     return stated or boxed
@@ -126,9 +147,7 @@ def _json(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
     return None
 
 
-def _implicit(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None:
-    if options:
-        return concluding_letter(text, options)
+def _unmarked(text: str, kind: Kind) -> Span | None:
     if kind in (Kind.NUMBER, Kind.QUANTITY):
         return last_number(text, kind) or _alone(text, kind)
     return _alone(text, kind)
@@ -143,10 +162,13 @@ def _tagged(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None
         found = _explicit(content, kind, options)
         if found is None and options and end - start <= MAX_TAIL:
             found = choice_in(content, 0, len(content), options, "tag")
-        if found is None and (options or (end - start > MAX_ALONE and kind is not Kind.LITERAL)):
-            found = _implicit(content, kind, options)
+        if found is None and options:
+            found = concluding_letter(content, options)
+        elif found is None and end - start > MAX_ALONE and kind is not Kind.LITERAL:
+            found = _unmarked(content, kind)
         if found is not None:
-            return replace(found, start=start + found.start, end=start + found.end, how="tag")
+            how: How = "tag" if found.how in MARKS else found.how
+            return replace(found, start=start + found.start, end=start + found.end, how=how)
         if end - start <= MAX_TAIL or (end < len(text) and not options and kind not in (Kind.NUMBER, Kind.QUANTITY)):
             return _found(text, start, end, "tag", kind, options)
     return None

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from dereason.verify.text import strip_markup
 
-How = Literal["tag", "boxed", "final_answer", "hash", "number", "letter", "alone"]
+Mark = Literal["tag", "boxed", "final_answer", "hash", "letter"]
+"""A rule whose answers say that they are one."""
+How = Literal[Mark, "number", "alone"]
+"""The rules by which answers are found; see :mod:`dereason.verify.locate`."""
+MARKS: tuple[Mark, ...] = get_args(Mark)
+"""All marks: what was found by another rule is a guess at what the response means to answer."""
 
 MAX_TAIL = 500
 """A conclusion is short. Longer tails and lines are prose."""

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dereason.problems.schema import Verdict
+from dereason.verify.span import MARKS
 
-VERIFIER_VERSION = "3"
+VERIFIER_VERSION = "4"
 """Changes whenever a verdict could; it stands in every profile's provenance."""
+
+WHOLE = "response"
+"""What ``how`` says where a check read the whole response."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,19 @@ class Judgement:
     end: int | None = None
     """Where it ends, exclusive."""
 
+    @property
+    def strict(self) -> bool:
+        """Whether the answer is correct and was found at a mark (:data:`~dereason.verify.span.MARKS`).
+
+        A check that reads whole responses says itself what it takes for an answer.
+        """
+        return self.verdict is Verdict.CORRECT and self.how in (*MARKS, WHOLE)
+
     def columns(self) -> dict[str, object]:
         """Its columns of the SAMPLE table."""
         return {
             "verdict": str(self.verdict),
+            "strict": self.strict,
             "extracted": self.extracted,
             "reason": self.reason,
             "kind": self.kind,

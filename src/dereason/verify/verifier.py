@@ -18,7 +18,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -33,8 +33,9 @@ from dereason.verify.equivalence import Comparison, compare
 from dereason.verify.kinds import Kind
 from dereason.verify.locate import Span, locate
 from dereason.verify.reading import kind_of
+from dereason.verify.span import Mark
 from dereason.verify.tolerance import Tolerance
-from dereason.verify.verdict import Judgement
+from dereason.verify.verdict import WHOLE, Judgement
 from dereason.verify.workers import Pool
 
 _HOW = {
@@ -229,23 +230,47 @@ class Verifier:
         """
         return self.judge_many([Item(response, hit_limit, reference, options, accepted, tolerance)])[0]
 
-    def judge_many(self, items: Sequence[Item]) -> list[Judgement]:
+    def judge_many(self, items: Sequence[Item], marks: Collection[Mark] | None = None) -> list[Judgement]:
         """Judge a batch, in order; pairs that need symbolic comparison run in parallel.
 
         Never raises for anything that a response holds; see :meth:`judge`. Of several references that one decides
         which the response meets, else the first.
+
+        Args:
+            items: the responses.
+            marks: an answer counts only at one of these; elsewhere it is none, so that the verdict is ``unparsable``
+                or ``truncated``. None: any answer counts.
         """
-        judged = self._judge_against([replace(item, accepted=()) for item in items])
+        judged = self._judge_against([replace(item, accepted=()) for item in items], marks)
         more = [
             (i, replace(item, reference=other, accepted=()))
             for i, item in enumerate(items)
             if item.accepted and judged[i].verdict is not Verdict.CORRECT
             for other in item.accepted
         ]
-        for (i, _), other in zip(more, self._judge_against([item for _, item in more]), strict=True):
+        for (i, _), other in zip(more, self._judge_against([item for _, item in more], marks), strict=True):
             if other.verdict is Verdict.CORRECT:
                 judged[i] = other
         return judged
+
+    def rewarded(
+        self, items: Sequence[Item], judged: Sequence[Judgement], marks: Collection[Mark] | None
+    ) -> list[Judgement]:
+        """What :meth:`judge_many` says of the items under marks, given what it said of them without.
+
+        Where an answer stands at a mark that counts, the two are one judgement; only the rest is looked at again.
+        """
+        out = list(judged)
+        again = [
+            i
+            for i, (item, judgement) in enumerate(zip(items, judged, strict=True))
+            if marks is not None
+            and judgement.verdict is not Verdict.UNPARSABLE
+            and (judgement.how not in marks or (item.accepted and judgement.verdict is not Verdict.CORRECT))
+        ]
+        for i, judgement in zip(again, self.judge_many([items[i] for i in again], marks), strict=True):
+            out[i] = judgement
+        return out
 
     def tolerance_of(self, item: Item) -> Tolerance:
         """The tolerance that an item is judged with."""
@@ -253,14 +278,14 @@ class Verifier:
             return item.tolerance
         return self.settings.tolerance_by_source.get(item.source, self.settings.tolerance)
 
-    def _judge_against(self, items: Sequence[Item]) -> list[Judgement]:
+    def _judge_against(self, items: Sequence[Item], marks: Collection[Mark] | None) -> list[Judgement]:
         """Judge each item against its one reference."""
+        none = "no answer found" if marks is None else "no answer found at a mark that counts"
         judged: list[Judgement | None] = [None] * len(items)
         found: list[tuple[int, Span, Kind]] = []
         checks = [self._checks.of(item) for item in items]
-        for i, comparison in self._checked(
-            [(i, c, None) for i, c in enumerate(checks) if c and c.whole], items
-        ).items():
+        whole = [(i, check, None) for i, check in enumerate(checks) if check and check.whole]
+        for i, comparison in self._checked(whole, items).items():
             judged[i] = _whole(comparison, items[i].hit_limit)
         for i, item in enumerate(items):
             if judged[i] is not None:
@@ -270,7 +295,7 @@ class Verifier:
             # and must not count against the model.
             try:
                 kind = kind_of(item.reference, item.options or None)
-                span = locate(item.response, kind=kind, options=item.options or None)
+                span = locate(item.response, kind=kind, options=item.options or None, marks=marks)
             except Exception as exc:
                 judged[i] = Judgement(Verdict.ERROR, None, _failure(exc), kind)
                 continue
@@ -279,7 +304,7 @@ class Verifier:
             elif item.hit_limit:
                 judged[i] = Judgement(Verdict.TRUNCATED, None, "the length limit came before any answer", kind)
             else:
-                judged[i] = Judgement(Verdict.UNPARSABLE, None, "no answer found", kind)
+                judged[i] = Judgement(Verdict.UNPARSABLE, None, none, kind)
         equality = [(i, span) for i, span, _ in found if checks[i] is None]
         compared = self.equivalent_many(
             [(span.text, items[i].reference, items[i].options) for i, span in equality],
@@ -402,7 +427,7 @@ def _whole(comparison: Comparison, hit_limit: bool) -> Judgement:
         verdict = Verdict.CORRECT
     else:
         verdict = Verdict.TRUNCATED if hit_limit else Verdict.WRONG
-    return Judgement(verdict, None, comparison.reason)
+    return Judgement(verdict, None, comparison.reason, how=WHOLE if comparison.equal else None)
 
 
 def _fast(pair: _Asked) -> Comparison | None:

@@ -6,6 +6,9 @@ completion is a text or a list of chat messages. Two arguments more are optional
 :class:`~dereason.verify.verdict.Judgement` a completion) and ``hit_limits`` (whether it stopped at the length limit). A
 caller that has judged passes them; without them the function judges by itself.
 
+What is judged for a reward is the *marked* answer: an answer that the response does not mark as one is no answer, lest
+a policy be paid for whatever number its text happens to end with.
+
 Every function returns None where the verdict is ``error``, also those whose number does not depend on the verdict:
 TRL leaves a completion out of its group only if *all* reward functions return None for it.
 
@@ -16,13 +19,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dereason.errors import DereasonError
 from dereason.lm.prompts import LETTERS
 from dereason.problems.schema import Verdict
+from dereason.verify.span import MARKS, Mark
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import JUDGED, Item, default_verifier, item_of
 
@@ -54,7 +58,7 @@ class Rollout:
     options: list[str] | None
     """The choices of a multiple-choice problem, None without."""
     judgement: Judgement
-    """What the rules say of it."""
+    """What the rules say of it under the marks that count."""
 
 
 class Judging:
@@ -63,7 +67,8 @@ class Judging:
     Args:
         stop_ids: token ids that end a response.
         max_new_tokens: length limit of a response in tokens; None takes every response for one that ended by itself.
-        judge: ``judge_many`` of the verifier to use; the process-wide one where None.
+        marks: an answer counts only at one of these (:mod:`dereason.verify.locate`); None: any answer counts.
+        judge: judges under these marks in place of the process-wide verifier.
     """
 
     def __init__(
@@ -71,10 +76,12 @@ class Judging:
         *,
         stop_ids: Sequence[int] = (),
         max_new_tokens: int | None = None,
+        marks: Collection[Mark] | None = MARKS,
         judge: Callable[[Sequence[Item]], list[Judgement]] | None = None,
     ) -> None:
         self.stop_ids = frozenset(stop_ids)
         self.max_new_tokens = max_new_tokens
+        self.marks = marks
         self.judge = judge
         self._last: tuple[list[Item], list[Judgement]] = ([], [])
 
@@ -119,7 +126,8 @@ class Judging:
 
     def _judge_once(self, items: list[Item]) -> list[Judgement]:
         if items != self._last[0]:
-            self._last = (items, (self.judge or default_verifier().judge_many)(items))
+            judged = self.judge(items) if self.judge else default_verifier().judge_many(items, self.marks)
+            self._last = (items, judged)
         return self._last[1]
 
 

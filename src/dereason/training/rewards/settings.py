@@ -28,6 +28,7 @@ from dereason.training.rewards.rules import (
 )
 from dereason.training.rewards.verifier_free import CERReward, RLPRReward, RuleThenCERReward, VeriFreeReward
 from dereason.verify.kinds import Kind
+from dereason.verify.span import MARKS, Mark
 
 LoadModel = Callable[[ModelSettings, dict[str, Any]], LanguageModel]
 """(model, arguments of its chat template) -> the loaded model."""
@@ -158,13 +159,29 @@ Reward = Annotated[
 ]
 
 
+class Rewards(Settings):
+    """What is paid, and for which answers."""
+
+    marks: Literal["all", "any"] | Annotated[list[Mark], Field(min_length=1)] = "all"
+    """What marks the answers that count: a list, `all` marks, or `any`, which also pays an answer without a mark."""
+    of: list[Reward] = Field(default=[Correctness()], min_length=1)
+    """What is rewarded: the weighted sum of these; a rollout for which one of them is undecided is left out."""
+
+    @property
+    def counted(self) -> tuple[Mark, ...] | None:
+        """The marks that count; None where an answer needs none."""
+        if self.marks == "any":
+            return None
+        return MARKS if self.marks == "all" else tuple(self.marks)
+
+
 def is_verifier_free(reward: Weighted) -> bool:
     """Whether a reward asks the policy, not a verifier; `rule_then_cer` is counted among them."""
     return isinstance(reward, CER | RuleThenCER | RLPR | VeriFree)
 
 
 def build(
-    rewards: Sequence[Reward],
+    rewards: Rewards,
     *,
     tokenizer: Any,
     max_new_tokens: int,
@@ -180,12 +197,12 @@ def build(
         max_new_tokens: length limit of a response in tokens.
         stop_ids: token ids that end a response; the tokenizer's end token where None.
         load: makes the judging model; called once for each model that the settings name.
-        judging: shared with other rewards; made of the arguments above where None.
+        judging: shared with other rewards, in place of one that is made of the arguments above.
 
     Raises:
         DereasonError: an overlong buffer that is longer than the limit, or a judging model that does not load.
     """
-    judging = judging or _judging(tokenizer, max_new_tokens, stop_ids)
+    judging = judging or _judging(rewards, tokenizer, max_new_tokens, stop_ids)
     loaded: dict[str, LanguageModel] = {}
 
     def model(judge: Judge) -> LanguageModel:
@@ -194,11 +211,11 @@ def build(
             loaded[key] = load(judge.model, judge.chat_template_kwargs)
         return loaded[key]
 
-    return [_build_one(reward, judging, tokenizer, max_new_tokens, model) for reward in rewards]
+    return [_build_one(reward, judging, tokenizer, max_new_tokens, model) for reward in rewards.of]
 
 
 def combine(
-    rewards: Sequence[Reward],
+    rewards: Rewards,
     *,
     tokenizer: Any,
     max_new_tokens: int,
@@ -209,14 +226,14 @@ def combine(
 
     Args and errors are those of :func:`build`.
     """
-    judging = _judging(tokenizer, max_new_tokens, stop_ids)
+    judging = _judging(rewards, tokenizer, max_new_tokens, stop_ids)
     functions = build(rewards, tokenizer=tokenizer, max_new_tokens=max_new_tokens, load=load, judging=judging)
-    return Combined(functions, [reward.weight for reward in rewards], judging)
+    return Combined(functions, [reward.weight for reward in rewards.of], judging)
 
 
-def _judging(tokenizer: Any, max_new_tokens: int, stop_ids: Sequence[int] | None) -> Judging:
+def _judging(rewards: Rewards, tokenizer: Any, max_new_tokens: int, stop_ids: Sequence[int] | None) -> Judging:
     ends = (tokenizer.eos_token_id,) if stop_ids is None else stop_ids
-    return Judging(stop_ids=ends, max_new_tokens=max_new_tokens)
+    return Judging(stop_ids=ends, max_new_tokens=max_new_tokens, marks=rewards.counted)
 
 
 def _build_one(

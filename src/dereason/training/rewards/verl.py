@@ -17,15 +17,15 @@ from dereason.errors import DereasonError
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
 from dereason.training.rewards.rules import Combined
-from dereason.training.rewards.settings import Correctness, Format, Overlong, Reward, build
+from dereason.training.rewards.settings import Correctness, Format, Overlong, Rewards, build
 from dereason.verify.verifier import Verifier, VerifierSettings, item_of
 
 
 class VerlReward(Settings):
     """The content of an exported ``reward.json``."""
 
-    rewards: list[Reward] = Field(min_length=1)
-    """What is rewarded: the weighted sum of these."""
+    rewards: Rewards
+    """What is rewarded, and which answers count."""
     max_new_tokens: int = Field(gt=0)
     """Length limit of a response in tokens."""
     verifier: VerifierSettings = VerifierSettings(workers=1)
@@ -47,7 +47,7 @@ class Scorer:
         check_rewards(self.settings.rewards)
         limit = self.settings.max_new_tokens
         functions = build(self.settings.rewards, tokenizer=None, max_new_tokens=limit, stop_ids=())
-        self.reward = Combined(functions, [reward.weight for reward in self.settings.rewards])
+        self.reward = Combined(functions, [reward.weight for reward in self.settings.rewards.of])
         self.verifier = Verifier(self.settings.verifier)
 
     def __call__(self, response: str, reference: str, extra: Mapping[str, Any] | None) -> dict[str, float]:
@@ -59,9 +59,10 @@ class Scorer:
             extra: ``options`` (choices of a multiple-choice problem) and what the reward manager counted.
 
         Returns:
-            ``score``; ``acc`` (1 where the verdict is ``correct``); and 1 or 0 for ``unparsable``, ``truncated`` and
-            ``error``. verl knows no response without a score: an ``error``, which our own trainers leave out of the
-            batch, has the score 0.
+            ``score``; ``acc`` (1 where the verdict is ``correct``), ``strict`` (1 where the answer is also marked); and
+            1 or 0 for ``unparsable``, ``truncated`` and ``error``. The score is that of the marked answer, see
+            :class:`~dereason.training.rewards.settings.Rewards`. verl knows no response without a score: an ``error``,
+            which our own trainers leave out of the batch, has the score 0.
         """
         extra = extra or {}
         options = extra.get("options")
@@ -70,30 +71,33 @@ class Scorer:
         cut = tokens is not None and int(tokens) >= self.settings.max_new_tokens and not extra.get("ended", False)
         problem = {"answer": reference, "options": options, "source": extra.get("source")}
         problem["metadata"] = extra.get("metadata")
-        judgement = self.verifier.judge_many([item_of(response, cut, problem)])[0]
+        item = item_of(response, cut, problem)
+        judged = self.verifier.judge_many([item])
+        judgement = judged[0]
         value = self.reward(
             prompts=[extra.get("question") or ""],
             completions=[response],
             completion_ids=[range(int(tokens or 0))],
             answer=[reference],
             options=[options],
-            judgements=[judgement],
+            judgements=self.verifier.rewarded([item], judged, self.settings.rewards.counted),
         )[0]
         flags = (Verdict.UNPARSABLE, Verdict.TRUNCATED, Verdict.ERROR)
         return {
             "score": 0.0 if value is None else value,
             "acc": float(judgement.verdict is Verdict.CORRECT),
+            "strict": float(judgement.strict),
             **{str(verdict): float(judgement.verdict is verdict) for verdict in flags},
         }
 
 
-def check_rewards(rewards: list[Reward]) -> None:
+def check_rewards(rewards: Rewards) -> None:
     """Refuse rewards that verl's reward workers, which have neither the policy nor its tokenizer, cannot compute.
 
     Raises:
         DereasonError: one is there.
     """
-    for reward in rewards:
+    for reward in rewards.of:
         if not isinstance(reward, Correctness | Format | Overlong):
             raise DereasonError(
                 f"the reward {reward.name!r} needs a model or a tokenizer, which verl's reward workers do not have",

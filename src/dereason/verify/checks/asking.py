@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,13 @@ class Checks:
         told: list[tuple[Comparison, bool] | None] = [None] * len(asked)
         for name in dict.fromkeys(GYM if check.family else check.name for check, _, _ in asked):
             places = [i for i, (check, _, _) in enumerate(asked) if (GYM if check.family else check.name) == name]
-            outcomes = self._pools[name].run([_task(*asked[i]) for i in places])
-            for i, outcome in zip(places, outcomes, strict=True):
+            tasks: dict[int, Any] = {}
+            for i in places:
+                try:
+                    tasks[i] = _task(*asked[i])
+                except (ValueError, RecursionError):
+                    told[i] = Comparison(None, f"{asked[i][0].name}: the problem's metadata is no JSON object"), True
+            for i, outcome in zip(tasks, self._pools[name].run(list(tasks.values())), strict=True):
                 told[i] = _comparison(asked[i][0], outcome), outcome.lasting
         return [each for each in told if each is not None]
 
@@ -94,7 +99,9 @@ class Checks:
 
 
 def _task(check: Check, item: Item, answer: str | None) -> Any:
-    metadata: Mapping[str, Any] = json.loads(item.metadata) if item.metadata else {}
+    metadata = json.loads(item.metadata) if item.metadata else {}
+    if not isinstance(metadata, dict):
+        raise ValueError
     if check.family:
         return [check.family, answer or "", item.reference, metadata]
     wanted = {
