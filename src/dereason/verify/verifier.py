@@ -28,7 +28,7 @@ from dereason.errors import DereasonError
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
 from dereason.verify.checks.asking import Checks, identity
-from dereason.verify.checks.names import Check, built_in, is_check
+from dereason.verify.checks.names import Check, is_check, own_check
 from dereason.verify.equivalence import Comparison, compare
 from dereason.verify.kinds import Kind
 from dereason.verify.locate import Span, locate
@@ -138,7 +138,7 @@ def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
     raw = problem.get("metadata")
     named = str(problem.get("id") or problem.get("problem_id") or "a problem")
     # a data set that TRL is given may have a column of that name and of any type
-    if isinstance(raw, str) and ('"accepted"' in raw or '"tolerance"' in raw or '"answer_check"' in raw):
+    if isinstance(raw, str) and ('"accepted"' in raw or '"tolerance"' in raw or "answer_check" in raw):
         try:
             more = json.loads(raw)
         except (ValueError, RecursionError):
@@ -160,8 +160,7 @@ def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
             "give an object with 'relative', 'absolute' or 'significant', or name that field otherwise",
         ) from exc
     options = problem.get("options") or None
-    own = more.get("answer_check")
-    check = None if own is None else built_in(own, named)
+    check = own_check(more, named)
     metadata = raw if isinstance(raw, str) else None
     source = str(problem.get("source") or "")
     return Item(response, hit_limit, problem["answer"], options, tuple(accepted), limits, source, check, metadata)

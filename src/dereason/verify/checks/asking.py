@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from dereason.verify.checks.names import GYM, Check, built_in, is_function
+from dereason.problems.gym import GYM
+from dereason.verify.checks.names import Check, built_in, is_function
 from dereason.verify.checks.source import find, search_path
 from dereason.verify.equivalence import Comparison
 from dereason.verify.workers import Outcome, Pool

@@ -23,6 +23,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 FILE_LIMIT = 64
@@ -49,6 +50,7 @@ _DENIED = {
 }
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

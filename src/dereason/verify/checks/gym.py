@@ -17,9 +17,9 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
+from dereason.problems.gym import OURS, SCORED
 from dereason.verify.checks import formula
 from dereason.verify.checks.formula import NotInGrammar
-from dereason.verify.checks.names import OURS, SCORED
 from dereason.verify.numbers import parse_number
 
 MAX_LENGTH = 20_000

@@ -6,48 +6,14 @@ and a command line, which the user writes, may name a function besides.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dereason.errors import DereasonError
-
-GYM = "reasoning_gym"
-"""What stands before the family's name in the name of a built-in check."""
-
-
-def _families(names: str) -> frozenset[str]:
-    return frozenset(names.split())
-
-
-SCORED = _families(
-    "advanced_geometry boxnet cryptarithm fraction_simplification graph_color group_anagrams intermediate_integration"
-    " jugs kakurasu knight_swap knights_knaves number_format palindrome_generation palindrome_partitioning"
-    " polynomial_multiplication power_function prime_factorization propositional_logic quantum_lock rubiks_cube"
-    " rush_hour shortest_path simple_integration sokoban time_intervals tower_of_hanoi word_ladder word_sorting"
-)
-"""Families whose own scorer decides, on text that has passed the family's grammar; correct is a score of 1.0."""
-
-OURS = _families("bitwise_arithmetic codeio countdown n_queens number_sorting puzzle24")
-"""Families with a check of ours: reasoning-gym's runs the text, or takes wrong answers for right ones."""
-
-EQUAL = _families(
-    # the scorer of the base class, which is equality of texts
-    "acre aiw arc_1d base_conversion basic_arithmetic bf binary_alternation caesar_cipher count_bits count_primes"
-    " course_schedule gcd isomorphic_strings largest_island lcm leg_counting letter_counting list_functions"
-    " mahjong_puzzle maze modulo_grid number_filtering number_sequence ransom_note rotate_matrix rotten_oranges"
-    " simple_equations simple_geometry string_manipulation string_splitting string_synthesis syllogism"
-    " word_sequence_reversal"
-    # one right answer, and a scorer that adds spelling, parts of a point, or wrong answers
-    " ab arc_agi binary_matrix calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation"
-    " complex_arithmetic decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font"
-    " futoshiki game_of_life game_of_life_halting gsm_symbolic letter_jumble manipulate_matrix mini_sudoku"
-    " needle_haystack path_star polynomial_equations pool_matrix products rearc rectangle_count self_reference"
-    " sentence_reordering spell_backward spiral_matrix string_insertion sudoku survo tsumego zebra_puzzles"
-)
-"""Families with one right answer each, which equality with the reference decides as for any other problem."""
-
-COMPOSITE = "composite"
-"""The family that is made of others; each of its problems names its own."""
+from dereason.problems.gym import EQUAL, GYM, OURS, SCORED
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
@@ -71,6 +37,27 @@ class Check:
         """The reasoning-gym family of a built-in check."""
         before, _, family = self.name.partition(":")
         return family if before == GYM else None
+
+
+def own_check(metadata: Mapping[str, Any], where: str) -> Check | None:
+    """The check that a problem's metadata name, themselves or in the field ``metadata`` of a row that was read.
+
+    Args:
+        metadata: of the problem.
+        where: file and row, for messages.
+
+    Raises:
+        DereasonError: they name what is none of the closed list.
+    """
+    name, inner = metadata.get("answer_check"), metadata.get("metadata")
+    if name is None and isinstance(inner, str) and "answer_check" in inner:
+        try:
+            inner = json.loads(inner)
+        except (ValueError, RecursionError):
+            inner = None
+    if name is None and isinstance(inner, dict):
+        name = inner.get("answer_check")
+    return None if name is None else built_in(name, where)
 
 
 def built_in(name: object, where: str) -> Check | None:
@@ -106,8 +93,3 @@ def is_check(name: str) -> bool:
     """Whether a recipe or a command line may name this: a function, or a built-in check."""
     before, _, family = name.partition(":")
     return family in SCORED | OURS | EQUAL if before == GYM else is_function(name)
-
-
-def of_family(family: str) -> str | None:
-    """The name of a family's check, where it has one that is not equality."""
-    return f"{GYM}:{family}" if family in SCORED | OURS else None
