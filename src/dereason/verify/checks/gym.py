@@ -32,12 +32,12 @@ Grammar = Callable[[str, Entry], str]
 
 
 def load() -> Callable[[list[Any]], list[Any]]:
-    """Import reasoning-gym and return what a worker does with a task.
+    """Import reasoning-gym with the data of its scorers, and return what a worker does with a task.
 
     A task is ``[family, answer, reference, metadata]``, its result ``[right, reason]``.
     """
-    import reasoning_gym  # noqa: F401  (here, where it is no task's time)
-
+    for family in SCORED:  # here, where it is no task's time
+        scorer(family)
     return decide
 
 
@@ -57,7 +57,8 @@ def decide(task: list[Any]) -> list[Any]:
             if family in OURS:
                 right, reason = _OURS[family](text, entry)
             else:
-                score = float(scorer(family)(_GRAMMAR[family](text, entry), entry))
+                written = _GRAMMAR[family](text, entry)
+                score = float(scorer(family)(written, entry))
                 right, reason = score == 1.0, f"reasoning-gym's score is {score:.3g}"
             if right:
                 return [True, reason]
