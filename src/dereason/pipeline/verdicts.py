@@ -82,8 +82,8 @@ def verify_file(
         overwrite: replace an ``out`` that holds verdicts of an earlier call; no other file is ever replaced.
 
     Returns:
-        ``rows``, ``verifier`` (its version), ``settings``, ``confusion``, and ``reading``: how answers were read, where
-        they could be read in several ways.
+        ``rows``, ``verifier`` (its version), ``checks`` (what identifies them), ``settings``, ``confusion``, and
+        ``reading``: how answers were read, where they could be read in several ways.
 
     Raises:
         DereasonError: ``out`` is there already or another call is writing it, or a row cannot be used: file, row and
@@ -121,6 +121,7 @@ def verify_file(
     return {
         "rows": total,
         "verifier": VERIFIER_VERSION,
+        "checks": job.key()["checks"],
         "settings": job.model_dump(mode="json"),
         "reading": notes,
         "confusion": tabulate(seen),

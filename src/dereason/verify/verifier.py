@@ -189,7 +189,7 @@ class Verifier:
             memory_limit=self.settings.memory_limit,
             workers=self.settings.workers,
         )
-        self._checks = Checks(self.settings)
+        self.checks = Checks(self.settings)
         self._remembered: OrderedDict[Any, Comparison] = OrderedDict()
         self._lock = threading.Lock()
         _verifiers.add(self)
@@ -203,7 +203,7 @@ class Verifier:
     def close(self) -> None:
         """End the worker processes. The next comparison that needs one would start it again."""
         self._pool.close()
-        self._checks.close()
+        self.checks.close()
 
     def judge(
         self,
@@ -282,7 +282,7 @@ class Verifier:
         none = "no answer found" if marks is None else "no answer found at a mark that counts"
         judged: list[Judgement | None] = [None] * len(items)
         found: list[tuple[int, Span, Kind]] = []
-        checks = [self._checks.of(item) for item in items]
+        checks = [self.checks.of(item) for item in items]
         whole = [(i, check, None) for i, check in enumerate(checks) if check and check.whole]
         for i, comparison in self._checked(whole, items).items():
             judged[i] = _whole(comparison, items[i].hit_limit)
@@ -337,7 +337,7 @@ class Verifier:
             if key not in places:
                 open_.append((check, item, answer))
             places.setdefault(key, []).append(i)
-        for (key, at), (comparison, lasting) in zip(places.items(), self._checks.ask(open_), strict=True):
+        for (key, at), (comparison, lasting) in zip(places.items(), self.checks.ask(open_), strict=True):
             if lasting:
                 self._remember(key, comparison)
             told |= dict.fromkeys(at, comparison)
