@@ -144,6 +144,7 @@ def do_pass_rate(
         "model": lm.identity,
         "template_hash": lm.template_hash(),
         "verifier": VERIFIER_VERSION,
+        "checks": ctx.verifier.settings.key()["checks"],
         "verdicts": verdicts,
         "strict": strict,
         "confusion": confusion(samples),
@@ -180,7 +181,7 @@ def do_profile(
         provenance["judge"] = {k: facts[k] for k in ("judge_model", "template_hash", "rubric")}
     if rates is not None:
         facts = read_json(rates / "step.json")["info"]
-        provenance["pass_rate"] = {k: facts[k] for k in ("template_hash", "verifier")}
+        provenance["pass_rate"] = {k: facts[k] for k in ("template_hash", "verifier", "checks")}
         provenance["pass_rate"] |= profile.pass_rate.model_dump(mode="json", exclude={"enabled"})
     table = build_profiles(
         problems,
