@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from dereason.cli.main import main
+from dereason.errors import DereasonError
+from dereason.pipeline.pool import read_pool
 from dereason.problems.gym import COMPOSITE, EQUAL, OURS, SCORED
-from dereason.problems.sources import GymFamily, GymSource, read_source
+from dereason.problems.sources import GymFamily, GymSource, ProblemFile, read_source
+from dereason.training.rewards.rules import CorrectnessReward, Judging
 from dereason.verify.verifier import Verifier, VerifierSettings, item_of
 
 CHECKED = SCORED | OURS
@@ -153,3 +156,22 @@ def test_a_file_may_name_built_in_checks_only(tmp_path: Path, capsys: pytest.Cap
         said = capsys.readouterr().err
         assert "rows.jsonl: line 2" in said, said
         assert words in said
+
+
+def test_rewards_ask_the_check_and_a_recipes_problems_may_not_name_a_function(
+    problems: list[dict[str, Any]], verifier: Verifier, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    chosen = [each for each in problems if each["domain"] in ("countdown", "puzzle24", "n_queens", "graph_color")]
+    texts = [each["answer"] for each in chosen] + [f"__import__('os').system('touch {canary}')"] * len(chosen)
+    columns = {name: [each[name] for each in chosen * 2] for name in ("answer", "options", "source", "metadata")}
+    reward = CorrectnessReward(Judging(judge=verifier.judge_many))
+    boxed = [f"\\boxed{{{text}}}" for text in texts]
+    paid = reward(prompts=[""] * len(boxed), completions=boxed, completion_ids=[[1]] * len(boxed), **columns)
+    assert paid == [1.0] * len(chosen) + [0.0] * len(chosen)
+    assert not canary.exists()
+
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text('{"question": "Q", "answer": "5", "answer_check": "os:system"}\n')
+    with pytest.raises(DereasonError, match=r"pool.jsonl: line 1: 'answer_check' is 'os:system', a function"):
+        read_pool(pool, ProblemFile())
