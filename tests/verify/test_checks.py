@@ -21,7 +21,7 @@ from dereason.training.rewards.rules import CorrectnessReward, Judging
 from dereason.verify.verifier import Verifier, VerifierSettings, item_of
 
 CHECKED = SCORED | OURS
-AMPLE = "time_limit=120"
+AMPLE = ("time_limit=120", "workers=1")
 MIXED = {"datasets": [{"name": name, "weight": 1, "config": {}} for name in ("countdown", "n_queens")]}
 BOARD = "ooooooooBBBoAAooDoooooDooooCCooooooo"
 
@@ -68,7 +68,7 @@ def test_the_lists_are_reasoning_gyms_families() -> None:
 def test_every_reference_is_correct_after_its_way_through_json(problems: list[dict[str, Any]], tmp_path: Path) -> None:
     without = {"boxnet", "rush_hour"}  # reasoning-gym gives no answer of these
     forms = ("<answer>%s</answer>", r"\boxed{%s}")
-    found = verdicts(tmp_path, [row(each, each["answer"], form) for each in problems for form in forms], AMPLE)
+    found = verdicts(tmp_path, [row(each, each["answer"], form) for each in problems for form in forms], *AMPLE)
     assert len(found) == 2 * 107
     assert {each["domain"] for each in found if each["verdict"] != "correct"} == without
     assert all(each["strict"] for each in found if each["domain"] not in without)
@@ -89,7 +89,7 @@ def test_no_text_is_run(problems: list[dict[str, Any]], tmp_path: Path) -> None:
         if problem["domain"] in CHECKED:
             texts += [text.replace("{0}", problem["answer"]) for text in bombs]
         rows += [row(problem, text) for text in texts] + [row(problem, run, r"\boxed{%s}")]
-    found = verdicts(tmp_path, rows, AMPLE)
+    found = verdicts(tmp_path, rows, *AMPLE)
     assert not canary.exists()
     assert [each["response"] for each in found if each["verdict"] == "correct"] == []
     assert [each["reason"] for each in found if each["verdict"] == "error" and each["domain"] in CHECKED] == []
