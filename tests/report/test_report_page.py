@@ -155,9 +155,10 @@ def test_several_seeds_are_counted_in_the_reading() -> None:
 
 
 def test_two_arms_are_compared_in_a_sentence_and_a_table(pair: Any) -> None:
-    pair.summary["arm_comparisons"][0].update(difference=-0.0123, low=-0.041, high=0.016, level=0.9)
+    strict = {"difference": 0.02, "low": -0.01, "high": 0.05}
+    pair.summary["arm_comparisons"][0].update(difference=-0.0123, low=-0.041, high=0.016, level=0.9, strict=strict)
     shown = Reader(pair.write()).text
-    row = "−1.2 [−4.1, +1.6] 90 % not distinguishable from zero 40"
+    row = "−1.2 [−4.1, +1.6] +2.0 [−1.0, +5.0] 90 % not distinguishable from zero 40"
     assert f"dereason, after 2-rl random, after 1-rl 0 {row}" in shown
     sentence = "dereason → random: −1.2 points [−4.1, +1.6], not distinguishable from zero."
     assert f"Between arms (last stages, paired by problem): {sentence}" in shown
@@ -165,7 +166,7 @@ def test_two_arms_are_compared_in_a_sentence_and_a_table(pair: Any) -> None:
     pair.summary["arm_comparisons"][0].update(high=-0.001)
     shown = Reader(pair.write()).text
     assert "dereason → random: −1.2 points [−4.1, −0.1], a loss." in shown
-    assert "−1.2 [−4.1, −0.1] 90 % a loss 40" in shown
+    assert "−1.2 [−4.1, −0.1] +2.0 [−1.0, +5.0] 90 % a loss 40" in shown
 
 
 def test_arms_keep_an_interval_for_each_seed(pair: Any) -> None:

@@ -35,6 +35,7 @@ from dereason.training.early_warning import PROBE_FOLDER, reading_warnings
 from dereason.training.joint.settings import Joint
 from dereason.training.launch import Job, Launch, check_resume, launch_phase
 from dereason.training.phase import PhaseResult, kept_models
+from dereason.training.rewards.asked import unasked
 from dereason.training.rl import RL, draw_warnings, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.training.sft import SFT, run_sft
@@ -366,7 +367,8 @@ def do_train_rl(
     marked = strictly(int(rollouts["strict"].sum()), verdicts)
     words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}; {marked}"
     facts: Info = {"verdicts": verdicts, "confusion": confusion(rollouts)}
-    warnings = [*draw_warnings(work), *reading_warnings(work, settings.early_warning)]
+    warnings = [*unasked(settings.rewards, ctx.prompt), *draw_warnings(work)]
+    warnings += reading_warnings(work, settings.early_warning)
     facts |= early_warning.facts(work) | {"warnings": warnings}
     return training_facts(work, result, words, "rollouts", PROBE_FOLDER) | facts
 

@@ -137,6 +137,11 @@ class Health:
 
 
 def _advice(shares: dict[str, float]) -> str:
+    if shares["correct"]:  # a lenient verdict
+        return (
+            "rollouts are right and not rewarded: where they do not mark their answers, ask for it in prompt.suffix, "
+            "begin with SFT or set rewards.marks; else look at the phase's rewards and their weights"
+        )
     most = max(shares, key=lambda name: shares[name])
     if most == "truncated":
         return "most rollouts reach the length limit before they answer: raise max_new_tokens"
@@ -144,6 +149,4 @@ def _advice(shares: dict[str, float]) -> str:
         return "most rollouts hold no answer that can be read: ask for one in prompt.suffix, or begin with SFT"
     if most == "error":
         return "the verifier fails on most rollouts: the column `reason` of rollouts/step-*.parquet says why"
-    if most == "correct":
-        return "rollouts are right and not rewarded: look at the phase's rewards and their weights"
     return "the problems are too hard for this model: route easier ones to RL, or begin with SFT"

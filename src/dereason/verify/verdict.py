@@ -35,7 +35,7 @@ class Judgement:
 
     @property
     def strict(self) -> bool:
-        """Whether the answer is correct and was found at a mark (:data:`~dereason.verify.span.MARKS`).
+        """Whether the answer is correct and was found at a mark (one of ``MARKS``).
 
         A check that reads whole responses says itself what it takes for an answer.
         """
