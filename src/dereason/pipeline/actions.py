@@ -143,6 +143,7 @@ def do_pass_rate(
         "model": lm.identity,
         "template_hash": lm.template_hash(),
         "verifier": VERIFIER_VERSION,
+        "checks": ctx.verifier.settings.key()["checks"],
         "verdicts": verdicts,
         "confusion": confusion(samples),
         "tokens_generated": int(samples["tokens"].sum()),
@@ -172,7 +173,7 @@ def do_profile(
         provenance["judge"] = {k: facts[k] for k in ("judge_model", "template_hash", "rubric")}
     if rates is not None:
         facts = read_json(rates / "step.json")["info"]
-        provenance["pass_rate"] = {k: facts[k] for k in ("template_hash", "verifier")}
+        provenance["pass_rate"] = {k: facts[k] for k in ("template_hash", "verifier", "checks")}
         provenance["pass_rate"] |= profile.pass_rate.model_dump(mode="json", exclude={"enabled"})
     table = build_profiles(
         problems,

@@ -36,6 +36,7 @@ from dereason.problems.schema import read_table, write_table
 from dereason.problems.sources import ProblemFile
 from dereason.training.rewards.verl import VerlReward
 from dereason.training.rl import RL
+from dereason.verify.checks.names import is_function
 from dereason.verify.verifier import VerifierSettings
 
 VERL_ROW: dict[str, Any] = {
@@ -203,8 +204,23 @@ def _is_export(folder: Path) -> bool:
     return isinstance(info, dict) and {"to", "verl", "overrides"} <= set(info)
 
 
+def refuse_functions(verifier: VerifierSettings) -> None:
+    """Refuse a check that is a function: verl's machines would have to have it, and the very same.
+
+    Raises:
+        DereasonError: there is one.
+    """
+    functions = [name for name in verifier.check_names() if is_function(name)]
+    if functions:
+        raise DereasonError(
+            f"answer_check {functions[0]!r} is a function, whose file an export does not hold",
+            "train the phase here, or export without it and give verl a reward of your own",
+        )
+
+
 def _to_verl(exported: Exported, out: Path) -> Info:
     verl.check_phase(exported.phase)
+    refuse_functions(exported.verifier)
     if adapter_base(exported.model) is not None:
         raise DereasonError(
             f"{exported.model.name} is an adapter, which verl does not start from",

@@ -122,8 +122,10 @@ def _usable(loaded: Loaded, drop: bool) -> tuple[pl.DataFrame, int]:
 
 
 def _check_references(loaded: Loaded) -> None:
-    """Refuse further references and tolerances that the verifier could not read, before a response is drawn."""
-    named = loaded.table.with_row_index("at").filter(pl.col("metadata").str.contains('"accepted"|"tolerance"'))
+    """Refuse further references, tolerances and checks that the verifier could not use, before a response is drawn."""
+    named = loaded.table.with_row_index("at").filter(
+        pl.col("metadata").str.contains('"accepted"|"tolerance"|answer_check')
+    )
     for row in named.iter_rows(named=True):
         item_of("", False, row | {"id": f"{loaded.where}: {loaded.places[row['at']]}"})
 

@@ -1,6 +1,7 @@
 """``dereason verify``: verdicts for a file of responses, and nothing else.
 
-Read of each row: ``response`` and ``answer``; ``options`` and ``hit_limit`` where a row has them. Every row is written
+Read of each row: ``response`` and ``answer``; ``options`` and ``hit_limit`` where a row has them; ``answer_check`` and
+whatever else a check wants to know. Every row is written
 again as it was (but JSON has no NaN: null), with the verifier's fields behind it, one JSON object a line. The whole
 file is checked before the first response is judged, and the output appears when it is complete. Until then finished
 rows stand in a file beside it, from which an interrupted call goes on.
@@ -81,8 +82,8 @@ def verify_file(
         overwrite: replace an ``out`` that holds verdicts of an earlier call; no other file is ever replaced.
 
     Returns:
-        ``rows``, ``verifier`` (its version), ``settings``, ``confusion``, and ``reading``: how answers were read, where
-        they could be read in several ways.
+        ``rows``, ``verifier`` (its version), ``checks`` (what identifies them), ``settings``, ``confusion``, and
+        ``reading``: how answers were read, where they could be read in several ways.
 
     Raises:
         DereasonError: ``out`` is there already or another call is writing it, or a row cannot be used: file, row and
@@ -92,7 +93,7 @@ def verify_file(
     goes on from there, with the rows that equal those of the input; its result is that of an uninterrupted one.
     """
     screen = screen or Screen(quiet=True)
-    total, meant, notes = _checked(path, job.fields)
+    total, meant, notes = _checked(path, job)
     for note in notes:
         screen.say(f"  {note}")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -100,13 +101,13 @@ def verify_file(
         _check_out(path, out, overwrite)
         code = code_version(("verify", "problems"))
         part = out.with_name(f"{out.name}.{digest([VERIFIER_VERSION, job.key(), code])[:8]}.part")
-        seen, size = _finished(part, path, job.fields, meant)
+        seen, size = _finished(part, path, job, meant)
         progress = screen.step("verify")
         try:
             with Verifier(job) as verifier, part.open("ab") as handle:
                 handle.truncate(size)
                 progress(len(seen), total, f"{len(seen):,} from before" if seen else "")
-                rows = islice(_items(path, job.fields, meant), len(seen), None)
+                rows = islice(_items(path, job, meant), len(seen), None)
                 while batch := list(islice(rows, BATCH)):
                     judged = verifier.judge_many([item for _, item in batch])
                     for (row, _), judgement in zip(batch, judged, strict=True):
@@ -120,6 +121,7 @@ def verify_file(
     return {
         "rows": total,
         "verifier": VERIFIER_VERSION,
+        "checks": job.key()["checks"],
         "settings": job.model_dump(mode="json"),
         "reading": notes,
         "confusion": tabulate(seen),
@@ -135,14 +137,14 @@ def _seen(fields: dict[str, Any]) -> Seen:
     return fields["verdict"], fields["kind"], fields["how"], reason
 
 
-def _finished(part: Path, path: Path, fields: ResponseFields, meant: Convention) -> tuple[list[Seen], int]:
+def _finished(part: Path, path: Path, job: VerifyJob, meant: Convention) -> tuple[list[Seen], int]:
     """What an interrupted call left: its rows that equal the input's, from the first on, and their bytes."""
     seen: list[Seen] = []
     size = 0
     if not part.is_file():
         return seen, size
     with part.open("rb") as handle:
-        for line, (row, _) in zip(handle, _items(path, fields, meant), strict=False):
+        for line, (row, _) in zip(handle, _items(path, job, meant), strict=False):
             try:
                 written = json.loads(line)
             except ValueError:  # the line that a kill cut short
@@ -166,13 +168,14 @@ def _line(row: dict[str, Any]) -> bytes:
         return json.dumps(row).encode() + b"\n"
 
 
-def _checked(path: Path, fields: ResponseFields) -> tuple[int, Convention, list[str]]:
+def _checked(path: Path, job: VerifyJob) -> tuple[int, Convention, list[str]]:
     """How many rows there are, what their answers are, and what is to be said of it; every row is looked at."""
+    fields = job.fields
     total, marks = 0, Counter[str]()
     beside = []
     for place, row in read_rows(path):
         where = f"{path}: {place}"
-        item = _item(row, fields, where)
+        item = _item(row, job, where)
         mark = reference_of(field(row, fields.answer), where, fields.answer_marker).mark
         if mark is not None and fields.answer_marker is None:
             marks[mark] += 1
@@ -185,17 +188,18 @@ def _checked(path: Path, fields: ResponseFields) -> tuple[int, Convention, list[
     return total, meant, meant.notes + mark_notes(marks)
 
 
-def _items(path: Path, fields: ResponseFields, meant: Convention) -> Iterator[tuple[Row, Item]]:
+def _items(path: Path, job: VerifyJob, meant: Convention) -> Iterator[tuple[Row, Item]]:
     """Each row as JSON can hold it, with what is judged of it."""
     for place, row in read_rows(path):
         where = f"{path}: {place}"
-        item = _item(row, fields, where)
+        item = _item(row, job, where)
         if item.options and meant.decides(item.reference):
             item = replace(item, reference=meant.read(item.reference, item.options, where))
         yield finite(row), item
 
 
-def _item(row: Row, fields: ResponseFields, where: str) -> Item:
+def _item(row: Row, job: VerifyJob, where: str) -> Item:
+    fields = job.fields
     clash = [name for name in FIELDS if name in row]
     if clash:
         raise DereasonError(
@@ -212,8 +216,15 @@ def _item(row: Row, fields: ResponseFields, where: str) -> Item:
     if hit_limit is None:
         raise _bad(row, where, fields.hit_limit, "true, false or null")
     more = {name: row[name] for name in ("accepted", "tolerance") if row.get(name) is not None}
+    if job.check_names() or "answer_check" in row or "metadata" in row:  # a check is told what else the row says
+        more = {name: value for name, value in row.items() if name not in _used(fields)}
     problem = {"id": where, "answer": answer, "options": options_of(field(row, fields.options), where)}
-    return item_of(response, hit_limit, problem | {"source": row.get("source"), "metadata": json.dumps(more)})
+    metadata = json.dumps(finite(more))
+    return item_of(response, hit_limit, problem | {"source": row.get("source"), "metadata": metadata})
+
+
+def _used(fields: ResponseFields) -> set[str]:
+    return {fields.response, fields.answer, fields.options, fields.hit_limit}
 
 
 def _bad(row: Row, where: str, name: str, wanted: str) -> DereasonError:

@@ -20,6 +20,7 @@ from dereason.content import Repository, file_digest, files_digest
 from dereason.errors import DereasonError
 from dereason.problems.fields import Fields, Loaded, problems_of
 from dereason.problems.files import Place, plain, read_parquet, read_rows
+from dereason.problems.gym import arguments, check_of, reference_of
 from dereason.problems.hygiene import deduplicate
 from dereason.problems.references import options_of
 from dereason.problems.schema import PROBLEM, Origin, frame, validate
@@ -136,11 +137,17 @@ def read_file(path: Path, fields: Fields, limit: int | None = None) -> Loaded:
 
 
 def _distinct(table: pl.DataFrame, where: str) -> Loaded:
-    """Generated problems: one that was made twice is no second one, in a pool or a test set."""
-    table, again = deduplicate(table)
+    """Generated problems: one that was made twice is no second one, in a pool or a test set.
+
+    A few families now and then ask for the empty text, which no response can be held against.
+    """
+    empty = table["answer"].str.strip_chars() == ""
+    table, again = deduplicate(table.filter(~empty))
     loaded = _own(table, where)
     made = sum(len(found.others) for found in again)
-    return replace(loaded, notes=[*loaded.notes, f"problems made twice and taken once: {made:,}"]) if made else loaded
+    notes = [f"problems made twice and taken once: {made:,}"] if made else []
+    notes += [f"problems whose answer is empty, left out: {empty.sum():,}"] if empty.any() else []
+    return replace(loaded, notes=[*loaded.notes, *notes])
 
 
 def _own(table: pl.DataFrame, where: str) -> Loaded:
@@ -200,7 +207,7 @@ def _load_gym(source: GymSource) -> pl.DataFrame:
     for at, part in enumerate(source.families):
         try:
             # the first `size` seeds from `seed` on, one a problem
-            make = partial(reasoning_gym.create_dataset, part.family, **part.args)
+            make = partial(reasoning_gym.create_dataset, part.family, **arguments(part.family, part.args))
             config = {"family": part.family, **vars(make(size=1, seed=0).config)}
             near = max(0, _STREAM - at) if config not in seen else 0
             entries: list[Any] = []
@@ -218,11 +225,14 @@ def _load_gym(source: GymSource) -> pl.DataFrame:
         for i, entry in enumerate(entries):
             metadata = entry["metadata"]
             solution = metadata.get("answer_cot")
+            check = check_of(entry, part.family)
+            if check is not None:
+                metadata = metadata | {"answer_check": check}
             rows.append(
                 {
                     "id": f"{part.family}-{source.seed}-{at}-{i}",
                     "question": entry["question"].strip(),
-                    "answer": str(entry["answer"]),
+                    "answer": reference_of(entry, check),
                     "domain": part.domain or part.family,
                     "source": f"reasoning_gym/{part.family}",
                     "solution": solution,

@@ -11,6 +11,9 @@ from dereason.verify.span import MARKS
 VERIFIER_VERSION = "4"
 """Changes whenever a verdict could; it stands in every profile's provenance."""
 
+WHOLE = "response"
+"""What ``how`` says where a check read the whole response."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -32,8 +35,11 @@ class Judgement:
 
     @property
     def strict(self) -> bool:
-        """Whether the answer is correct and was found at a mark (:data:`~dereason.verify.span.MARKS`)."""
-        return self.verdict is Verdict.CORRECT and self.how in MARKS
+        """Whether the answer is correct and was found at a mark (:data:`~dereason.verify.span.MARKS`).
+
+        A check that reads whole responses says itself what it takes for an answer.
+        """
+        return self.verdict is Verdict.CORRECT and self.how in (*MARKS, WHOLE)
 
     def columns(self) -> dict[str, object]:
         """Its columns of the SAMPLE table."""

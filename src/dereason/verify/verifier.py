@@ -22,18 +22,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from dereason.errors import DereasonError
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
+from dereason.verify.checks.asking import Checks, identity
+from dereason.verify.checks.names import Check, is_check, own_check
 from dereason.verify.equivalence import Comparison, compare
 from dereason.verify.kinds import Kind
 from dereason.verify.locate import Span, locate
 from dereason.verify.reading import kind_of
 from dereason.verify.span import Mark
 from dereason.verify.tolerance import Tolerance
-from dereason.verify.verdict import Judgement
+from dereason.verify.verdict import WHOLE, Judgement
 from dereason.verify.workers import Pool
 
 _HOW = {
@@ -64,10 +66,35 @@ class VerifierSettings(Settings):
     cache_size: int = Field(default=100_000, ge=0)
     """Comparisons that are remembered in memory, the least recently used forgotten first."""
 
+    answer_check: str | None = None
+    """A function `package.module:function` that decides whether an answer is right, or a built-in check
+    (`reasoning_gym:countdown`), for all problems; null leaves it to each problem's own check, or to equality."""
+    answer_check_by_source: dict[str, str] = Field(default_factory=dict)
+    """The same for the problems of one source each, by the name in the problems' `source` column."""
+    answer_check_unguarded: bool = False
+    """Call functions even where this system cannot keep them from other files and the network."""
+
+    @field_validator("answer_check", "answer_check_by_source")
+    @classmethod
+    def _named(cls, given: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        for name in given.values() if isinstance(given, dict) else [given]:
+            if name is not None and not is_check(name):
+                raise ValueError(f"{name!r} is neither package.module:function nor a built-in check")
+        return given
+
+    def check_names(self) -> list[str]:
+        """The checks that the settings name, each once."""
+        return list(dict.fromkeys([*filter(None, [self.answer_check]), *self.answer_check_by_source.values()]))
+
     def key(self) -> dict[str, Any]:
-        """The settings that can change a verdict, for step keys."""
+        """What can change a verdict, for step keys: settings, functions' sources, reasoning-gym's version.
+
+        Raises:
+            DereasonError: a function that the settings name is not there.
+        """
         names = {"time_limit", "memory_limit", "tolerance", "tolerance_by_source"}
-        return self.model_dump(mode="json", include=names)
+        names |= {"answer_check", "answer_check_by_source"}
+        return self.model_dump(mode="json", include=names) | {"checks": identity(self.check_names())}
 
 
 @dataclass(frozen=True)
@@ -87,7 +114,11 @@ class Item:
     tolerance: Tolerance | None = None
     """How far numbers may be from the reference; None for what the verifier's settings say."""
     source: str = ""
-    """The problem's source, by which the settings may give a tolerance."""
+    """The problem's source, by which the settings may give a tolerance or a check."""
+    check: Check | None = None
+    """What the problem itself says decides; None for equality with the reference."""
+    metadata: str | None = None
+    """The problem's metadata (JSON), for checks."""
 
 
 JUDGED = ("answer", "options", "source", "metadata")
@@ -97,8 +128,8 @@ JUDGED = ("answer", "options", "source", "metadata")
 def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
     """What is judged of a response to a row of the PROBLEM table.
 
-    Its ``metadata`` (JSON) may have ``accepted``, a list of further references, and ``tolerance``, an object with the
-    fields of :class:`~dereason.verify.tolerance.Tolerance`.
+    Its ``metadata`` (JSON) may have ``accepted``, a list of further references, ``tolerance``, an object with the
+    fields of :class:`~dereason.verify.tolerance.Tolerance`, and ``answer_check``, the name of a built-in check.
 
     Raises:
         DereasonError: one of these is something else.
@@ -107,7 +138,7 @@ def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
     raw = problem.get("metadata")
     named = str(problem.get("id") or problem.get("problem_id") or "a problem")
     # a data set that TRL is given may have a column of that name and of any type
-    if isinstance(raw, str) and ('"accepted"' in raw or '"tolerance"' in raw):
+    if isinstance(raw, str) and ('"accepted"' in raw or '"tolerance"' in raw or "answer_check" in raw):
         try:
             more = json.loads(raw)
         except (ValueError, RecursionError):
@@ -129,9 +160,10 @@ def item_of(response: str, hit_limit: bool, problem: Mapping[str, Any]) -> Item:
             "give an object with 'relative', 'absolute' or 'significant', or name that field otherwise",
         ) from exc
     options = problem.get("options") or None
-    return Item(
-        response, hit_limit, problem["answer"], options, tuple(accepted), limits, str(problem.get("source") or "")
-    )
+    check = own_check(more, named)
+    metadata = raw if isinstance(raw, str) else None
+    source = str(problem.get("source") or "")
+    return Item(response, hit_limit, problem["answer"], options, tuple(accepted), limits, source, check, metadata)
 
 
 Pair = tuple[str, str, Sequence[str] | None]
@@ -157,6 +189,7 @@ class Verifier:
             memory_limit=self.settings.memory_limit,
             workers=self.settings.workers,
         )
+        self.checks = Checks(self.settings)
         self._remembered: OrderedDict[Any, Comparison] = OrderedDict()
         self._lock = threading.Lock()
         _verifiers.add(self)
@@ -170,6 +203,7 @@ class Verifier:
     def close(self) -> None:
         """End the worker processes. The next comparison that needs one would start it again."""
         self._pool.close()
+        self.checks.close()
 
     def judge(
         self,
@@ -248,7 +282,13 @@ class Verifier:
         none = "no answer found" if marks is None else "no answer found at a mark that counts"
         judged: list[Judgement | None] = [None] * len(items)
         found: list[tuple[int, Span, Kind]] = []
+        checks = [self.checks.of(item) for item in items]
+        whole = [(i, check, None) for i, check in enumerate(checks) if check and check.whole]
+        for i, comparison in self._checked(whole, items).items():
+            judged[i] = _whole(comparison, items[i].hit_limit)
         for i, item in enumerate(items):
+            if judged[i] is not None:
+                continue
             kind: Kind | None = None
             # A response is arbitrary text. Whatever it does to the verifier must cost one sample, not the run,
             # and must not count against the model.
@@ -264,11 +304,15 @@ class Verifier:
                 judged[i] = Judgement(Verdict.TRUNCATED, None, "the length limit came before any answer", kind)
             else:
                 judged[i] = Judgement(Verdict.UNPARSABLE, None, none, kind)
-        comparisons = self.equivalent_many(
-            [(e.text, items[i].reference, items[i].options) for i, e, _ in found],
-            [self.tolerance_of(items[i]) for i, _, _ in found],
+        equality = [(i, span) for i, span, _ in found if checks[i] is None]
+        compared = self.equivalent_many(
+            [(span.text, items[i].reference, items[i].options) for i, span in equality],
+            [self.tolerance_of(items[i]) for i, _ in equality],
         )
-        for (i, span, kind), comparison in zip(found, comparisons, strict=True):
+        comparisons = dict(zip([i for i, _ in equality], compared, strict=True))
+        comparisons |= self._checked([(i, c, span.text) for i, span, _ in found if (c := checks[i])], items)
+        for i, span, kind in found:
+            comparison = comparisons[i]
             if comparison.equal is None:
                 verdict, reason = Verdict.ERROR, comparison.reason
             else:
@@ -276,6 +320,28 @@ class Verifier:
                 reason = f"{_HOW.get(span.how, span.how)}: {comparison.reason}"
             judged[i] = Judgement(verdict, span.text, reason, kind, span.how, span.start, span.end)
         return [j for j in judged if j is not None]
+
+    def _checked(self, asked: Sequence[tuple[int, Check, str | None]], items: Sequence[Item]) -> dict[int, Comparison]:
+        """What checks say of answers (None: of whole responses), by the items' places; each question is asked once."""
+        told: dict[int, Comparison] = {}
+        places: dict[Any, list[int]] = {}
+        open_: list[tuple[Check, Item, str | None]] = []
+        for i, check, answer in asked:
+            item = items[i]
+            read = item.response if answer is None or "response" in check.parameters else ""
+            key = _digest((check.name, answer, read, item.reference, item.metadata, item.options, item.source))
+            known = self._recall(key)
+            if known is not None:
+                told[i] = known
+                continue
+            if key not in places:
+                open_.append((check, item, answer))
+            places.setdefault(key, []).append(i)
+        for (key, at), (comparison, lasting) in zip(places.items(), self.checks.ask(open_), strict=True):
+            if lasting:
+                self._remember(key, comparison)
+            told |= dict.fromkeys(at, comparison)
+        return told
 
     def equivalent(
         self, answer: str, reference: str, options: Sequence[str] | None = None, tolerance: Tolerance | None = None
@@ -352,6 +418,17 @@ class Verifier:
         self._lock = threading.Lock()  # a thread that is not in this process may have held it
 
 
+def _whole(comparison: Comparison, hit_limit: bool) -> Judgement:
+    """The judgement of a check that reads whole responses: in one that it refuses and that was cut off is no answer."""
+    if comparison.equal is None:
+        verdict = Verdict.ERROR
+    elif comparison.equal:
+        verdict = Verdict.CORRECT
+    else:
+        verdict = Verdict.TRUNCATED if hit_limit else Verdict.WRONG
+    return Judgement(verdict, None, comparison.reason, how=WHOLE if comparison.equal else None)
+
+
 def _fast(pair: _Asked) -> Comparison | None:
     """What the rules say that need no worker; None where they leave it open."""
     try:
@@ -373,7 +450,11 @@ def _key(pair: _Asked) -> Any:
     answer, reference, options, tolerance = pair
     if len(answer) + len(reference) <= 200 and options is None and not tolerance:
         return answer, reference
-    text = repr((answer, reference, options and tuple(options), tolerance))
+    return _digest((answer, reference, options and tuple(options), tolerance))
+
+
+def _digest(parts: tuple[Any, ...]) -> bytes:
+    text = repr(parts)
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 

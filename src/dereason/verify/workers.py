@@ -19,6 +19,7 @@ import math
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,9 @@ RECURSION_LIMIT = 3000
 MIB = 1024 * 1024
 _READY = b'{"ready": true}'
 
+protocol: list[int] = []
+"""In a worker its ends of the pipes, which a process that it forks for a task has to close."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -52,6 +56,10 @@ class Outcome:
     failure: str | None = None
     lasting: bool = True
     """False where the same task may fare better another time: no worker could be started."""
+
+
+class TaskError(Exception):
+    """A task's own cause of failure, in whole words."""
 
 
 def available_cores() -> int:
@@ -64,22 +72,25 @@ def available_cores() -> int:
 # ---------------------------------------------------------------------------------------------------- the worker
 
 
-def serve(target: str, memory_limit: int, time_limit: float) -> None:
+def serve(target: str, memory_limit: int, time_limit: float, what: str, *arguments: str) -> None:
     """The worker's main loop: read a task, answer it, until the input ends.
 
     Args:
-        target: ``module:function``; the function takes nothing and returns the one that is called with each task.
+        target: ``module:function``; the function returns the one that is called with each task.
         memory_limit: MiB beyond what the process has after its imports.
         time_limit: seconds a task; decides the CPU limit that ends a worker without a parent.
+        what: names a task, in the reasons of failures.
+        arguments: what the target's function is called with.
     """
     requests, replies = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    protocol.extend((requests.fileno(), replies))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _set_limit(resource.RLIMIT_CORE, 0)
     module, name = target.split(":")
-    function = getattr(import_module(module), name)()
+    function = getattr(import_module(module), name)(*arguments)
     sys.setrecursionlimit(RECURSION_LIMIT)
     size = _address_space()
     if size:
@@ -90,7 +101,7 @@ def serve(target: str, memory_limit: int, time_limit: float) -> None:
         task = json.loads(line)
         # Whole seconds; two more than the parent allows, so that this acts only where the parent does not.
         _set_limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + time_limit) + 2)
-        answer = _attempt(function, task, memory_limit)
+        answer = _attempt(function, task, memory_limit, what)
         # Memory that sympy's caches hold is taken from the next task: start afresh before it matters.
         answer["last"] = answer.pop("spent", False) or _address_space() > size + memory_limit * MIB // 4
         _reply(replies, answer)
@@ -99,15 +110,17 @@ def serve(target: str, memory_limit: int, time_limit: float) -> None:
     os._exit(0)
 
 
-def _attempt(function: Callable[[Any], Any], task: Any, memory_limit: int) -> dict[str, Any]:
+def _attempt(function: Callable[[Any], Any], task: Any, memory_limit: int, what: str) -> dict[str, Any]:
     try:
         return {"value": function(task)}
     except MemoryError:
-        return {"failure": f"symbolic comparison needed more than {memory_limit} MiB", "spent": True}
+        return {"failure": f"{what} needed more than {memory_limit} MiB", "spent": True}
     except RecursionError:
-        return {"failure": "symbolic comparison: recursion too deep"}
+        return {"failure": f"{what}: recursion too deep"}
+    except TaskError as exc:
+        return {"failure": str(exc)[:300]}
     except BaseException as exc:  # SystemExit too: a library must not end the worker
-        return {"failure": f"symbolic comparison failed: {type(exc).__name__}: {exc}"[:300]}
+        return {"failure": f"{what} failed: {type(exc).__name__}: {exc}"[:300]}
 
 
 def _reply(pipe: int, value: dict[str, Any]) -> None:
@@ -145,6 +158,7 @@ class _Worker:
     served: int = 0
     task: int | None = None
     buffer: bytearray = field(default_factory=bytearray)
+    folder: Path | None = None
 
     @property
     def output(self) -> int:
@@ -178,6 +192,8 @@ class _Worker:
                 os.killpg(self.process.pid, signal.SIGKILL)
         status = self.process.wait()
         self.forget()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
         return status
 
     def forget(self) -> None:
@@ -203,16 +219,28 @@ class Pool:
         time_limit: wall seconds a task; the worker is killed then.
         memory_limit: MiB that a task may take.
         workers: how many at most; 0 means the number of cores, up to 4.
-        target: see :func:`serve`.
+        target, what, arguments: see :func:`serve`.
+        scratch: give each worker an empty folder, which is removed with it; its path comes before the arguments.
     """
 
     def __init__(
-        self, *, time_limit: float, memory_limit: int, workers: int = 0, target: str = "dereason.verify.symbolic:load"
+        self,
+        *,
+        time_limit: float,
+        memory_limit: int,
+        workers: int = 0,
+        target: str = "dereason.verify.symbolic:load",
+        what: str = "symbolic comparison",
+        arguments: Sequence[str] = (),
+        scratch: bool = False,
     ) -> None:
         self.time_limit = time_limit
         self.memory_limit = memory_limit
         self.size = workers or min(4, available_cores())
         self.target = target
+        self.what = what
+        self.arguments = arguments
+        self.scratch = scratch
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
         self._failures = 0
@@ -261,7 +289,7 @@ class Pool:
                 self._lost(worker, f"it ended at once ({_words(worker.kill())})")
         if self._failures >= START_ATTEMPTS and time.monotonic() < self._retry_at and not self._workers:
             for number in waiting:
-                failure = f"no worker for symbolic comparison could be started: {self._cause}"
+                failure = f"no worker for {self.what} could be started: {self._cause}"
                 outcomes[number] = Outcome(failure=failure, lasting=False)
             waiting.clear()
             return
@@ -283,7 +311,9 @@ class Pool:
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
         }
         errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the worker)
-        arguments = [self.target, str(self.memory_limit), str(self.time_limit)]
+        folder = Path(tempfile.mkdtemp(prefix="dereason-check-")) if self.scratch else None
+        own = [str(folder), *self.arguments] if folder else self.arguments
+        arguments = [self.target, str(self.memory_limit), str(self.time_limit), self.what, *own]
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "dereason.verify.workers", *arguments],
@@ -295,8 +325,10 @@ class Pool:
             )
         except OSError:
             errors.close()
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
-        return _Worker(process, errors, time.monotonic() + START_LIMIT)
+        return _Worker(process, errors, time.monotonic() + START_LIMIT, folder=folder)
 
     def _collect(self, waiting: deque[int], outcomes: dict[int, Outcome]) -> None:
         """Wait for the next message, death or deadline."""
@@ -338,11 +370,8 @@ class Pool:
             return
         self._workers.remove(worker)
         status = worker.kill()
-        if -status == signal.SIGXCPU:
-            failure = self._too_long()
-        else:
-            failure = f"symbolic comparison: worker died ({_words(status)})"
-        outcomes[worker.task] = Outcome(failure=failure)
+        died = f"{self.what}: worker died ({_words(status)})"
+        outcomes[worker.task] = Outcome(failure=self._too_long() if -status == signal.SIGXCPU else died)
 
     def _late(self, worker: _Worker, outcomes: dict[int, Outcome]) -> None:
         if worker.task is None:
@@ -353,7 +382,7 @@ class Pool:
         outcomes[worker.task] = Outcome(failure=self._too_long())
 
     def _too_long(self) -> str:
-        return f"symbolic comparison took longer than {self.time_limit:g} s"
+        return f"{self.what} took longer than {self.time_limit:g} s"
 
     def _lost(self, worker: _Worker, cause: str) -> None:
         """A worker that did no work is gone."""
@@ -399,4 +428,5 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+    # Under its own name, by which the targets know it too.
+    import_module("dereason.verify.workers").serve(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])
