@@ -150,7 +150,7 @@ def audit(
                     elif (place := rng.randrange(seen)) < settings.opinions:
                         asked[place] = one
         progress(min(at + BATCH, len(subjects)), len(subjects), f"{len(unmet):,} unmet, {len(failures):,} failed")
-    opinions, failures = _second_opinions(asked, failures, table, settings)
+    opinions, failed = _second_opinions(asked, failures, table, settings)
     return {
         "references": len(subjects),
         "kinds": {
@@ -158,13 +158,13 @@ def audit(
         },
         "table": _rows(table),
         "unmet": unmet,
-        "missed": _listed([f for f in failures if f[0].form.holds]),
-        "loose": _listed([f for f in failures if not f[0].form.holds]),
+        "missed": _listed([one for one in failed if one[0].form.holds]),
+        "loose": _listed([one for one in failed if not one[0].form.holds]),
         "opinions": opinions,
         "problems": {
             "unmet": len(unmet),
-            "missed": len({id for f, _ in failures if f.form.holds for id in f.subject.ids}),
-            "loose": len({id for f, _ in failures if not f.form.holds for id in f.subject.ids}),
+            "missed": len({id for f, _ in failed if f.form.holds for id in f.subject.ids}),
+            "loose": len({id for f, _ in failed if not f.form.holds for id in f.subject.ids}),
         },
     }
 
