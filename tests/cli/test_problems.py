@@ -170,7 +170,7 @@ def test_a_run_warns_of_references_before_anything_else(tmp_path: Path, capsys: 
     assert main(arguments) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [row["kind"] for row in plan["steps"]][:2] == ["problems", "audit"]
-    (warning,) = plan["references"]
+    (warning,) = plan["warnings"]
     assert "problems.train: 1 of 2 references looked at can be met by no response: no option: " in warning
     graph = graph_of(path)
     problems = run_dir / "steps" / graph.problems.folder
@@ -183,7 +183,7 @@ def test_a_run_warns_of_references_before_anything_else(tmp_path: Path, capsys: 
     assert graph_of(path).audit is None
     assert graph_of(path).problems.key == graph.problems.key, "what is looked at changes no problem"
     assert main(arguments) == 0
-    assert json.loads(capsys.readouterr().out)["references"] == []
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
 
 
 class Recording(Verifier):

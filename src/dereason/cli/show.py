@@ -37,7 +37,7 @@ def show_plan(plan: dict[str, Any]) -> None:
             out.print(Padding(escape(part), (0, 0, 0, 4)))
     for what in plan["left_out"]:
         out.print(f"not planned: {escape(what)}")
-    for what in plan["references"]:
+    for what in plan["warnings"]:
         out.print(f"[yellow]warning:[/] {escape(what)}")
     for what in plan["differs"]:
         out.print(f"note: {escape(what)}")

@@ -91,7 +91,7 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         "steps": rows,
         "cached": sum(r["cached"] for r in rows),
         "left_out": _left_out(recipe),
-        "references": _references(recipe, graph, steps, base),
+        "warnings": _references(recipe, graph, steps, base),
         "differs": [d.words() for d in differences((s, steps / s.folder) for s in planned)],
     }
 
