@@ -1,4 +1,4 @@
-"""A user's check: called with what it asks for, guarded, and part of the verifier's key; through ``dereason verify``."""
+"""A user's check: called with what it asks for, guarded, and part of the verifier's key."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from dereason.cli.main import main
 from dereason.errors import DereasonError
+from dereason.pipeline.export import refuse_functions
 from dereason.problems.schema import Verdict
 from dereason.verify.checks import guard
 from dereason.verify.verifier import Item, Verifier, VerifierSettings
@@ -41,7 +42,7 @@ def judge(function: str, items: list[Item], **settings: Any) -> list[Any]:
 @needs_guards
 def test_the_guides_example_judges_code(module: Path) -> None:
     text = GUIDE.read_text()
-    block = re.search(r"```python\n# my_checks\.py\n(.*?)```", text, re.DOTALL)
+    block = re.search(r"````python\n# my_checks\.py\n(.*?)````", text, re.DOTALL)
     assert block is not None
     module.write_text(block[1])
     rows = [
@@ -217,6 +218,4 @@ def test_settings_decide_before_the_problem_and_a_source_before_all(module: Path
         names = [verifier.checks.of(Item("", False, "1", source=source)) for source in ("code", "")]
     assert [check.name for check in names if check] == ["my_checks:whole", "my_checks:right"]
     with pytest.raises(DereasonError, match="is a function, whose file an export does not hold"):
-        from dereason.pipeline.export import refuse_functions
-
         refuse_functions(settings)

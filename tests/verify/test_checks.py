@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from dereason.cli.main import main
+from dereason.errors import DereasonError
+from dereason.pipeline.pool import read_pool
 from dereason.problems.gym import COMPOSITE, EQUAL, OURS, SCORED
-from dereason.problems.sources import GymFamily, GymSource, read_source
+from dereason.problems.sources import GymFamily, GymSource, ProblemFile, read_source
+from dereason.training.rewards.rules import CorrectnessReward, Judging
 from dereason.verify.verifier import Verifier, VerifierSettings, item_of
 
 CHECKED = SCORED | OURS
-AMPLE = "time_limit=120"
+AMPLE = ("time_limit=120", "workers=1")
 MIXED = {"datasets": [{"name": name, "weight": 1, "config": {}} for name in ("countdown", "n_queens")]}
 BOARD = "ooooooooBBBoAAooDoooooDooooCCooooooo"
 
@@ -65,7 +68,7 @@ def test_the_lists_are_reasoning_gyms_families() -> None:
 def test_every_reference_is_correct_after_its_way_through_json(problems: list[dict[str, Any]], tmp_path: Path) -> None:
     without = {"boxnet", "rush_hour"}  # reasoning-gym gives no answer of these
     forms = ("<answer>%s</answer>", r"\boxed{%s}")
-    found = verdicts(tmp_path, [row(each, each["answer"], form) for each in problems for form in forms], AMPLE)
+    found = verdicts(tmp_path, [row(each, each["answer"], form) for each in problems for form in forms], *AMPLE)
     assert len(found) == 2 * 107
     assert {each["domain"] for each in found if each["verdict"] != "correct"} == without
     assert all(each["strict"] for each in found if each["domain"] not in without)
@@ -86,7 +89,7 @@ def test_no_text_is_run(problems: list[dict[str, Any]], tmp_path: Path) -> None:
         if problem["domain"] in CHECKED:
             texts += [text.replace("{0}", problem["answer"]) for text in bombs]
         rows += [row(problem, text) for text in texts] + [row(problem, run, r"\boxed{%s}")]
-    found = verdicts(tmp_path, rows, AMPLE)
+    found = verdicts(tmp_path, rows, *AMPLE)
     assert not canary.exists()
     assert [each["response"] for each in found if each["verdict"] == "correct"] == []
     assert [each["reason"] for each in found if each["verdict"] == "error" and each["domain"] in CHECKED] == []
@@ -153,3 +156,22 @@ def test_a_file_may_name_built_in_checks_only(tmp_path: Path, capsys: pytest.Cap
         said = capsys.readouterr().err
         assert "rows.jsonl: line 2" in said, said
         assert words in said
+
+
+def test_rewards_ask_the_check_and_a_recipes_problems_may_not_name_a_function(
+    problems: list[dict[str, Any]], verifier: Verifier, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    chosen = [each for each in problems if each["domain"] in ("countdown", "puzzle24", "n_queens", "graph_color")]
+    texts = [each["answer"] for each in chosen] + [f"__import__('os').system('touch {canary}')"] * len(chosen)
+    columns = {name: [each[name] for each in chosen * 2] for name in ("answer", "options", "source", "metadata")}
+    reward = CorrectnessReward(Judging(judge=verifier.judge_many))
+    boxed = [f"\\boxed{{{text}}}" for text in texts]
+    paid = reward(prompts=[""] * len(boxed), completions=boxed, completion_ids=[[1]] * len(boxed), **columns)
+    assert paid == [1.0] * len(chosen) + [0.0] * len(chosen)
+    assert not canary.exists()
+
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text('{"question": "Q", "answer": "5", "answer_check": "os:system"}\n')
+    with pytest.raises(DereasonError, match=r"pool.jsonl: line 1: 'answer_check' is 'os:system', a function"):
+        read_pool(pool, ProblemFile())

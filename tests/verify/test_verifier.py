@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -248,5 +249,6 @@ def test_what_changes_no_verdict_is_not_in_the_key() -> None:
     settings = VerifierSettings(time_limit=3, memory_limit=100, workers=2, cache_size=9)
     exact = {"relative": None, "absolute": None, "significant": None}
     assert settings.key() == {
-        "time_limit": 3.0, "memory_limit": 100, "tolerance": exact, "tolerance_by_source": {}
+        "time_limit": 3.0, "memory_limit": 100, "tolerance": exact, "tolerance_by_source": {},
+        "answer_check": None, "answer_check_by_source": {}, "checks": {"reasoning_gym": version("reasoning-gym")},
     }  # fmt: skip

@@ -12,6 +12,7 @@ going to be 42. Truncation alone never makes a response wrong.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -285,7 +286,7 @@ class Verifier:
         checks = [self.checks.of(item) for item in items]
         whole = [(i, check, None) for i, check in enumerate(checks) if check and check.whole]
         for i, comparison in self._checked(whole, items).items():
-            judged[i] = _whole(comparison, items[i].hit_limit)
+            judged[i] = _whole(comparison, items[i])
         for i, item in enumerate(items):
             if judged[i] is not None:
                 continue
@@ -418,15 +419,16 @@ class Verifier:
         self._lock = threading.Lock()  # a thread that is not in this process may have held it
 
 
-def _whole(comparison: Comparison, hit_limit: bool) -> Judgement:
+def _whole(comparison: Comparison, item: Item) -> Judgement:
     """The judgement of a check that reads whole responses: in one that it refuses and that was cut off is no answer."""
+    kind: Kind | None = None
+    with contextlib.suppress(ValueError):  # such a check may need no reference that can be read
+        kind = kind_of(item.reference, item.options or None)
     if comparison.equal is None:
-        verdict = Verdict.ERROR
-    elif comparison.equal:
-        verdict = Verdict.CORRECT
-    else:
-        verdict = Verdict.TRUNCATED if hit_limit else Verdict.WRONG
-    return Judgement(verdict, None, comparison.reason, how=WHOLE if comparison.equal else None)
+        return Judgement(Verdict.ERROR, None, comparison.reason, kind)
+    if item.hit_limit and not comparison.equal:
+        return Judgement(Verdict.TRUNCATED, None, comparison.reason, kind)
+    return Judgement(Verdict.CORRECT if comparison.equal else Verdict.WRONG, None, comparison.reason, kind, WHOLE)
 
 
 def _fast(pair: _Asked) -> Comparison | None:

@@ -122,4 +122,4 @@ def _comparison(check: Check, outcome: Outcome) -> Comparison:
     if check.family:
         right, reason = outcome.value
         return Comparison(right, f"{check.name}: {reason}"[:300])
-    return Comparison(outcome.value, f"{check.name} says so")
+    return Comparison(outcome.value, f"{check.name} {'accepts' if outcome.value else 'refuses'} it")
