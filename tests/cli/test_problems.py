@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ from dereason.pipeline.build import build
 from dereason.pipeline.graph import Graph
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import load_recipe
-from dereason.problems.schema import read_table
+from dereason.problems.schema import Verdict, read_table
+from dereason.verify.audit.audit import audit
+from dereason.verify.audit.settings import AuditSettings
+from dereason.verify.verdict import Judgement
+from dereason.verify.verifier import Item, Verifier, item_of
 
 CLEAN: list[dict[str, Any]] = [
     {"id": "whole", "answer": "1,234"},
@@ -165,7 +170,7 @@ def test_a_run_warns_of_references_before_anything_else(tmp_path: Path, capsys: 
     assert main(arguments) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [row["kind"] for row in plan["steps"]][:2] == ["problems", "audit"]
-    (warning,) = plan["references"]
+    (warning,) = plan["warnings"]
     assert "problems.train: 1 of 2 references looked at can be met by no response: no option: " in warning
     graph = graph_of(path)
     problems = run_dir / "steps" / graph.problems.folder
@@ -178,4 +183,22 @@ def test_a_run_warns_of_references_before_anything_else(tmp_path: Path, capsys: 
     assert graph_of(path).audit is None
     assert graph_of(path).problems.key == graph.problems.key, "what is looked at changes no problem"
     assert main(arguments) == 0
-    assert json.loads(capsys.readouterr().out)["references"] == []
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
+
+
+class Recording(Verifier):
+    """Keeps what it is asked; correct is what holds the reference."""
+
+    def judge_many(self, items: Sequence[Item]) -> list[Judgement]:
+        self.asked = [item.response for item in items]
+        right = [item.reference in item.response for item in items]
+        return [Judgement(Verdict.CORRECT if one else Verdict.UNPARSABLE, None, "", how="boxed") for one in right]
+
+
+def test_where_a_check_decides_only_the_reference_is_tried() -> None:
+    row = {"id": "game", "answer": "3 * 7", "metadata": json.dumps({"answer_check": "reasoning_gym:countdown"})}
+    with Recording() as verifier:
+        found = audit([("game", item_of("", False, row))], verifier, AuditSettings(opinions=0))
+    assert {row["group"] for row in found["table"]} == {"itself", "nothing"}
+    assert (found["missed"], found["loose"], found["unmet"]) == ([], [], [])
+    assert all("3 * 7" in text for text in verifier.asked[:-3])

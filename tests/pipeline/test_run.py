@@ -257,7 +257,11 @@ def test_a_run_of_steps_that_were_made_with_other_versions_says_so_in_its_report
     shutil.copytree(whole, folder)
     installed = environment._version
     monkeypatch.setattr(environment, "_version", lambda name: "99.0" if name == "trl" else installed(name))
+    (audit,) = folder.glob("steps/audit-*/step.json")
+    audit.write_text(audit.read_text().replace('"warnings": []', '"warnings": ["a reference that nothing meets"]'))
     assert main(["run", str(recipe), "--run-dir", str(folder), "--json"]) == 0
+    assert "a reference that nothing meets" in summary(folder)["warnings"]  # type: ignore[operator]
+    assert "a reference that nothing meets" in (folder / "report.html").read_text()
     steps = summary(folder)["steps"]
     assert all(s["cached"] for s in steps)  # type: ignore[attr-defined]
     (line,) = [w for w in summary(folder)["warnings"] if w.startswith("trl was ")]  # type: ignore[attr-defined]

@@ -36,15 +36,19 @@ def audit(
     from dereason.pipeline.audit import audit_file
 
     job = job_of("audit", None, None, sets)
-    found = audit_file(
-        pool,
-        job,
-        out,
-        samples=samples or [],
-        screen=screen_of(as_json),
-        overwrite=overwrite,
-        restart=restart,
-    )
+    try:
+        found = audit_file(
+            pool,
+            job,
+            out,
+            samples=samples or [],
+            screen=screen_of(as_json),
+            overwrite=overwrite,
+            restart=restart,
+        )
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; an audit begins anew\n")
+        raise typer.Exit(130) from None
     if as_json:
         print_json(found | {"out": None if out is None else str(out)})
     else:

@@ -113,7 +113,8 @@ def _audited(pool: Path, job: AuditJob, files: Sequence[Any], ctx: Context) -> I
     judged: Info | None = None
     if files:
         ctx.label = "samples"
-        tables = read_samples(files, problems=set(loaded.table["id"]), fields=job.samples)
+        known = {*loaded.table["id"], *(row.id for row in refused if row.id)}
+        tables = read_samples(files, problems=known, fields=job.samples)
         rows = [
             row
             for table in tables.values()

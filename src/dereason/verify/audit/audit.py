@@ -60,6 +60,8 @@ class Subject:
     kind: Kind
     ids: tuple[str, ...]
     """The problems that have it."""
+    checked: bool = False
+    """Whether a check decides what is right: then nothing is known of what equals the reference but itself."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,23 @@ class _Failure:
     judged: Judgement
 
 
-def subjects_of(items: Sequence[tuple[str, Item]]) -> list[Subject]:
+def subjects_of(items: Sequence[tuple[str, Item]], verifier: Verifier) -> list[Subject]:
     """The references of problems, equal ones together, in the order of the first of each.
 
     Args:
         items: (id, item without a response) of every problem.
+        verifier: knows which of them a check decides; these have their metadata besides.
     """
     found: dict[Item, list[str]] = {}
     for id, item in items:
-        found.setdefault(replace(item, options=tuple(item.options or ()) or None), []).append(id)
-    return [Subject(item, kind_of(item.reference, item.options), tuple(ids)) for item, ids in found.items()]
+        item = replace(item, options=tuple(item.options or ()) or None)
+        if verifier.checks.of(item) is None:
+            item = replace(item, metadata=Item.metadata)
+        found.setdefault(item, []).append(id)
+    return [
+        Subject(item, kind_of(item.reference, item.options), tuple(ids), verifier.checks.of(item) is not None)
+        for item, ids in found.items()
+    ]
 
 
 def audit(
@@ -100,7 +109,7 @@ def audit(
         ``references`` (distinct ones), ``table`` (a row for each kind and rule), ``unmet``, ``missed``, ``loose``,
         ``opinions``, and under ``problems`` how many have each finding.
     """
-    subjects = subjects_of(items)
+    subjects = subjects_of(items, verifier)
     rng = random.Random(settings.seed)
     pools = _Answers(subjects, rng)
     table: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
@@ -125,7 +134,7 @@ def audit(
             for group, form, judgement in found[subject.item]:
                 if why is not None:
                     break  # it is named once, as a reference that nothing can meet
-                held = _held(form, judgement)
+                held = _held(subject, form, judgement)
                 row = table[str(subject.kind), group, form.rule]
                 row["n"] += 1
                 row["held"] += held
@@ -141,7 +150,7 @@ def audit(
                     elif (place := rng.randrange(seen)) < settings.opinions:
                         asked[place] = one
         progress(min(at + BATCH, len(subjects)), len(subjects), f"{len(unmet):,} unmet, {len(failures):,} failed")
-    opinions, failures = _second_opinions(asked, failures, table, settings)
+    opinions, failed = _second_opinions(asked, failures, table, settings)
     return {
         "references": len(subjects),
         "kinds": {
@@ -149,13 +158,13 @@ def audit(
         },
         "table": _rows(table),
         "unmet": unmet,
-        "missed": _listed([f for f in failures if f[0].form.holds]),
-        "loose": _listed([f for f in failures if not f[0].form.holds]),
+        "missed": _listed([one for one in failed if one[0].form.holds]),
+        "loose": _listed([one for one in failed if not one[0].form.holds]),
         "opinions": opinions,
         "problems": {
             "unmet": len(unmet),
-            "missed": len({id for f, _ in failures if f.form.holds for id in f.subject.ids}),
-            "loose": len({id for f, _ in failures if not f.form.holds for id in f.subject.ids}),
+            "missed": len({id for f, _ in failed if f.form.holds for id in f.subject.ids}),
+            "loose": len({id for f, _ in failed if not f.form.holds for id in f.subject.ids}),
         },
     }
 
@@ -184,6 +193,8 @@ def _tries(subject: Subject, answers: _Answers, settings: AuditSettings) -> list
     item, kind = subject.item, subject.kind
     reference = item.reference
     found = [("itself", form) for form in carried(reference, choice=bool(item.options))]
+    if subject.checked:
+        return found + [("nothing", form) for form in nothing_said()]
     if item.options:
         at = option_index(reference, item.options)
         if at is not None:
@@ -205,11 +216,11 @@ def _item(subject: Subject, group: str, form: Form) -> Item:
     return replace(subject.item, response=form.response, accepted=accepted)
 
 
-def _held(form: Form, judged: Judgement) -> bool:
+def _held(subject: Subject, form: Form, judged: Judgement) -> bool:
     """Whether both verdicts are as the form says: an answer with a mark counts in both, one without in the lenient."""
     correct = judged.verdict is Verdict.CORRECT
     if form.holds:
-        return correct and judged.strict is form.marked
+        return correct and (subject.checked or judged.strict is form.marked)
     return not (correct if form.marked else judged.strict)
 
 
@@ -223,7 +234,7 @@ def _unmet(subject: Subject, found: Sequence[tuple[str, Form, Judgement]], setti
         if subject.item.options and re.fullmatch(r"\s*-?[0-9]+\s*", reference):
             return f"{reason}; is it a position among them?"
         return f"it does not meet itself behind any mark: {reason}"
-    if subject.item.options:
+    if subject.item.options or subject.checked:
         return None
     words, lines = len(reference.split()), reference.strip().count("\n") + 1
     if kind is Kind.TEXT and (words > settings.long_words or lines > 3):

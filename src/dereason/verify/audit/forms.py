@@ -94,6 +94,7 @@ def skeleton(text: str) -> tuple[object, ...]:
     number = value_of(text)
     if number is not None:
         return (number,)
+    text = re.sub(r"\^\s?\{?\s?\\circ\s?\}?|°|\bdegree\b", " degrees ", text)
     plain = re.sub(r"\\(?:left|right|text|mathrm|[dt]?frac|displaystyle|[,;:! ])|[{}$\s()\[\]]", " ", text)
     return tuple(sorted(re.findall(r"[^\W_]+|[^\s\w]", plain.casefold())))
 
@@ -425,10 +426,9 @@ def _other_tuples(text: str) -> Made:
     made = [("an element missing", f"{left}{', '.join(parts[:-1])}{right}")] if len(parts) > 2 else []
     if skeleton(parts[0]) != skeleton(parts[-1]):
         made.append(("swapped", f"{left}{', '.join([parts[-1], *parts[1:-1], parts[0]])}{right}"))
-    if value_of(parts[0]) is not None:
-        made.append(
-            ("an element changed", f"{left}{', '.join([written((value_of(parts[0]) or 0) + 1), *parts[1:]])}{right}")
-        )
+    first = value_of(parts[0])
+    if first is not None:
+        made.append(("an element changed", f"{left}{', '.join([written(first + 1), *parts[1:]])}{right}"))
     return [*made, ("an element more", f"{left}{', '.join([*parts, '7'])}{right}")]
 
 
@@ -443,8 +443,9 @@ def _other_intervals(text: str) -> Made:
         made.append(("an end open or closed", f"{'(' if left == '[' else '['}{low}, {high}{right}"))
     if "infty" not in high:
         made.append(("the other end open or closed", f"{left}{low}, {high}{')' if right == ']' else ']'}"))
-    if value_of(low) is not None:
-        made.append(("an end moved", f"{left}{written((value_of(low) or 0) - 1)}, {high}{right}"))
+    end = value_of(low)
+    if end is not None:
+        made.append(("an end moved", f"{left}{written(end - 1)}, {high}{right}"))
     return made
 
 
