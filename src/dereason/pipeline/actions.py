@@ -356,7 +356,10 @@ def do_train_rl(
     verdicts = verdict_counts(rollouts["verdict"].to_list())
     words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}"
     facts: Info = {"verdicts": verdicts, "confusion": confusion(rollouts)}
-    warnings = [*draw_warnings(work), *reading_warnings(work, settings.early_warning)]
+    warnings = [
+        *draw_warnings(work, settings, joint=demonstrations is not None),
+        *reading_warnings(work, settings.early_warning),
+    ]
     facts |= early_warning.facts(work) | {"warnings": warnings}
     return training_facts(work, result, words, "rollouts", PROBE_FOLDER) | facts
 
