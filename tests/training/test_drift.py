@@ -37,7 +37,6 @@ from dereason.verify.verifier import Item, Verifier
         ("The answer is simple. The answer is 4.", False),
         ("<answer>\\boxed{4}</answer>", False),
         ("1 + 3 = 4, and 2 + 2 = 4", False),  # unmarked numbers are no answers
-        ("The answer is 4 apples. The answer is 4.", False),
         ("", False),
     ],
 )
@@ -93,9 +92,9 @@ def logged(values: Sequence[float], name: str = "gap", start: int = 1) -> list[d
 def test_noise_is_quiet_and_a_drift_is_not() -> None:
     """A share that stays where it is, drawn from 32 rollouts each time, and one that goes up by 20 points."""
     stream = np.random.default_rng(7)
-    still = [list(stream.binomial(32, 0.1, 100) / 32) for _ in range(40)]
-    assert sum(bool(drift_warnings(logged(values), Drift())) for values in still) <= 2
-    moving = [list(stream.binomial(32, np.linspace(0.1, 0.4, 100)) / 32) for _ in range(20)]
+    still = [list(stream.binomial(32, 0.1, 100) / 32) for _ in range(12)]
+    assert sum(bool(drift_warnings(logged(values), Drift())) for values in still) <= 1
+    moving = [list(stream.binomial(32, np.linspace(0.1, 0.4, 100)) / 32) for _ in range(5)]
     assert all(drift_warnings(logged(values), Drift()) for values in moving)
 
 
@@ -154,7 +153,7 @@ class Unmarking:
         return judged
 
 
-def test_a_phase_that_was_killed_has_the_alarm_of_one_that_was_not(
+def test_a_phase_that_drifts_says_so_once_also_where_it_was_killed(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = frame(
@@ -171,40 +170,38 @@ def test_a_phase_that_was_killed_has_the_alarm_of_one_that_was_not(
     )
     shown: list[str] = []
 
-    def phase(work: Path, first: int, until: int = 99) -> list[str]:
+    def phase(first: int, until: int) -> None:
         def progress(done: int, total: int, words: str) -> None:
             shown.append(words)
             if done > until:
                 raise KeyboardInterrupt
 
-        caplog.clear()
         run_rl(
             ModelSettings(name=str(tiny_model)),
             Prompt(suffix=""),
             pool,
             settings,
             identity="t",
-            out=work / "model",
-            work=work,
+            out=tmp_path / "model",
+            work=tmp_path,
             seed=0,
             verifier=Unmarking(first),  # type: ignore[arg-type]
             progress=progress,
         )
-        return [record.getMessage() for record in caplog.records if record.name == "dereason.training.watch"]
 
+    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+        phase(0, until=11)
+    said = [record.getMessage() for record in caplog.records if record.name == "dereason.training.watch"]
+    assert [words[:7] for words in said] == ["step 11"] * 2, "the gap and unmarked answers, once each"
+    assert shown[-1].endswith("drift: gap, unmarked")
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
-        whole = phase(tmp_path / "whole", 0)
-        assert [words[:7] for words in whole] == ["step 11"] * 2, "the gap and unmarked answers, once each"
-        assert shown[-1].endswith("drift: gap, unmarked")
-        with pytest.raises(KeyboardInterrupt):
-            phase(tmp_path / "cut", 0, until=11)
-        assert phase(tmp_path / "cut", 11) == [], "it had been said before"
-    found = [draw_warnings(tmp_path / name, settings) for name in ("whole", "cut")]
-    assert found[0] == found[1]
-    no_signal, gap, unmarked = found[0]
-    assert "no group of rollouts had signal" in no_signal
+        phase(11, until=99)
+    assert not [record for record in caplog.records if record.name == "dereason.training.watch"], "said before"
+    assert shown[-1].endswith("drift: gap, unmarked"), "and still so"
+    no_signal, gap, unmarked = draw_warnings(tmp_path, settings)
+    assert "no group of rollouts had signal in any of 12 generations" in no_signal
     assert "from 0.0 to 100.0 %" in gap
     assert "without a mark" in unmarked
-    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").open()]
-    assert [line["gap"] for line in lines] == [0.0] * 6 + [1.0] * 6
-    assert [line["how/number"] for line in lines] == [0.0] * 6 + [1.0] * 6
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [line["gap"] for line in lines] == [line["how/number"] for line in lines] == [0.0] * 6 + [1.0] * 6
