@@ -302,7 +302,8 @@ def test_one_figure_of_a_phase_shows_what_matters(made: Any) -> None:
         "mean reward", "mixed groups", "right by any answer (lenient)", "right by a marked answer (strict)",
         "lenient less strict", "answers in a box", "last numbers, unmarked", "correct responses", "wrong responses",
         "unparsable responses", "truncated responses", "response length, tokens", "entropy, nats per token",
-        "clipped tokens", "KL to the start, nats per token", "gradient norm", "tokens per second", "peak memory of a step, GiB",
+        "clipped tokens", "KL to the start, nats per token", "gradient norm", "tokens per second",
+        "peak memory of a step, GiB",
     ]  # fmt: skip
 
 

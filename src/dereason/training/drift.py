@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Any, get_args
 
 from pydantic import Field
@@ -120,13 +120,15 @@ class Alarm:
 
     def _compare(self, name: str, size: int) -> str | None:
         first, last = self._values[name][:size], self._values[name][-size:]
-        rise = fmean(last) - fmean(first)
-        error = math.sqrt((variance(first) + variance(last)) / size)
+        before, after = fmean(first), fmean(last)
+        rise = after - before
+        squares = sum((v - before) ** 2 for v in first) + sum((v - after) ** 2 for v in last)
+        error = math.sqrt(squares / (size - 1) / size)
         if rise <= max(self.settings.rise, self.settings.errors * error):
             return None
         steps = self._steps
         return (
-            f"{WATCHED[name]} rose from {100 * fmean(first):.1f} to {100 * fmean(last):.1f} % of the rollouts (steps "
+            f"{WATCHED[name]} rose from {100 * before:.1f} to {100 * after:.1f} % of the rollouts (steps "
             f"{steps[0]}-{steps[size - 1]} and {steps[-size]}-{steps[-1]}): {_MENDS[name]}"
         )
 
