@@ -59,10 +59,35 @@ def test_rows_keep_what_they_had_and_get_their_verdicts(tmp_path: Path, capsys: 
         if place is not None:
             assert row["extracted"] in row["response"][slice(*place)]
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].split() == ["kind", "correct", "wrong", "unparsable", "truncated", "error", "n"]
+    assert shown[0].split() == ["kind", "correct", "wrong", "unparsable", "truncated", "error", "strict", "n"]
     assert any("1 × error: verifier failed: the reference 'Q' names none of the 2 options" in line for line in shown)
     assert shown[-1] == f"{out}: 7 rows"
     assert {p.name for p in out.parent.iterdir()} == {"out.jsonl", ".out.jsonl.lock.d"}
+
+
+def test_both_verdicts_stand_in_the_rows_and_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A box and then babble, an answer in a thought, all options, two answers in a tag, a cut, a letter."""
+    letters = ["one", "two", "three"]
+    rows = [
+        ({"response": r"\boxed{42}. Let me check 6 * 7 again, or 43", "answer": "42"}, "correct", True, "boxed"),
+        ({"response": "Then 6 * 7 makes 42", "answer": "42"}, "correct", False, "number"),
+        ({"response": "<think>the answer is 42</think> It is 41", "answer": "42"}, "wrong", False, "number"),
+        ({"response": "<think>the answer is 42", "answer": "42"}, "unparsable", False, None),
+        ({"response": "A. one\nB. two\nC. three", "answer": "C", "options": letters}, "unparsable", False, None),
+        ({"response": "(A), (B) or (C)", "answer": "C", "options": letters}, "unparsable", False, None),
+        ({"response": "So I choose C.", "answer": "C", "options": letters}, "correct", True, "letter"),
+        ({"response": "<answer>42, or 43</answer>", "answer": "42"}, "wrong", False, "tag"),
+        ({"response": "The answer is 42", "answer": "42", "hit_limit": True}, "truncated", False, None),
+        ({"response": "#### 42\nso 4", "answer": "42", "hit_limit": True}, "correct", True, "hash"),
+    ]
+    path, out = rows_file(tmp_path, [row for row, *_ in rows]), tmp_path / "out.jsonl"
+    assert main(["verify", str(path), "--out", str(out)]) == 0
+    assert [(r["verdict"], r["strict"], r["how"]) for r in read(out)] == [tuple(said) for _, *said in rows]
+    head, number, choice, rules, _ = capsys.readouterr().out.splitlines()
+    counts = dict(zip(head.split(), number.split(), strict=True))
+    assert (counts["correct"], counts["strict"], counts["n"]) == ("3", "2", "7")
+    assert choice.split()[-2:] == ["1", "3"]
+    assert rules.startswith("answers found by: number ")
 
 
 def test_json_and_limits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

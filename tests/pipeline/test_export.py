@@ -120,14 +120,15 @@ def test_the_exported_reward_scores_an_exported_row_by_its_verdict(
         )
 
     right = scored(rows[2], "so \\boxed{4}", response_tokens=10, ended=True)
-    assert right == {"score": 1.0, "acc": 1.0, "unparsable": 0.0, "truncated": 0.0, "error": 0.0}
+    assert right == {"score": 1.0, "acc": 1.0, "strict": 1.0, "unparsable": 0.0, "truncated": 0.0, "error": 0.0}
     assert scored(rows[2], "so \\boxed{5}", response_tokens=10, ended=True)["score"] == 0.0
     assert scored(rows[3], "It is \\boxed{B}", response_tokens=10, ended=True)["acc"] == 1.0  # the second option, 6
     assert scored(rows[2], "so \\boxed{4}", response_tokens=30, ended=True)["score"] == pytest.approx(0.75)
     cut = scored(rows[2], "2 + 2 = 4", response_tokens=40, ended=False)
     assert cut["truncated"] == 1.0  # a bare number at a cut is no answer
     assert cut["score"] == -0.5
-    assert scored(rows[2], "2 + 2 = 4", response_tokens=40, ended=True)["acc"] == 1.0
+    unmarked = scored(rows[2], "2 + 2 = 4", response_tokens=10, ended=True)
+    assert (unmarked["acc"], unmarked["strict"], unmarked["score"]) == (1.0, 0.0, 0.0)
     assert scored(rows[2], "no idea", response_tokens=3, ended=True)["unparsable"] == 1.0
     broken = scored({**rows[2], "reward_model": {"ground_truth": ""}}, "\\boxed{4}", response_tokens=3, ended=True)
     assert (broken["error"], broken["score"]) == (1.0, 0.0)

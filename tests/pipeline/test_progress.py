@@ -22,13 +22,18 @@ def test_lines_where_there_is_no_terminal() -> None:
 def test_what_the_verifier_said_stands_under_its_step() -> None:
     text = io.StringIO()
     screen = Screen(stream=text)
-    rows = [("correct", "number", "boxed", ""), ("error", "set", "boxed", "took [red]"), ("wrong", "number", None, "")]
+    rows = [
+        ("correct", True, "number", "boxed", ""),
+        ("error", False, "set", "boxed", "took [red]"),
+        ("wrong", False, "number", None, ""),
+    ]
     screen.confusion(tabulate(rows))
     screen.confusion(None)
     assert text.getvalue().splitlines() == [
-        "      kind    correct  wrong  unparsable  truncated  error  n",
-        "      number        1      1           0          0      0  2",
-        "      set           0      0           0          0      1  0",
+        "      kind    correct  wrong  unparsable  truncated  error  strict  n",
+        "      number        1      1           0          0      0       1  2",
+        "      set           0      0           0          0      1       0  0",
+        "      answers found by: boxed 100 %",
         "      1 × error: took [red]",
     ]
 

@@ -161,6 +161,12 @@ def test_summary_keeps_its_contract(whole: Path) -> None:
         assert sum(result["verdicts"].values()) == result["n_samples"]
         assert result["low"] <= result["accuracy"] <= result["high"]
         check_confusion(result["confusion"], result["verdicts"])
+        strict = result["strict"]
+        assert strict["low"] <= strict["accuracy"] <= strict["high"]
+        assert strict["accuracy"] <= result["accuracy"]
+        assert sum(kind["strict"] for kind in result["confusion"]["kinds"].values()) <= result["verdicts"]["correct"]
+        answers = result["verdicts"]["correct"] + result["verdicts"]["wrong"]
+        assert sum(result["found_by"].values()) == pytest.approx(1 if answers else 0)
         assert (result["rollouts"] is not None) == result["stage"].endswith("-rl")
     check_confusion(found["profile"]["confusion"], found["profile"]["verdicts"])  # type: ignore[index]
     log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
@@ -175,6 +181,7 @@ def test_summary_keeps_its_contract(whole: Path) -> None:
     assert found["tokens"]["trained"] > 0  # type: ignore[index]
     arms = {a["name"]: a["sets"] for a in found["arms"]}  # type: ignore[attr-defined]
     assert arms["split"]["sft"]["n"] == arms["backwards"]["rl"]["n"]
+    assert all(c["strict"]["low"] <= c["strict"]["high"] for c in found["comparisons"])  # type: ignore[attr-defined]
     assert [c["to"] for c in found["arm_comparisons"]] == ["backwards", "same-start"]  # type: ignore[attr-defined]
     for path in (p for value in found["artifacts"].values() if isinstance(value, list) for p in value):  # type: ignore[attr-defined]
         assert (whole / path["path"]).exists()

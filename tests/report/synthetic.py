@@ -130,6 +130,7 @@ def write_run(
             "k": 4, "sampling": {"temperature": 0.7, "max_new_tokens": 48},
             "spearman": {"value": -0.412, "low": -0.493, "high": -0.322, "level": 0.9, "n": n_train},
             "verdicts": {"correct": 212, "wrong": 821, "unparsable": 65, "truncated": 502, "error": 0},
+            "strict": 98,
             "confusion": _confusion({"correct": 212, "wrong": 821, "unparsable": 65, "truncated": 502, "error": 0}),
             "warnings": [f"judge scores span 0.5 of 4 points {SCRIPT}"],
         } if profile else None,
@@ -314,6 +315,9 @@ def _evaluate(
     artifacts["samples"].append({"arm": arm, "seed": seed, "stage": stage, "path": f"{path}/samples.parquet"})
     verdicts = Counter(str(row["verdict"]) for row in rows)
     accuracy, low, high = _share(verdicts["correct"], len(rows) - verdicts["error"])
+    strict = _share(verdicts["correct"] // 3, len(rows) - verdicts["error"])
+    by_kind = _confusion(verdicts)
+    answers = sum(by_kind["rules"].values())
     by_domain: dict[str, Any] = {}
     for name in DOMAINS:
         mine = [str(r["verdict"]) for r, p in zip(rows, test, strict=True) if p["domain"] == name]
@@ -324,8 +328,10 @@ def _evaluate(
     return {
         "arm": arm, "seed": seed, "stage": stage, "phase": index, "accuracy": accuracy, "low": low,
         "high": high, "level": 0.95, "n_problems": len(rows), "n_samples": len(rows),
+        "strict": dict(zip(("accuracy", "low", "high"), strict, strict=True)),
         "verdicts": {name: verdicts[name] for name in VERDICTS},
-        "confusion": _confusion(verdicts),
+        "found_by": {rule: count / answers for rule, count in by_kind["rules"].items()},
+        "confusion": by_kind,
         "rollouts": _confusion(Counter(correct=311, wrong=1702, truncated=35)) if kind == "rl" else None,
         "answered_accuracy": verdicts["correct"] / answered if answered else None,
         "mean_tokens": sum(int(str(r["tokens"])) for r in rows) / len(rows), "by_domain": by_domain,
@@ -337,16 +343,18 @@ def _confusion(verdicts: dict[str, int]) -> dict[str, Any]:
     kinds = {}
     for kind, part in (("number", lambda n: n - n // 3), ("expression", lambda n: n // 3)):
         counts = {name: part(verdicts.get(name, 0)) for name in VERDICTS}
-        kinds[kind] = counts | {"n": sum(counts.values()) - counts["error"]}
+        kinds[kind] = counts | {"strict": counts["correct"] // 3, "n": sum(counts.values()) - counts["error"]}
     errors = {f"symbolic comparison took longer than 5 s {SCRIPT}": verdicts["error"]} if verdicts.get("error") else {}
     return {"kinds": kinds, "errors": errors, "rules": {"boxed": verdicts["correct"], "number": verdicts["wrong"]}}
 
 
 def _compare(arm: str, seed: int, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     difference = after["accuracy"] - before["accuracy"]
+    strict = after["strict"]["accuracy"] - before["strict"]["accuracy"]
     return {
         "arm": arm, "seed": seed, "from": before["stage"], "to": after["stage"], "difference": difference,
         "low": difference - 0.058, "high": difference + 0.061, "level": 0.95, "problems_left_out": 0,
+        "strict": {"difference": strict, "low": strict - 0.04, "high": strict + 0.04},
         "n_problems": after["n_problems"],
     }  # fmt: skip
 

@@ -60,7 +60,7 @@ def write_step(
         "notes": dict(Counter(row["note"] for row in targets).most_common(10)),
         "confusion": None if not drawn else {
             "kinds": {"number": {v: drawn[v] for v in ("correct", "wrong", "unparsable", "truncated", "error")}
-                      | {"n": drawn.total() - drawn["error"]}},
+                      | {"strict": drawn["correct"] // 2, "n": drawn.total() - drawn["error"]}},
             "errors": {}, "rules": {"boxed": drawn["correct"] + drawn["wrong"]},
         },
         "tokens_generated": sum(row["tokens"] or 0 for row in everything if row["model"]),

@@ -18,8 +18,8 @@ def test_figures_are_drawn_and_nothing_is_refused(made: Any, tmp_path: Path) -> 
     page = browser.load(path, tmp_path)
     assert page.errors == []
     rows = len(made.summary["results"])
-    # Two markers (accuracy, correct of answered) and a bar segment for each of the five verdicts.
-    assert page.drawn("fig-accuracy") == 7 * rows
+    # Three markers (accuracy, strict accuracy, correct of answered) and a bar segment for each of the five verdicts.
+    assert page.drawn("fig-accuracy") == 8 * rows
     assert page.drawn("fig-accuracy", "bars") > 0
     assert page.drawn("fig-differences") == len(made.summary["comparisons"])
     assert page.drawn("fig-domains") == sum(len(row["by_domain"]) for row in made.summary["results"])

@@ -46,7 +46,11 @@ def test_shares_of_answered_are_recomputed_from_the_verdicts(made: Any, page: st
     for row in made.summary["results"]:
         v = row["verdicts"]
         share = (v["correct"] + v["wrong"]) / (v["correct"] + v["wrong"] + v["unparsable"] + v["truncated"])
-        assert f"{row['high'] * 100:.1f}] {100 * share:.1f} %" in shown
+        strict = row["strict"]
+        marked = f"{100 * strict['accuracy']:.1f} % [{100 * strict['low']:.1f}, {100 * strict['high']:.1f}]"
+        assert f"{row['high'] * 100:.1f}] {marked} {100 * share:.1f} %" in shown
+        rules = ", ".join(f"{rule} {100 * part:.0f} %" for rule, part in row["found_by"].items())
+        assert f"{row['mean_tokens']:.1f} {rules}" in shown
 
 
 def test_verdicts_by_kind_stand_beside_every_evaluation(made: Any, page: str) -> None:
@@ -54,8 +58,8 @@ def test_verdicts_by_kind_stand_beside_every_evaluation(made: Any, page: str) ->
     for row in made.summary["results"]:
         for kind, counts in row["confusion"]["kinds"].items():
             cells = " ".join(str(counts[verdict]) for verdict in synthetic.VERDICTS)
-            share = f"{100 * counts['correct'] / counts['n']:.1f} %"
-            assert f"{kind} {cells} {counts['n']} {share}" in shown
+            shares = " ".join(f"{100 * counts[name] / counts['n']:.1f} %" for name in ("correct", "strict"))
+            assert f"{kind} {cells} {counts['strict']} {counts['n']} {shares}" in shown
             assert counts["n"] == sum(counts[v] for v in synthetic.VERDICTS if v != "error")
         if row["verdicts"]["error"]:
             assert f"took longer than 5 s {synthetic.SCRIPT} ({row['verdicts']['error']})" in shown
@@ -151,9 +155,10 @@ def test_several_seeds_are_counted_in_the_reading() -> None:
 
 
 def test_two_arms_are_compared_in_a_sentence_and_a_table(pair: Any) -> None:
-    pair.summary["arm_comparisons"][0].update(difference=-0.0123, low=-0.041, high=0.016, level=0.9)
+    strict = {"difference": 0.02, "low": -0.01, "high": 0.05}
+    pair.summary["arm_comparisons"][0].update(difference=-0.0123, low=-0.041, high=0.016, level=0.9, strict=strict)
     shown = Reader(pair.write()).text
-    row = "−1.2 [−4.1, +1.6] 90 % not distinguishable from zero 40"
+    row = "−1.2 [−4.1, +1.6] +2.0 [−1.0, +5.0] 90 % not distinguishable from zero 40"
     assert f"dereason, after 2-rl random, after 1-rl 0 {row}" in shown
     sentence = "dereason → random: −1.2 points [−4.1, +1.6], not distinguishable from zero."
     assert f"Between arms (last stages, paired by problem): {sentence}" in shown
@@ -161,7 +166,7 @@ def test_two_arms_are_compared_in_a_sentence_and_a_table(pair: Any) -> None:
     pair.summary["arm_comparisons"][0].update(high=-0.001)
     shown = Reader(pair.write()).text
     assert "dereason → random: −1.2 points [−4.1, −0.1], a loss." in shown
-    assert "−1.2 [−4.1, −0.1] 90 % a loss 40" in shown
+    assert "−1.2 [−4.1, −0.1] +2.0 [−1.0, +5.0] 90 % a loss 40" in shown
 
 
 def test_arms_keep_an_interval_for_each_seed(pair: Any) -> None:

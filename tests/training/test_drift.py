@@ -122,14 +122,20 @@ def test_what_came_back_says_so_and_steps_without_rollouts_do_not_count() -> Non
 
 
 @pytest.mark.parametrize(
-    ("verdict", "mend"), [("correct", "harder"), ("wrong", "easier"), ("unparsable", "prompt.suffix")]
+    ("verdict", "reward", "mend"),
+    [
+        ("correct", 1.0, "harder"),
+        ("correct", 0.0, "mark"),
+        ("wrong", 0.0, "easier"),
+        ("unparsable", 0.0, "prompt.suffix"),
+    ],
 )
-def test_a_phase_without_signal_says_what_to_do(verdict: str, mend: str) -> None:
-    lines = [{"step": i, "signal_groups": 0.0, verdict: 0.9, "truncated": 0.1} for i in range(3)]
+def test_a_phase_without_signal_says_what_to_do(verdict: str, reward: float, mend: str) -> None:
+    lines = [{"step": i, "signal_groups": 0.0, "reward": reward, verdict: 1.0} for i in range(3)]
     (words,) = signal_warnings(lines, joint=False)
     assert "in any of 3 generations" in words
-    assert f"90 % of them were {verdict}" in words
     assert mend in words
+    assert "the model is as it began" in words
     assert "demonstrations alone" in signal_warnings(lines, joint=True)[0]
     assert signal_warnings([*lines, {"step": 4, "signal_groups": 0.25}], joint=False) == []
     assert signal_warnings([{"step": 1, "loss": 1.0}], joint=True) == []

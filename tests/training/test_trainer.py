@@ -328,7 +328,7 @@ def run(
         prompts_per_generation=2,
         group_size=4,
         max_new_tokens=12,
-        rewards=rewards,
+        rewards=Rewards(of=rewards),
         optimiser=RLOptimiser(learning_rate=1e-2, schedule="constant", micro_batch=4, checkpoint_every=1),
         **kw,
     )

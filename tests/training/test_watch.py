@@ -192,6 +192,7 @@ def unrewarded(step: int, **shares: float) -> dict[str, Any]:
         ({"wrong": 0.8, "truncated": 0.2}, "too hard for this model"),
         ({"error": 1.0}, "the verifier fails"),
         ({"correct": 1.0}, "look at the phase's rewards"),
+        ({"wrong": 0.9, "correct": 0.1}, "where they do not mark their answers"),
     ],
 )
 def test_steps_without_reward_stop_with_the_reason_for_them(shares: dict[str, float], advice: str) -> None:

@@ -37,6 +37,8 @@ def show_plan(plan: dict[str, Any]) -> None:
             out.print(Padding(escape(part), (0, 0, 0, 4)))
     for what in plan["left_out"]:
         out.print(f"not planned: {escape(what)}")
+    for what in plan["warnings"]:
+        out.print(f"[yellow]warning:[/] {escape(what)}")
     for what in plan["differs"]:
         out.print(f"note: {escape(what)}")
     out.print(f"{plan['cached']} of {len(plan['steps'])} steps are cached. Nothing was run.")
@@ -48,7 +50,7 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
     note = summary["model"]["note"] or summary["model"]["name"]
     out.print()
     out.print(f"[bold]Accuracy on {summary['problems']['test']['n']} held-out problems[/] ({escape(note)})")
-    table = _table("arm", "seed", "stage", "accuracy", "interval", "of answered", "verdicts")
+    table = _table("arm", "seed", "stage", "accuracy", "interval", "strict", "of answered", "verdicts")
     shown: set[str] = set()
     for row in summary["results"]:
         base = row["stage"] == "base"
@@ -62,12 +64,14 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
             "" if base else row["arm"],
             "" if base else str(row["seed"]),
             row["stage"],
-            f"{100 * row['accuracy']:.1f} %",
-            f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]".replace("[", "\\["),
+            *_accuracy(row),
+            " ".join(_accuracy(row["strict"])),
             "–" if answered is None else f"{100 * answered:.1f} %",
             verdicts,
         )
     out.print(table)
+    out.print("Strict: the response marks its answer (a box, a tag, ####, “the answer is”, a concluding letter).")
+    _show_found_by(out, summary["results"])
     out.print(f"Paired differences, {100 * summary['results'][0]['level']:.0f} % intervals:")
     for row in summary["comparisons"]:
         sure = "" if row["low"] > 0 or row["high"] < 0 else "  (not distinguishable from zero)"
@@ -75,6 +79,11 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
             f"  {row['arm']}, seed {row['seed']}: {row['from']} → {row['to']}: {100 * row['difference']:+.1f} points "
             f"\\[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]{sure}"
         )
+        if (strict := row["strict"]) is not None:
+            out.print(
+                f"    strict: {100 * strict['difference']:+.1f} points "
+                f"\\[{100 * strict['low']:+.1f}, {100 * strict['high']:+.1f}]"
+            )
     if summary["reasoning"] is not None:
         show_analysis(summary["reasoning"])
     for warning in [*(summary["profile"] or {}).get("warnings", []), *summary["warnings"]]:
@@ -89,6 +98,23 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
         f"[bold]Report:[/] {escape(str(folder / 'report.html'))}   plain files: {escape(str(folder))}",
         soft_wrap=True,
     )
+
+
+def _accuracy(found: dict[str, Any]) -> tuple[str, str]:
+    return f"{100 * found['accuracy']:.1f} %", f"\\[{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+
+
+def _show_found_by(out: Console, rows: list[dict[str, Any]]) -> None:
+    """By which rules the answers of each stage were found."""
+    shown: set[str] = set()
+    for row in rows:
+        base = row["stage"] == "base"
+        if base and "base" in shown:
+            continue
+        shown.add(row["stage"])
+        rules = ", ".join(f"{rule} {100 * share:.0f} %" for rule, share in row["found_by"].items() if share >= 0.005)
+        who = "base" if base else f"{row['arm']}, seed {row['seed']}, {row['stage']}"
+        out.print(Padding(escape(f"{who}: answers found by {rules or 'no rule: there are none'}"), (0, 0, 0, 2)))
 
 
 def show_analysis(found: dict[str, Any]) -> None:

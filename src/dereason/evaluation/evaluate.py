@@ -1,4 +1,4 @@
-"""Scoring a model on held-out problems: accuracy with an interval, and the verdict shares beside it."""
+"""Scoring a model on held-out problems: accuracy, lenient and strict, with intervals, and the verdicts beside it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Self
 import polars as pl
 from pydantic import Field, model_validator
 
-from dereason.evaluation.statistics import accuracy_interval, paired_difference
+from dereason.evaluation.statistics import Interval, accuracy_interval, paired_difference
 from dereason.lm.base import Sampling, check_draws
 from dereason.settings import Settings
-from dereason.verify.confusion import confusion
+from dereason.verify.confusion import confusion, found_by
 from dereason.verify.verdict import verdict_counts
 
 
@@ -46,14 +46,16 @@ Outcomes = dict[str, tuple[int, int]]
 """problem id -> (correct, n), verifier errors left out of n."""
 
 
-def outcomes(samples: pl.DataFrame) -> Outcomes:
+def outcomes(samples: pl.DataFrame, *, strict: bool = False) -> Outcomes:
     """Count correct responses per problem.
 
     Args:
         samples: SAMPLE table.
+        strict: count those whose answer is marked as one.
     """
+    correct = pl.col("strict") if strict else pl.col("verdict") == "correct"
     counted = samples.group_by("problem_id", maintain_order=True).agg(
-        (pl.col("verdict") == "correct").sum().alias("c"), (pl.col("verdict") != "error").sum().alias("n")
+        correct.sum().alias("c"), (pl.col("verdict") != "error").sum().alias("n")
     )
     return {p: (int(c), int(n)) for p, c, n in counted.iter_rows()}
 
@@ -66,6 +68,9 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
     """
     found = outcomes(samples)
     overall = accuracy_interval(list(found.values()), level=settings.level, seed=settings.seed)
+    marked = list(outcomes(samples, strict=True).values())
+    strict = accuracy_interval(marked, level=settings.level, seed=settings.seed)
+    by_kind = confusion(samples)
     verdicts = verdict_counts(samples["verdict"].to_list())
     answered = verdicts["correct"] + verdicts["wrong"]
     domains = dict(problems.select("id", "domain").iter_rows())
@@ -86,11 +91,13 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
         "low": overall.low,
         "high": overall.high,
         "level": settings.level,
+        "strict": {"accuracy": strict.estimate, "low": strict.low, "high": strict.high},
         "n_problems": overall.n_problems,
         "n_samples": overall.n_samples,
         "problems_left_out": overall.left_out,
         "verdicts": verdicts,
-        "confusion": confusion(samples),
+        "found_by": found_by(by_kind["rules"]),
+        "confusion": by_kind,
         "answered_accuracy": verdicts["correct"] / answered if answered else None,
         "mean_tokens": float(samples["tokens"].mean() or 0.0),  # type: ignore[arg-type]
         "pass_at_k": _pass_at(found, settings),
@@ -120,13 +127,24 @@ def _pass_at(found: Outcomes, settings: Evaluation) -> dict[str, dict[str, float
 def compare(before: pl.DataFrame, after: pl.DataFrame, settings: Evaluation) -> dict[str, Any]:
     """Difference of two models' accuracies on the same problems, paired by problem.
 
-    ``problems_left_out`` are those that one side lacks, or has no judged response to.
+    ``problems_left_out`` are those that one side lacks, or has no judged response to. ``strict`` is the difference of
+    the strict accuracies, null where a sample came without.
     """
-    interval = paired_difference(outcomes(before), outcomes(after), level=settings.level, seed=settings.seed)
+
+    def difference(strict: bool) -> Interval:
+        sides = outcomes(before, strict=strict), outcomes(after, strict=strict)
+        return paired_difference(*sides, level=settings.level, seed=settings.seed)
+
+    interval = difference(strict=False)
+    marked = None
+    if not (before["strict"].has_nulls() or after["strict"].has_nulls()):
+        strict = difference(strict=True)
+        marked = {"difference": strict.estimate, "low": strict.low, "high": strict.high}
     return {
         "difference": interval.estimate,
         "low": interval.low,
         "high": interval.high,
+        "strict": marked,
         "level": settings.level,
         "n_problems": interval.n_problems,
         "problems_left_out": interval.left_out,

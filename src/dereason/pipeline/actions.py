@@ -35,6 +35,7 @@ from dereason.training.early_warning import PROBE_FOLDER, reading_warnings
 from dereason.training.joint.settings import Joint
 from dereason.training.launch import Job, Launch, check_resume, launch_phase
 from dereason.training.phase import PhaseResult, kept_models
+from dereason.training.rewards.asked import unasked
 from dereason.training.rl import RL, draw_warnings, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.training.sft import SFT, run_sft
@@ -138,15 +139,17 @@ def do_pass_rate(
     write_table(samples, work / "samples.parquet")
     write_table(pass_rates(samples), work / "rates.parquet")
     verdicts = verdict_counts(samples["verdict"].to_list())
+    strict = int(samples["strict"].sum())
     return {
         SCRATCH: ["batches"],
         "model": lm.identity,
         "template_hash": lm.template_hash(),
         "verifier": VERIFIER_VERSION,
         "verdicts": verdicts,
+        "strict": strict,
         "confusion": confusion(samples),
         "tokens_generated": int(samples["tokens"].sum()),
-        "words": f"{samples.height} responses, {shares(verdicts)}",
+        "words": f"{samples.height} responses, {shares(verdicts)}; {strictly(strict, verdicts)}",
     } | (replaced_characters(samples, lm.identity) if model.backend == "api" else {})
 
 
@@ -154,6 +157,12 @@ def shares(verdicts: dict[str, int]) -> str:
     """Verdict shares in words; every log line that counts verdicts says all of them that occur."""
     total = max(1, sum(verdicts.values()))
     return ", ".join(f"{100 * count / total:.0f} % {name}" for name, count in verdicts.items() if count)
+
+
+def strictly(strict: int, verdicts: dict[str, int]) -> str:
+    """The share of responses that are correct at a mark, in words; errors are left out, as everywhere."""
+    n = sum(verdicts.values()) - verdicts["error"]
+    return f"{100 * strict / max(1, n):.0f} % strictly correct"
 
 
 def do_profile(
@@ -354,9 +363,11 @@ def do_train_rl(
     rollouts = rollout_table(work)
     write_table(rollouts, work / "samples.parquet")
     verdicts = verdict_counts(rollouts["verdict"].to_list())
-    words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}"
+    marked = strictly(int(rollouts["strict"].sum()), verdicts)
+    words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}; {marked}"
     facts: Info = {"verdicts": verdicts, "confusion": confusion(rollouts)}
     warnings = [
+        *unasked(settings.rewards, ctx.prompt),
         *draw_warnings(work, settings, joint=demonstrations is not None),
         *reading_warnings(work, settings.early_warning),
     ]
@@ -442,8 +453,9 @@ def do_eval(
 
 
 def percent(result: Info) -> str:
-    """An accuracy with its interval, in words."""
-    return (
-        f"{100 * result['accuracy']:.1f} % [{100 * result['low']:.1f}, {100 * result['high']:.1f}] "
-        f"of {result['n_problems']} problems"
-    )
+    """An accuracy with its interval, and the strict one, in words."""
+
+    def shown(of: Info) -> str:
+        return f"{100 * of['accuracy']:.1f} % [{100 * of['low']:.1f}, {100 * of['high']:.1f}]"
+
+    return f"{shown(result)} of {result['n_problems']} problems, strict {shown(result['strict'])}"

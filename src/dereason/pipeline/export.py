@@ -34,6 +34,7 @@ from dereason.pipeline.recipe import Arm, Recipe, RLPhase, load_recipe, set_name
 from dereason.pipeline.store import Info, Step, finished, put, read_json, settle, write_json
 from dereason.problems.schema import read_table, write_table
 from dereason.problems.sources import ProblemFile
+from dereason.training.rewards.asked import unasked
 from dereason.training.rewards.verl import VerlReward
 from dereason.training.rl import RL
 from dereason.verify.verifier import VerifierSettings
@@ -348,7 +349,7 @@ def _warnings(exported: Exported) -> list[str]:
         found.append(
             "verl stops with an error where dynamic sampling finds too few mixed groups; ours goes on with less"
         )
-    return found
+    return found + unasked(exported.phase.rewards, exported.prompt)
 
 
 def _head(exported: Exported) -> str:

@@ -19,6 +19,7 @@ from dereason.settings import Settings
 from dereason.supervision.settings import DataTargets, Targets, scores
 from dereason.training.joint.settings import Joint
 from dereason.training.launch import Launch
+from dereason.training.rewards.asked import refused
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
 from dereason.verify.verifier import VerifierSettings
@@ -105,6 +106,12 @@ class RLJob(OverProblems):
     """Training seed."""
     launch: Launch = Launch()
     """In how many processes it trains."""
+
+    @model_validator(mode="after")
+    def _marks_are_asked_for(self) -> Self:
+        if (why := refused(self.phase.rewards, self.prompt)) is not None:
+            raise ValueError(f"phase.{why}")
+        return self
 
 
 class JointJob(RLJob):

@@ -26,6 +26,7 @@ from dereason.routing.policies import decided_sizes, needs, sets
 from dereason.supervision.settings import CritiqueTargets, DataTargets, asked_models, responses_per_problem
 from dereason.training.joint.bread import BREAD
 from dereason.training.joint.settings import Joint
+from dereason.training.rewards.asked import unasked
 from dereason.training.rl import RL
 
 
@@ -90,6 +91,13 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         "steps": rows,
         "cached": sum(r["cached"] for r in rows),
         "left_out": _left_out(recipe),
+        "warnings": [
+            f"arm {arm.name}, phases[{at}]: {warning}"
+            for arm in recipe.arms
+            for at, phase in enumerate(arm.phases)
+            if isinstance(phase, RL)
+            for warning in unasked(phase.rewards, recipe.prompt)
+        ],
         "differs": [d.words() for d in differences((s, steps / s.folder) for s in planned)],
     }
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from dereason.analysis.settings import Analysis
 from dereason.lm.base import Sampling, check_draws
 from dereason.lm.local.model import ModelSettings
-from dereason.pipeline.actions import Context, drawn, shares
+from dereason.pipeline.actions import Context, drawn, shares, strictly
 from dereason.pipeline.store import Info
 from dereason.verify.confusion import confusion
 from dereason.verify.verdict import verdict_counts
@@ -65,5 +65,6 @@ def do_probe(
         ctx=ctx,
     )
     verdicts = verdict_counts(samples["verdict"].to_list())
-    words = f"{samples.height} responses, {shares(verdicts)}"
+    marked = strictly(int(samples["strict"].sum()), verdicts)
+    words = f"{samples.height} responses, {shares(verdicts)}; {marked}"
     return info | {"verdicts": verdicts, "confusion": confusion(samples), "words": words}

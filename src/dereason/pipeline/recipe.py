@@ -37,6 +37,7 @@ from dereason.supervision.settings import (
 )
 from dereason.training.joint.settings import Joint
 from dereason.training.launch import Launch
+from dereason.training.rewards.asked import refused
 from dereason.training.rewards.settings import Judge
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
@@ -290,6 +291,14 @@ class Recipe(Settings):
                         f"arm {arm.name!r} takes `self` targets from the profile alone (n: 0), and "
                         "profile.pass_rate.enabled is false"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _marks_are_asked_for(self) -> Self:
+        for arm in self.arms:
+            for at, phase in enumerate(arm.phases):
+                if isinstance(phase, RL) and (why := refused(phase.rewards, self.prompt)) is not None:
+                    raise ValueError(f"arm {arm.name!r}, phases[{at}]: {why}")
         return self
 
     def models(self) -> list[ModelSettings]:

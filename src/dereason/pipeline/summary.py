@@ -72,6 +72,7 @@ def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, boo
         warnings += [f"{where}: {w}" for w in facts(step).get("warnings", [])]
     if graph.analysis is not None:
         warnings += [f"analysis: {w}" for w in facts(graph.analysis)["warnings"]]
+    warnings += moved_rules(results)
     model = _model(recipe)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -161,9 +162,33 @@ def _profile(recipe: Recipe, graph: Graph, profiles: pl.DataFrame, facts: Any) -
         "sampling": settings.sampling.model_dump(mode="json") if graph.pass_rate else None,
         "spearman": agreement,
         "verdicts": facts(graph.pass_rate)["verdicts"] if graph.pass_rate else None,
+        "strict": facts(graph.pass_rate)["strict"] if graph.pass_rate else None,
         "confusion": facts(graph.pass_rate)["confusion"] if graph.pass_rate else None,
         "warnings": judge_warnings(profiles, agreement),
     }
+
+
+MOVED = 0.1
+"""Two stages found their answers by other rules where at least this share of them would have to change its rule."""
+
+
+def moved_rules(results: list[Info]) -> list[str]:
+    """Says where a stage's answers stand elsewhere than the base's: their accuracies then differ by that as well."""
+    base = {(row["arm"], row["seed"]): row["found_by"] for row in results if row["stage"] == "base"}
+    out = []
+    for row in results:
+        before, after = base.get((row["arm"], row["seed"])), row["found_by"]
+        if not before or not after:
+            continue
+        moved = sum(abs(before.get(rule, 0.0) - after.get(rule, 0.0)) for rule in before | after) / 2
+        if moved >= MOVED:
+            most = [f"{rule} ({100 * share:.0f} %)" for rule, share in (next(iter(r.items())) for r in (before, after))]
+            out.append(
+                f"arm {row['arm']}, seed {row['seed']}, {row['stage']}: {100 * moved:.0f} % of its answers were found "
+                f"by other rules than the base's, whose most frequent was {most[0]}, here {most[1]}: a part of the "
+                "difference in accuracy is how answers are marked; compare the strict ones too"
+            )
+    return out
 
 
 def judge_warnings(profiles: pl.DataFrame, agreement: Info | None) -> list[str]:

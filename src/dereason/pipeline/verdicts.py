@@ -126,13 +126,13 @@ def verify_file(
     }
 
 
-Seen = tuple[str, str | None, str | None, str | None]
+Seen = tuple[str, bool, str | None, str | None, str | None]
 
 
 def _seen(fields: dict[str, Any]) -> Seen:
     """What the summary needs of a judged row."""
     reason = fields["reason"] if fields["verdict"] == "error" else None
-    return fields["verdict"], fields["kind"], fields["how"], reason
+    return fields["verdict"], fields["strict"], fields["kind"], fields["how"], reason
 
 
 def _finished(part: Path, path: Path, fields: ResponseFields, meant: Convention) -> tuple[list[Seen], int]:

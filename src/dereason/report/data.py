@@ -31,19 +31,20 @@ _INSIDE: dict[str, tuple[str, ...]] = {
     "tokens": ("generated", "trained"),
     "environment": ("python", "platform", "cpu", "cores", "memory_bytes", "device", "gpu", "versions"),
     "artifacts": ("train_problems", "test_problems", "profiles", "routes", "targets", "curves", "samples"),
-    "profile": ("k", "sampling", "spearman", "verdicts", "confusion", "warnings"),
+    "profile": ("k", "sampling", "spearman", "verdicts", "strict", "confusion", "warnings"),
 }
 _EACH: dict[str, tuple[str, ...]] = {
     "arms": ("name", "policy", "sets", "phases", "rounds"),
     "results": (
-        "arm", "seed", "stage", "phase", "accuracy", "low", "high", "level", "n_problems", "n_samples",
-        "verdicts", "confusion", "rollouts", "answered_accuracy", "mean_tokens", "by_domain",
+        "arm", "seed", "stage", "phase", "accuracy", "low", "high", "level", "strict", "n_problems", "n_samples",
+        "verdicts", "found_by", "confusion", "rollouts", "answered_accuracy", "mean_tokens", "by_domain",
     ),
     "comparisons": (
-        "arm", "seed", "from", "to", "difference", "low", "high", "level", "n_problems", "problems_left_out",
+        "arm", "seed", "from", "to", "difference", "low", "high", "level", "strict", "n_problems",
+        "problems_left_out",
     ),
     "arm_comparisons": (
-        "seed", "from", "to", "stage_from", "stage_to", "difference", "low", "high", "level", "n_problems",
+        "seed", "from", "to", "stage_from", "stage_to", "difference", "low", "high", "level", "strict", "n_problems",
         "problems_left_out",
     ),
     "budgets": ("arm", "seed", "problems", "tokens_trained", "tokens_generated", "tokens_of_targets", "flops"),

@@ -112,7 +112,7 @@ def _who(run: Run, arm: str, name: str) -> str:
 
 
 def _format(run: Run, arm: str) -> str:
-    """How the share of answered responses and the accuracy among them moved from base to the last stage."""
+    """How strict accuracy, answered responses and the accuracy among them moved from base to the last stage."""
     stages = run.stages(arm)
     if len(stages) < 2:
         return ""
@@ -120,9 +120,13 @@ def _format(run: Run, arm: str) -> str:
     parts = [
         f"{what} {percent(mean([get(row) for row in _rows(run, arm, first)]))} → "
         f"{percent(mean([get(row) for row in _rows(run, arm, last)]))}"
-        for what, get in (("with an answer", answered), ("correct of answered", _of_answered))
+        for what, get in (
+            ("strict accuracy", _strict),
+            ("with an answer", answered),
+            ("correct of answered", _of_answered),
+        )
     ]
-    return f"Responses {parts[0]}; {parts[1]}."
+    return f"{parts[0].capitalize()} (the answer is marked as one); responses {parts[1]}; {parts[2]}."
 
 
 def answered(row: dict[str, Any]) -> float | None:
@@ -130,6 +134,10 @@ def answered(row: dict[str, Any]) -> float | None:
     verdicts = row["verdicts"]
     n = sum(value for key, value in verdicts.items() if key != "error")
     return (verdicts.get("correct", 0) + verdicts.get("wrong", 0)) / n if n else None
+
+
+def _strict(row: dict[str, Any]) -> Any:
+    return row["strict"]["accuracy"]
 
 
 def _of_answered(row: dict[str, Any]) -> Any:

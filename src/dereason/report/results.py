@@ -43,6 +43,16 @@ def _accuracy(blocks: list[tuple[str, list[Any]]], top: float) -> Figure:
         {
             "type": "scatter",
             "mode": "markers",
+            "name": "strict accuracy",
+            "x": [row["strict"]["accuracy"] for _, row, _ in rows],
+            "y": [at for at, _, _ in rows],
+            "marker": {"symbol": "line-ns-open", "size": 12, "color": style.INK, "line": {"width": 1.8}},
+            "hoverinfo": "skip",
+            "legend": "legend",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
             "name": "correct of answered",
             "x": [row["answered_accuracy"] for _, row, _ in rows],
             "y": [at for at, _, _ in rows],
@@ -371,7 +381,10 @@ def _share(verdicts: dict[str, int], verdict: str) -> float:
 def _hover(row: dict[str, Any]) -> str:
     verdicts = ", ".join(f"{count(row['verdicts'].get(v, 0))} {v}" for v in VERDICTS)
     answered = percent(row["answered_accuracy"]) if row["answered_accuracy"] is not None else NONE
-    return f"{percent(row['accuracy'])} {interval(row['low'], row['high'])}; of answered {answered}; {verdicts}"
+    strict = f"strict {percent(row['strict']['accuracy'])} {interval(row['strict']['low'], row['strict']['high'])}"
+    return (
+        f"{percent(row['accuracy'])} {interval(row['low'], row['high'])}; {strict}; of answered {answered}; {verdicts}"
+    )
 
 
 def _bars(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pydantic import Field
 
 from dereason.problems.schema import Verdict
 from dereason.settings import Settings
+from dereason.training.stops import advice
 from dereason.verify.span import MARKS, How
 
 LEAST = 5
@@ -170,22 +171,10 @@ def signal_warnings(rows: Sequence[Mapping[str, Any]], *, joint: bool) -> list[s
         return []
     shares = {v: fmean(row.get(v) or 0.0 for row in drawn) for v in map(str, Verdict)}
     learned = "the model learned from demonstrations alone" if joint else "the model is as it began"
+    paid = any((row.get("reward") or 0.0) > 0 for row in drawn)
+    mend = "the problems are too easy for this model (or all responses earn the same): route harder ones to RL"
     n = len(drawn)
     return [
         f"no group of rollouts had signal in any of {n} generation{'s' * (n > 1)} (the rollouts of each problem earned "
-        f"the same), so RL taught nothing and {learned}: {_advice(shares)}"
+        f"the same), so RL taught nothing and {learned}: {mend if paid else advice(shares)}"
     ]
-
-
-def _advice(shares: Mapping[str, float]) -> str:
-    most = max(shares, key=lambda name: shares[name])
-    found = f"{100 * shares[most]:.0f} % of them were {most}"
-    if most == "correct":
-        return f"{found}; route harder problems to it, or look whether the rewards pay what is right"
-    if most == "error":
-        return f"{found}: the column `reason` of rollouts/step-*.parquet says why"
-    if most == "truncated":
-        return f"{found}; raise max_new_tokens, or begin with SFT"
-    if most == "unparsable":
-        return f"{found}; ask for an answer in prompt.suffix, or begin with SFT"
-    return f"{found}; route easier problems to it, raise group_size or temperature, or begin with SFT"

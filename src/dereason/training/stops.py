@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -128,7 +129,7 @@ class Health:
         return Diagnosis(
             f"no rollout of the last {steps} optimiser steps earned a reward (step {row['step']}; their verdicts: "
             f"{found or 'none'})",
-            f"{_advice(shares)}; stops.zero_reward_steps moves this bound",
+            f"{advice(shares)}; stops.zero_reward_steps moves this bound",
         )
 
     def _share(self, verdict: str) -> float:
@@ -136,7 +137,13 @@ class Health:
         return sum(values) / len(values) if values else 0.0
 
 
-def _advice(shares: dict[str, float]) -> str:
+def advice(shares: Mapping[str, float]) -> str:
+    """What to do where no rollout earns anything, by the shares of their verdicts; lenient ones."""
+    if shares["correct"]:  # a lenient verdict
+        return (
+            "rollouts are right and not rewarded: where they do not mark their answers, ask for it in prompt.suffix, "
+            "begin with SFT or set rewards.marks; else look at the phase's rewards and their weights"
+        )
     most = max(shares, key=lambda name: shares[name])
     if most == "truncated":
         return "most rollouts reach the length limit before they answer: raise max_new_tokens"
@@ -144,6 +151,4 @@ def _advice(shares: dict[str, float]) -> str:
         return "most rollouts hold no answer that can be read: ask for one in prompt.suffix, or begin with SFT"
     if most == "error":
         return "the verifier fails on most rollouts: the column `reason` of rollouts/step-*.parquet says why"
-    if most == "correct":
-        return "rollouts are right and not rewarded: look at the phase's rewards and their weights"
     return "the problems are too hard for this model: route easier ones to RL, or begin with SFT"

@@ -97,18 +97,25 @@ def locate(
         marks: only an answer at one of these counts; None: any answer does.
     """
     ending = _END_TOKENS.search(response, max(0, len(response) - 200))
-    text, thinking = outside_thinking(response[: ending.start()] if ending else response)
-    if text.strip():
-        found = _marked(text, kind, options, MARKS if marks is None else marks)
-        if found is None and options and (marks is None or "letter" in marks):
+    text, outside = _readable(response[: ending.start()] if ending else response)
+    found = _marked(text, kind, options, MARKS if marks is None else marks)
+    if found is None and outside:
+        if options and (marks is None or "letter" in marks):
             found = concluding_letter(text, options)
-        elif found is None and marks is None:
+        elif not options and marks is None:
             found = _unmarked(text, kind)
-    elif thinking:
-        return None
-    else:
-        found = _marked(inside_thinking(response), kind, options, MARKS if marks is None else marks)
     return found if found is None or marks is None or found.how in marks else None
+
+
+def _readable(response: str) -> tuple[str, bool]:
+    """The response with blanks for what is no answer, and whether anything stands outside of its thoughts.
+
+    Of nothing but thoughts that are over, the thoughts are read; of a thought that goes on, nothing.
+    """
+    text, thinking = outside_thinking(response)
+    if text.strip():
+        return text, True
+    return "" if thinking else inside_thinking(response), False
 
 
 def _marked(text: str, kind: Kind, options: Sequence[str] | None, marks: Collection[Mark]) -> Span | None:
@@ -177,9 +184,10 @@ def _tagged(text: str, kind: Kind, options: Sequence[str] | None) -> Span | None
 def find_box(text: str) -> tuple[int, int] | None:
     r"""Where the content of the last ``\boxed{...}`` begins and ends, None where there is none.
 
-    Of nested boxes the innermost counts. Boxes without content and boxes that are never closed are no boxes.
+    Of nested boxes the innermost counts. Boxes without content and boxes that are never closed are no boxes; nor are
+    those in thoughts, unless there is nothing else.
     """
-    boxes = _boxes(text)
+    boxes = _boxes(_readable(text)[0])
     return boxes[-1][1:] if boxes else None
 
 

@@ -55,7 +55,8 @@ _OTHERS = (
     .replace("{dress}", r"[*_`]{0,3}\s{0,3}")
     .replace("{mark}", r"[:=\uff1a\u3011]")
 )
-_NOUNS = "|".join(noun for noun, *_ in (*_SPACED.values(), *_UNSPACED.values()))
+NOUNS = "|".join(noun for noun, *_ in (*_SPACED.values(), *_UNSPACED.values()))
+"""A pattern of the words for "answer" in languages other than English."""
 
 # What may stand before the answer: white space, emphasis, quotation marks of Markdown, bullets, the head of a fence.
 _BULLET = r"(?:>|[-+\u2022][ ])"
@@ -71,7 +72,7 @@ _PHRASE = re.compile(
           | (?P<weak>(?:must|should|would|will)[ ]be\b|equals\b|[\u2013\u2014\u2192](?=\s)|->|=>)
           | (?P<cell>\|)(?=[^|\n]{{1,200}}\|) | (?(final)\n|(?!)) )
       | {_OTHERS}
-      | ^[ \t>]{{0,4}}(?:\#{{1,6}}[ \t]{{1,3}}|[*_]{{2,3}})(?:[^\W\d_]{{1,12}}[ ]){{0,2}}(?:answer|{_NOUNS})
+      | ^[ \t>]{{0,4}}(?:\#{{1,6}}[ \t]{{1,3}}|[*_]{{2,3}})(?:[^\W\d_]{{1,12}}[ ]){{0,2}}(?:answer|{NOUNS})
         (?:[ ][a-z]{{4,9}})?[ \t]?[*_]{{0,3}}[ \t]{{0,3}}\n
     )
     {_LEAD}

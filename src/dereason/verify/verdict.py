@@ -32,7 +32,7 @@ class Judgement:
 
     @property
     def strict(self) -> bool:
-        """Whether the answer is correct and was found at a mark (:data:`~dereason.verify.span.MARKS`)."""
+        """Whether the answer is correct and was found at a mark (one of ``MARKS``)."""
         return self.verdict is Verdict.CORRECT and self.how in MARKS
 
     def columns(self) -> dict[str, object]:

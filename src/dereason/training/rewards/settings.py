@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self, assert_never
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.base import LanguageModel
@@ -162,10 +162,20 @@ Reward = Annotated[
 class Rewards(Settings):
     """What is paid, and for which answers."""
 
-    marks: Literal["all", "any"] | Annotated[list[Mark], Field(min_length=1)] = "all"
+    marks: Literal["all", "any"] | list[Mark] = "all"
     """What marks the answers that count: a list, `all` marks, or `any`, which also pays an answer without a mark."""
     of: list[Reward] = Field(default=[Correctness()], min_length=1)
     """What is rewarded: the weighted sum of these; a rollout for which one of them is undecided is left out."""
+
+    @field_validator("marks", mode="before")
+    @classmethod
+    def _known(cls, marks: Any) -> Any:
+        words = marks if isinstance(marks, list) else []
+        if unknown := [word for word in words if word not in MARKS]:
+            raise ValueError(f"{unknown[0]!r} is no mark (they are {', '.join(MARKS)})")
+        if marks == []:
+            raise ValueError("no mark counts, so nothing could be paid: name some, or write all or any")
+        return marks
 
     @property
     def counted(self) -> tuple[Mark, ...] | None:
