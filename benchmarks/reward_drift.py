@@ -1,12 +1,12 @@
 """Does a model drift to answers without a mark where RL pays them? Lenient against strict rewards from one start.
 
-    python benchmarks/reward_drift.py runs/reward-drift [--seeds 0 1 2] [--steps 12] [--prompts 4] [--group 8]
+    python benchmarks/reward_drift.py [--keep FOLDER] [--seeds 0 1 2] [--steps 12] [--prompts 4] [--group 8]
         [--tokens 24] [--held-out 64] [--learning-rate 1.5e-5] [--model embedded]
 
 One recipe with two arms, each one phase of GRPO on the same sums (reasoning-gym) from the same model: `lenient` pays
 every right answer (`marks: any`), `strict` marked ones alone (the default). Printed are both verdicts of the rollouts,
 step by step, and of one answer each to held-out problems before and after: means over seeds, and the standard deviation
-between them. A run that was killed goes on where it stopped; its `report.html` has the curves.
+between them. With ``--keep`` the run stays in that folder, with its report, and one that was killed goes on there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -86,7 +87,7 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--prompts", type=int, default=4, help="problems of a generation")
@@ -95,22 +96,26 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=64, help="problems")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--learning-rate", type=float, default=1.5e-5)
-    parser.add_argument(
-        "--suffix", default="Write the sum with its result. Then say: The answer is X.", help="what the prompt asks for"
-    )
+    parser.add_argument("--suffix", default=SUFFIX, help="what the prompt asks for")
     parser.add_argument("--model", default="embedded", help="hub id, folder or `embedded`")
     options = parser.parse_args()
-    options.run_dir.mkdir(parents=True, exist_ok=True)
-    path = options.run_dir.with_suffix(".yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        compare(options, options.keep or Path(folder))
+
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
+    """Run the recipe in a folder and print what became of the two verdicts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, run_dir = folder / "reward-drift.yaml", folder / "run"
     path.write_text(yaml.safe_dump(recipe(options), sort_keys=False), encoding="utf-8")
-    if code := dereason(["run", str(path), "--run-dir", str(options.run_dir)]):
+    if code := dereason(["run", str(path), "--run-dir", str(run_dir)]):
         sys.exit(code)
-    artifacts = json.loads((options.run_dir / "summary.json").read_text(encoding="utf-8"))["artifacts"]
+    artifacts = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["artifacts"]
     print("\nrollouts, % right by any answer and by a marked one, mean ± SD over seeds:")
     print("| step | " + " | ".join(f"{arm}: lenient | {arm}: strict" for arm in ARMS) + " |")
     curves: dict[str, list[list[tuple[float, float]]]] = {arm: [] for arm in ARMS}
     for curve in artifacts["curves"]:
-        rollouts = pl.read_parquet((options.run_dir / curve["path"]).with_name("samples.parquet"))
+        rollouts = pl.read_parquet((run_dir / curve["path"]).with_name("samples.parquet"))
         curves[curve["arm"]].append([shares(of) for _, of in rollouts.group_by("step", maintain_order=True)])
     for step in range(options.steps):
         cells = [spread([seed[step][k] for seed in curves[arm]]) for arm in ARMS for k in (0, 1)]
@@ -119,7 +124,7 @@ def main() -> None:
     stages: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for of in artifacts["samples"]:
         arm = "before" if of["stage"] == "base" else of["arm"]
-        stages.setdefault((arm, of["stage"]), []).append(shares(pl.read_parquet(options.run_dir / of["path"])))
+        stages.setdefault((arm, of["stage"]), []).append(shares(pl.read_parquet(run_dir / of["path"])))
     for (arm, _), found in stages.items():
         each = ", ".join(f"{100 * lenient:.0f}/{100 * strict:.0f}" for lenient, strict in dict.fromkeys(found))
         lenient, strict = ([pair[k] for pair in found] for k in (0, 1))

@@ -27,6 +27,7 @@ SMALLEST: dict[str, list[tuple[list[str], str]]] = {
         (["fixed", "--repeats=1", "--places=2", "--model=TINY", "--without-transformers"], "ours: median"),
         (["greedy", "--places=4", "--model=TINY"], "4 prompts × 64 greedy tokens"),
     ],
+    "drift_alarm": [(["--phases=2", "--generations=20", "--prompts", "4", "--shares", "0.1"], "| 32 | 0.1 | ")],
     "early_warning": [
         (["--steps=2", "--prompts=2", "--group=2", "--tokens=4", "--every=1", "--model=TINY"], "3 readings")
     ],
@@ -38,6 +39,12 @@ SMALLEST: dict[str, list[tuple[list[str], str]]] = {
     ],
     "nodes": [(["--sentences=200", "--nodes=10", "--dimensions=8", "--data=RESPONSES"], "split: 52 responses")],
     "planted_decay": [(["--draws=2"], "| 1.5 | 10240 |")],
+    "reward_drift": [
+        (
+            ["--seeds", "0", "--steps=1", "--prompts=2", "--group=2", "--tokens=4", "--held-out=2", "--model=TINY"],
+            "lenient 0.0, strict 0.0, gap 0.0",
+        )
+    ],
     "rl_step": [(["--steps=1", "--prompts=2", "--group=2", "--tokens=4", "--micro=2", "--model=TINY"], "ratio ")],
     "sft_step": [
         (["--steps=1", "--batch=2", "--model=TINY"], "ours / trl: "),

@@ -84,6 +84,17 @@ def test_arms_share_what_they_have_in_common(whole: Path) -> None:
     }
 
 
+def test_a_phase_without_signal_says_so_where_results_are_read(whole: Path) -> None:
+    """A random model solves next to nothing; whether a group was mixed by luck is what its own log says."""
+    (path,) = [c["path"] for c in summary(whole)["artifacts"]["curves"] if c["kind"] == "rl"]  # type: ignore[index]
+    logged = [json.loads(line) for line in (whole / path).read_text().splitlines()]
+    assert all({"lenient", "strict", "gap", "how/none"} <= line.keys() for line in logged)
+    silent = not any(line["signal_groups"] for line in logged)
+    told = [w for w in summary(whole)["warnings"] if "no group of rollouts had signal" in w]  # type: ignore[attr-defined]
+    assert [w.startswith("arm split, seed 0, 2-rl: ") for w in told] == [True] * silent
+    assert ("no group of rollouts had signal" in (whole / "report.html").read_text()) == silent
+
+
 def test_a_second_run_finds_everything_cached_and_changes_nothing(recipe: Path, whole: Path) -> None:
     before = summary(whole)
     assert main(["run", str(recipe), "--run-dir", str(whole), "--json"]) == 0

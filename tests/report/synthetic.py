@@ -278,6 +278,8 @@ def _curve(
                 "entropy": 0.9 - 0.3 * t + rng.gauss(0, 0.02),
                 "truncated": 0.2 * (1 - t), "clip_share": 0.01 * rng.random(), "kl": 0.02 * t * rng.random(),
                 "correct": 0.2 + 0.1 * t, "wrong": 0.57 + 0.13 * t, "error": 0.0,
+                "lenient": 0.2 + 0.1 * t, "strict": 0.2 - 0.1 * t, "gap": 0.2 * t, "unmarked": 0.3 * t, "at_limit": 0.0,
+                "several_answers": 0.0, "how/boxed": 0.9 - 0.3 * t, "how/number": 0.3 * t, "how/tag": 0.0,
             }  # fmt: skip
         if step % 17:  # any key may be missing on a line
             lines.append(json.dumps(row))

@@ -297,16 +297,18 @@ def test_curves_skip_lines_without_the_key(made: Any) -> None:
 
 
 def test_one_figure_of_a_phase_shows_what_matters(made: Any) -> None:
-    """A quantity that stays at zero, as the verifier's errors here, takes no room."""
+    """A quantity that stays at zero, as the verifier's errors and tags here, takes no room."""
     phases = curves.phases(data.load(made.folder))
     shown = {p.kind: [note["text"] for note in p.figure["layout"]["annotations"]] for p in phases if p.figure}
     assert shown["sft"] == [
         "loss, nats per token", "token accuracy", "gradient norm", "tokens per second", "peak memory of a step, GiB",
     ]  # fmt: skip
     assert shown["rl"] == [
-        "mean reward", "mixed groups", "correct responses", "wrong responses", "unparsable responses",
-        "truncated responses", "response length, tokens", "entropy, nats per token", "clipped tokens",
-        "KL to the start, nats per token", "gradient norm", "tokens per second", "peak memory of a step, GiB",
+        "mean reward", "mixed groups", "right by any answer (lenient)", "right by a marked answer (strict)",
+        "lenient less strict", "answers in a box", "last numbers, unmarked", "correct responses", "wrong responses",
+        "unparsable responses", "truncated responses", "response length, tokens", "entropy, nats per token",
+        "clipped tokens", "KL to the start, nats per token", "gradient norm", "tokens per second",
+        "peak memory of a step, GiB",
     ]  # fmt: skip
 
 

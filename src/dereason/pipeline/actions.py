@@ -367,8 +367,11 @@ def do_train_rl(
     marked = strictly(int(rollouts["strict"].sum()), verdicts)
     words = f"{result.steps} steps, {rollouts.height} rollouts, {shares(verdicts)}; {marked}"
     facts: Info = {"verdicts": verdicts, "confusion": confusion(rollouts)}
-    warnings = [*unasked(settings.rewards, ctx.prompt), *draw_warnings(work)]
-    warnings += reading_warnings(work, settings.early_warning)
+    warnings = [
+        *unasked(settings.rewards, ctx.prompt),
+        *draw_warnings(work, settings, joint=demonstrations is not None),
+        *reading_warnings(work, settings.early_warning),
+    ]
     facts |= early_warning.facts(work) | {"warnings": warnings}
     return training_facts(work, result, words, "rollouts", PROBE_FOLDER) | facts
 

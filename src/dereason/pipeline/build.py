@@ -65,7 +65,7 @@ def starting_model(
 
 def phase_key(phase: SFT | RL) -> Info:
     """A phase's settings for its key: without what changes how it is computed and not what it learns."""
-    without = {"targets", "start", "rollout_batch", "stops", "report_to", "run_name", "early_warning"}
+    without = {"targets", "start", "rollout_batch", "stops", "report_to", "run_name", "early_warning", "drift"}
     settings = phase.model_dump(mode="json", exclude=without)
     for reward in settings.get("rewards", {}).get("of", []):
         reward.pop("model", None)  # the judges of a phase stand in the key by what decides their answers

@@ -30,6 +30,17 @@ _READINGS: list[tuple[str, str, bool]] = [
     ("rollouts/pass_at_k", "pass@k, rollouts", True),
 ]
 """Of the early warning."""
+_RULES: list[tuple[str, str, bool]] = [
+    ("how/tag", "answers in a tag", True),
+    ("how/boxed", "answers in a box", True),
+    ("how/final_answer", "answers stated as the final one", True),
+    ("how/hash", "answers behind ####", True),
+    ("how/letter", "concluding letters", True),
+    ("how/number", "last numbers, unmarked", True),
+    ("how/alone", "answers standing alone, unmarked", True),
+    ("how/none", "no answer", True),
+]
+"""Shares of the rollouts by the rule that found their answer."""
 _PANELS: dict[str, list[tuple[str, str, bool]]] = {
     "sft": [
         ("loss", "loss, nats per token", False),
@@ -41,6 +52,12 @@ _PANELS: dict[str, list[tuple[str, str, bool]]] = {
         ("reward", "mean reward", False),
         ("mixed_groups", "mixed groups", True),
         ("signal_groups", "groups with a gradient", True),
+        ("lenient", "right by any answer (lenient)", True),
+        ("strict", "right by a marked answer (strict)", True),
+        ("gap", "lenient less strict", True),
+        *_RULES,
+        ("several_answers", "several different marked answers", True),
+        ("at_limit", "responses at the length limit", True),
         ("correct", "correct responses", True),
         ("wrong", "wrong responses", True),
         ("unparsable", "unparsable responses", True),
@@ -72,7 +89,7 @@ _ABOUT_READINGS = (
     "Early warning: diversity is one minus the mean similarity (chrF) of two correct responses to a problem. The probe "
     "asks the same problems at each reading; rollouts are those since the reading before. Readings are not smoothed."
 )
-_RARE = {"error", "kl", "clip_share"}
+_RARE = {"error", "kl", "clip_share", "several_answers", "at_limit", *(key for key, _, _ in _RULES)}
 """Panels that are left out where they would show a line at zero."""
 _ASKED = {"sft": ["loss"], "rl": ["reward", "mixed_groups", "completion_length", "entropy"], "joint": ["reward"]}
 

@@ -23,6 +23,7 @@ from dereason.lm.local.room import check_room, is_tight
 from dereason.lm.prompts import Prompt
 from dereason.lm.rendering import chat_ids
 from dereason.problems.schema import Verdict
+from dereason.training.drift import NAMES, Alarm, Drift, drift_warnings, signal_warnings
 from dereason.training.early_warning import EarlyWarning, Measures
 from dereason.training.losses import LossName, RatioLevel, Scale
 from dereason.training.phase import (
@@ -77,6 +78,7 @@ METRICS = (
     "judge/asked",
     "judge/undecided",
     *map(str, Verdict),
+    *NAMES,
 )
 """Names of an RL phase's own lines in its log."""
 
@@ -144,6 +146,8 @@ class RL(PhaseSettings):
     """Draw further problems in place of groups that are not mixed; null draws once."""
     bands: Bands | None = None
     """Let problems rest that the model always or never solves; null takes every problem."""
+    drift: Drift = Drift()
+    """When a warning says that the rollouts' answers drift: lenient and strict accuracy part, marks are left out."""
     early_warning: EarlyWarning | None = None
     """Log whether correct responses become alike while pass@k stands still; null logs nothing of it."""
     rollouts: Literal["engine", "transformers", "vllm-colocate", "vllm-server"] = "engine"
@@ -363,7 +367,11 @@ def run_rl(
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[make_callback(work, {name: name for name in names}, progress, resumed_at, stops=settings.stops)],
+            callbacks=[
+                make_callback(
+                    work, {n: n for n in names}, progress, resumed_at, stops=settings.stops, alarm=Alarm(settings.drift)
+                )
+            ],
         )
         check_processes(trainer, settings)
         # with an adapter the reference is the model without it
@@ -434,15 +442,24 @@ def check_processes(trainer: Any, settings: RL) -> None:
         )
 
 
-def draw_warnings(work: Path) -> list[str]:
-    """What a finished phase's draws of rollouts leave to be said."""
-    unfilled = [row["unfilled_groups"] for row in logged_metrics(work) if "unfilled_groups" in row]
+def draw_warnings(work: Path, settings: RL, *, joint: bool = False) -> list[str]:
+    """What a finished phase's rollouts leave to be said: of signal, of drift, and of what was drawn in vain.
+
+    Args:
+        work: its folder.
+        settings: see :class:`RL`.
+        joint: whether demonstrations were trained on beside the rollouts.
+    """
+    rows = logged_metrics(work)
+    words = [*signal_warnings(rows, joint=joint), *drift_warnings(rows, settings.drift)]
+    unfilled = [row["unfilled_groups"] for row in rows if "unfilled_groups" in row]
     if not any(unfilled):
-        return []
+        return words
     return [
+        *words,
         f"dynamic sampling left {100 * sum(unfilled) / len(unfilled):.0f} % of the groups without a mixed one "
         f"({sum(u > 0 for u in unfilled)} of {len(unfilled)} generations): the problems are too hard or too easy for "
-        "this model, or dynamic_sampling.max_draws is low"
+        "this model, or dynamic_sampling.max_draws is low",
     ]
 
 

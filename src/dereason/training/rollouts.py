@@ -10,7 +10,9 @@ from typing import Any
 import polars as pl
 
 from dereason.problems.schema import SAMPLE, Verdict, frame, write_table
+from dereason.training.drift import drift_shares
 from dereason.training.rewards.rules import Combined, Log, completion_text
+from dereason.verify.several import several_answers
 from dereason.verify.span import MARKS, Mark
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import JUDGED, Verifier, item_of
@@ -114,7 +116,7 @@ class Rollouts:
         shares = given or [0] * len(texts)
         lengths = [(len(p) + g, len(c) - g) for p, c, g in zip(prompt_ids, completion_ids, shares, strict=True)]
         self.correct, self.mixed = self.reward.correct, []
-        self._keep(columns, texts, lengths, limits, judged, shares)
+        self._keep(columns, texts, lengths, limits, judged, shares, several_answers(self.verifier, items, judged))
         for start in range(0, len(rewards), self.group_size):
             values = (rewards if self.by_spread else self.correct)[start : start + self.group_size]
             known = [float(value) for value in values if value is not None]
@@ -130,6 +132,7 @@ class Rollouts:
         limits: list[bool],
         judged: Sequence[Judgement],
         given: Sequence[int],
+        several: Sequence[bool],
     ) -> None:
         step = columns["trainer_state"].global_step
         for i, problem_id in enumerate(columns["problem_id"]):
@@ -146,12 +149,13 @@ class Rollouts:
                     "hit_limit": limits[i],
                     **judged[i].columns(),
                     "right": self.correct[i],
+                    "several": several[i],
                 }
             )
             self._drawn[problem_id] += 1
 
     def finish(self, step: int, log: Log) -> dict[str, tuple[int, int]]:
-        """End a generation: write the samples of all processes, log verdict shares.
+        """End a generation: write the samples of all processes, log the shares of verdicts and what may drift.
 
         Every process calls this.
 
@@ -171,6 +175,8 @@ class Rollouts:
             write_table(judged_frame(samples), self.folder / f"step-{step:06d}.parquet")
         for verdict in Verdict:
             log(str(verdict), sum(s["verdict"] == verdict for s in samples) / len(samples))
+        for name, share in drift_shares(samples).items():
+            log(name, share)
         log("completion_length", sum(s["tokens"] for s in samples) / len(samples))
         log("mixed_groups", sum(mixed) / len(mixed))
         outcomes: dict[str, tuple[int, int]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -128,7 +129,7 @@ class Health:
         return Diagnosis(
             f"no rollout of the last {steps} optimiser steps earned a reward (step {row['step']}; their verdicts: "
             f"{found or 'none'})",
-            f"{_advice(shares)}; stops.zero_reward_steps moves this bound",
+            f"{advice(shares)}; stops.zero_reward_steps moves this bound",
         )
 
     def _share(self, verdict: str) -> float:
@@ -136,7 +137,8 @@ class Health:
         return sum(values) / len(values) if values else 0.0
 
 
-def _advice(shares: dict[str, float]) -> str:
+def advice(shares: Mapping[str, float]) -> str:
+    """What to do where no rollout earns anything, by the shares of their verdicts; lenient ones."""
     if shares["correct"]:  # a lenient verdict
         return (
             "rollouts are right and not rewarded: where they do not mark their answers, ask for it in prompt.suffix, "

@@ -262,7 +262,12 @@ def make_trainer_class() -> Any:
                     self._log("reward_std", float(((centred**2).nansum(1) / (n - 1)).sqrt().mean()))
             flat = group_advantages(every, size, scale=phase.scale_rewards, leave_one_out=phase.leave_one_out)
             advantages = flat.view(-1, size).tolist()
-            self._log("signal_groups", sum(map(any, advantages)) / len(advantages))
+            signal = list(map(any, advantages))
+            if phase.verifree:  # whose reward is the weight of a loss of its own
+                signal = [
+                    a or bool(group.any()) for a, group in zip(signal, every.view(-1, size).nan_to_num(), strict=True)
+                ]
+            self._log("signal_groups", sum(signal) / len(signal))
             updates = []
             for number in range(phase.updates_per_generation):
                 # by place in the generation, so that the number of processes does not change what an update holds

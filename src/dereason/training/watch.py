@@ -22,9 +22,11 @@ from dereason.errors import DereasonError, disk_full, out_of_memory
 from dereason.lm.base import Progress
 from dereason.lm.local.model import quiet_libraries
 from dereason.memory import begin_interval, interval_peak_bytes
+from dereason.training.drift import Alarm
 from dereason.training.stops import Diagnosis, Health, Stops, not_finite
 
 _MARKER = "checkpoint-complete"
+_logger = logging.getLogger(__name__)
 
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 _MODULES: dict[Tracker, tuple[str, ...]] = {
@@ -141,8 +143,9 @@ def make_callback(
     progress: Progress,
     resumed_at: int,
     stops: Stops = Stops(),  # noqa: B008  (frozen)
+    alarm: Alarm | None = None,
 ) -> Any:
-    """Trainer callback: metrics to ``metrics.jsonl``, progress, checkpoint markers, and stops.
+    """Trainer callback: metrics to ``metrics.jsonl``, progress, checkpoint markers, stops, and the alarm of drift.
 
     It adds to what is logged: ``memory_gib``, the step's peak memory, and ``tokens_per_second``, where the trainer logs
     ``trained_tokens`` (and ``generated_tokens``) of the step.
@@ -153,6 +156,7 @@ def make_callback(
         progress: told of each step.
         resumed_at: step of the checkpoint that the phase resumes from; later lines of the file are dropped.
         stops: when the phase ends itself.
+        alarm: told of each line; what it warns of is logged and shown. None for a phase without rollouts.
     """
     from accelerate import PartialState
     from transformers import TrainerCallback
@@ -172,6 +176,8 @@ def make_callback(
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             for row in kept:
                 self.health.see({k: v for k, v in row.items() if v is not None})
+                if alarm is not None:
+                    alarm.see(row)
             if state.is_world_process_zero:
                 work.mkdir(parents=True, exist_ok=True)
                 _rewrite(path, kept)
@@ -196,11 +202,15 @@ def make_callback(
                 logs["tokens_per_second"] = round(tokens / (now - self.step_started), 1)
             values = {ours: logs[theirs] for theirs, ours in names.items() if logs.get(theirs) is not None}
             row = {"step": state.global_step, "seconds": round(spent + now - self.started, 3), **values}
+            moved = alarm.see(row) if alarm is not None else []
             if state.is_world_process_zero:
                 with path.open("a") as handle:
                     handle.write(_line(row))
+                for words in moved:
+                    _logger.warning("step %d: %s", state.global_step, words)
                 shown = "reward" if "reward" in values else "loss"
-                progress(state.global_step, state.max_steps, f"{shown} {values.get(shown, math.nan):.3f}")
+                words = f"{shown} {values.get(shown, math.nan):.3f}  {alarm.brief() if alarm is not None else ''}"
+                progress(state.global_step, state.max_steps, words.rstrip())
             diagnosis = self.health.see(row)
             if diagnosis:
                 raise _stopped(diagnosis, args, state)
