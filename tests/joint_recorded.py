@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +17,10 @@ from trl import GRPOConfig
 from dereason.lm.local.model import ModelSettings, load_tokenizer
 from dereason.lm.local.sampling import Drawn
 from dereason.lm.prompts import Prompt, encode_reply
-from dereason.problems.schema import frame
+from dereason.problems.schema import Verdict, frame
 from dereason.training.joint.settings import Joint
-from dereason.training.rewards.rules import CorrectnessReward
 from dereason.training.rl import RLOptimiser, run_rl
+from dereason.verify.verdict import Judgement
 
 PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
 LIMIT = 16
@@ -31,6 +32,9 @@ TEXTS = {
     "c": [r"\boxed{2}", "hm", r"two, I think: \boxed{2}", r"\boxed{3} or so, no more"],
 }
 REWARDS = {"a": [1.0, 0.0, 0.0, 1.0], "b": [0.0, 0.0, 0.0, 0.0], "c": [1.0, 0.0, 1.0, 0.0]}
+SHAPED = {id: [reward - 0.5 for reward in rewards] for id, rewards in REWARDS.items()}
+RIGHT = {id: [reward == 1 for reward in rewards] for id, rewards in REWARDS.items()}
+"""The same rollouts as `length_shaped` may pay them: a right answer that is much too long is worth exactly 0.5."""
 SHOWN = {"a": r"3 + 4 = 7, that is \boxed{7}", "b": r"4 + 6 = 10 \boxed{10}"}
 
 
@@ -41,6 +45,7 @@ class Script:
     Attributes:
         texts: four rollouts of each problem.
         rewards: of them, by (problem, number of the rollout, tokens that it was given).
+        right: whether they are right, by the same; None: see :class:`Planted`.
         shown: demonstrations.
         limit: of a rollout's tokens.
         said: log-probabilities of drawn tokens by the engine.
@@ -48,6 +53,7 @@ class Script:
 
     texts: Mapping[str, Sequence[str]] = field(default_factory=lambda: TEXTS)
     rewards: Callable[[str, int, int], float | None] = lambda id, i, given: REWARDS[id][i]
+    right: Callable[[str, int, int], bool | None] | None = None
     shown: Mapping[str, str] = field(default_factory=lambda: SHOWN)
     limit: int = LIMIT
     said: float = -1.0
@@ -63,9 +69,39 @@ class Script:
         return prompts, rollouts, {id: shown[id] for id in self.shown}
 
 
+def paid(rewards: Mapping[str, Sequence[float]], right: Mapping[str, Sequence[bool]] | None = None) -> Script:
+    """The plain script with other rewards."""
+    return Script(
+        rewards=lambda id, i, given: rewards[id][i], right=(lambda id, i, given: right[id][i]) if right else None
+    )
+
+
 def tokens(tokenizer: Any) -> tuple[dict[str, list[int]], dict[str, list[list[int]]], dict[str, list[int]]]:
     """Those of the plain script."""
     return Script().tokens(tokenizer)
+
+
+class Planted:
+    """In place of a phase's ``Rollouts``: rewards that are written down, and which rollouts are right.
+
+    Args:
+        pay: columns of the data -> rewards.
+        right: the same -> whether each is right; None: what earns more than half of a point.
+    """
+
+    __name__ = "reward"
+
+    def __init__(
+        self, pay: Callable[..., list[float]], right: Callable[..., Sequence[bool | None]] | None = None
+    ) -> None:
+        self.pay, self.right = pay, right
+
+    def __call__(self, *_: Any, **columns: Any) -> list[float]:
+        rewards = self.pay(**columns)
+        paid = [None if reward is None else reward > 0.5 for reward in rewards]
+        self.correct = list(self.right(**columns)) if self.right else paid
+        self.mixed = [True] * len(rewards)
+        return rewards
 
 
 def recorded(
@@ -109,9 +145,10 @@ def recorded(
             self.grads = {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
             return value
 
-    def reward(problem_id: list[str], given: list[int], **_: Any) -> list[float | None]:
-        return [script.rewards(id, i % 4, given[i]) for i, id in enumerate(problem_id)]
+    def by_place(table: Any) -> Any:
+        return lambda problem_id, given, **_: [table(id, i % 4, given[i]) for i, id in enumerate(problem_id)]
 
+    reward = Planted(by_place(script.rewards), script.right and by_place(script.right))
     options = {
         "output_dir": str(work),
         "optim": "sgd",
@@ -176,9 +213,19 @@ def advantages(rewards: list[float]) -> list[float]:
     return [(r - centre) / (std + 1e-4) if std else 0.0 for r in rewards]
 
 
+def judge_by(patch: pytest.MonkeyPatch, right: Callable[[int, str], bool]) -> None:
+    """A phase's rollouts are right by their place among those that are judged at once, and by their text."""
+
+    def judge_many(items: Sequence[Any]) -> list[Judgement]:
+        found = [Verdict.CORRECT if right(i, item.response) else Verdict.WRONG for i, item in enumerate(items)]
+        return [Judgement(verdict, None, "planted") for verdict in found]
+
+    patch.setattr("dereason.training.rl.default_verifier", lambda: SimpleNamespace(judge_many=judge_many))
+
+
 def reward_every_third(patch: pytest.MonkeyPatch) -> None:
-    """A random model never answers right: every third rollout is rewarded, so that there is a gradient."""
-    patch.setattr(CorrectnessReward, "score", lambda self, r, log: [float(i % 3 == 0) for i in range(len(r))])
+    """A random model never answers right: every third rollout is taken for right, so that there is a gradient."""
+    judge_by(patch, lambda place, text: place % 3 == 0)
 
 
 def run_tiny(

@@ -152,7 +152,7 @@ def gradients(
         processing_class=tokenizer,
     )
     trainer.phase = phase
-    trainer.rollouts = SimpleNamespace()
+    trainer.rollouts = SimpleNamespace(correct=[None] * rollouts, mixed=[True] * 2)
     trainer.train()
     return grads, sum(found)
 
@@ -447,6 +447,7 @@ def test_an_update_counts_what_it_keeps_and_runs_what_has_a_gradient() -> None:
         [False, False, False, True],
         None,
         [1.0, NAN, 0.5, 0.0],
+        [True, None, False, False],
         True,
     )
     advantages = [[0.5, 0.0, 0.0, -0.5]]

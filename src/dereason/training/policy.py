@@ -37,6 +37,8 @@ class Group:
         cut: whether the rollout hit the length limit.
         logps: log-probabilities by the engine that drew the tokens, None where they are not of these tokens.
         rewards: NaN where undecided.
+        correct: whether each response is right, by its verdict and not by what it is paid
+            (:attr:`~dereason.training.rollouts.Rollouts.correct`); None where it has no verdict or no reward.
         mixed: whether the rollouts differ in verdict (or, without a verifier, in reward).
         given: how many leading tokens of each response were given to it, not drawn; empty: none of any.
     """
@@ -48,6 +50,7 @@ class Group:
     cut: list[bool]
     logps: list[list[float]] | None
     rewards: list[float]
+    correct: list[bool | None]
     mixed: bool
     given: list[int] = field(default_factory=list)
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from dereason.problems.schema import Verdict, frame, write_table
-from dereason.training.rewards.rules import Log, RewardFunction, completion_text
+from dereason.training.rewards.rules import Combined, Log, completion_text
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import JUDGED, Verifier, item_of
 
@@ -31,9 +31,9 @@ class Rollouts:
     It is called with the token ids of the prompts (``prompt_ids``) and of what was sampled (``completion_ids``), also
     where the method trains on something else (VeriFree). A completion may begin with tokens that were ``given`` to it:
     it is judged as a whole, kept with the purpose "guided", and says nothing of how often the problem is solved. After
-    a call ``mixed`` says of each of its groups whether its
-    rollouts differ: in verdict, or where there is no verifier in reward. :meth:`finish` ends a generation, which may
-    take several calls.
+    a call ``correct`` says of each completion whether it is right
+    (:class:`~dereason.training.rewards.rules.Combined`), and ``mixed`` of each group whether its rollouts differ: in
+    that, or where there is no verifier in reward. :meth:`finish` ends a generation, which may take several calls.
 
     Args:
         folder: where the samples go.
@@ -42,7 +42,7 @@ class Rollouts:
         reward: makes rewards of judged completions.
         verifier: judges.
         group_size: rollouts of a problem, side by side in each call.
-        by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by its verdicts.
+        by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by what is right.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Rollouts:
         folder: Path,
         identity: str,
         stops: tuple[int, ...],
-        reward: RewardFunction,
+        reward: Combined,
         verifier: Verifier,
         *,
         group_size: int,
@@ -64,8 +64,10 @@ class Rollouts:
         self.verifier = verifier
         self.group_size = group_size
         self.by_spread = by_spread
+        self.correct: list[bool | None] = []
         self.mixed: list[bool] = []
         self._samples: list[dict[str, object]] = []
+        self._correct: list[bool | None] = []
         self._mixed: list[bool] = []
         self._drawn: Counter[str] = Counter()
         self.__name__ = "reward"
@@ -98,14 +100,12 @@ class Rollouts:
         shares = given or [0] * len(texts)
         lengths = [(len(p) + g, len(c) - g) for p, c, g in zip(prompt_ids, completion_ids, shares, strict=True)]
         self._keep(columns, texts, lengths, limits, judged, shares)
-        self.mixed = []
+        self.correct, self.mixed = self.reward.correct, []
         for start in range(0, len(rewards), self.group_size):
-            rows = range(start, start + self.group_size)
-            verdicts = [j.verdict for j in judged[start : start + self.group_size] if j.verdict is not Verdict.ERROR]
-            known = [float(v is Verdict.CORRECT) for v in verdicts]
-            if self.by_spread:
-                known = [float(r) for r in (rewards[i] for i in rows) if r is not None]
+            values = (rewards if self.by_spread else self.correct)[start : start + self.group_size]
+            known = [float(value) for value in values if value is not None]
             self.mixed.append(bool(known) and max(known) - min(known) > FLAT)
+        self._correct += self.correct
         self._mixed += self.mixed
         return rewards
 
@@ -142,15 +142,22 @@ class Rollouts:
         Every process calls this.
 
         Returns:
-            problem -> (correct rollouts, judged rollouts), of all processes; guided ones do not count.
+            problem -> (rollouts that are right, rollouts of which that is known), of all processes; guided ones do not
+            count.
         """
         from accelerate import PartialState
         from accelerate.utils import gather_object
 
         samples, mixed = gather_object(self._samples), gather_object(self._mixed)
+        correct = gather_object(self._correct)
+        outcomes: dict[str, tuple[int, int]] = {}
+        for sample, right in zip(samples, correct, strict=True):
+            if sample["purpose"] != "guided":
+                found, known = outcomes.get(sample["problem_id"], (0, 0))
+                outcomes[sample["problem_id"]] = (found + (right is True), known + (right is not None))
         # in an order that does not depend on how many processes drew them
         samples.sort(key=lambda s: (s["problem_id"], s["index"]))
-        self._samples, self._mixed = [], []
+        self._samples, self._correct, self._mixed = [], [], []
         self._drawn.clear()
         if PartialState().is_main_process:
             write_table(frame("sample", samples), self.folder / f"step-{step:06d}.parquet")
@@ -158,13 +165,4 @@ class Rollouts:
             log(str(verdict), sum(s["verdict"] == verdict for s in samples) / len(samples))
         log("completion_length", sum(s["tokens"] for s in samples) / len(samples))
         log("mixed_groups", sum(mixed) / len(mixed))
-        outcomes: dict[str, tuple[int, int]] = {}
-        for s in samples:
-            if s["purpose"] == "guided":
-                continue
-            correct, judged = outcomes.get(s["problem_id"], (0, 0))
-            outcomes[s["problem_id"]] = (
-                correct + (s["verdict"] == Verdict.CORRECT),
-                judged + (s["verdict"] != Verdict.ERROR),
-            )
         return outcomes

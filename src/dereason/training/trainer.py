@@ -176,7 +176,7 @@ def make_trainer_class() -> Any:
             )
             values = [math.nan if r is None else float(r) for r in rewards]
             self._generated += sum(map(len, drawn)) - sum(given)
-            mixed = getattr(self.rollouts, "mixed", [True] * len(problems))
+            correct = [None if math.isnan(r) else c for r, c in zip(values, self.rollouts.correct, strict=True)]
             return [
                 Group(
                     problems[k]["problem_id"],
@@ -186,7 +186,8 @@ def make_trainer_class() -> Any:
                     cut[at],
                     [[math.nan if v is None else v for v in row] for row in logps[at]] if logps is not None else None,
                     values[at],
-                    mixed[k],
+                    correct[at],
+                    self.rollouts.mixed[k],
                     given[at],
                 )
                 for k in range(len(problems))

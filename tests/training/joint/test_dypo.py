@@ -15,7 +15,17 @@ from dereason.training.adapters import LoRA
 from dereason.training.joint.dypo import DYPO
 from dereason.training.joint.settings import Joint
 from dereason.training.rl import RLOptimiser
-from joint_recorded import REWARDS, TOKENS, Script, advantages, logps, recorded, reward_every_third, run_tiny
+from joint_recorded import (
+    REWARDS,
+    RIGHT,
+    SHAPED,
+    TOKENS,
+    advantages,
+    logps,
+    recorded,
+    reward_every_third,
+    run_tiny,
+)
 from rounding import assert_same_gradient
 
 UNDECIDED = {"a": [1.0, math.nan, 0.0, 1.0], "b": [0.0] * 4, "c": [1.0, 0.0, 1.0, 0.0]}
@@ -93,6 +103,13 @@ def test_the_gradient_is_that_of_the_pair_loss(
     assert_same_gradient(trainer.grads, wanted, terms=TOKENS)  # each has an advantage in float32
     logged = trainer.state.log_history[0]
     assert (logged["gal"], logged["pairs"]) == (pytest.approx(gal, rel=1e-9), pairs)
+
+
+def test_pairs_are_of_right_and_wrong_rollouts_whatever_they_are_paid(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = stepped(tiny_model, tmp_path, DYPO(beta=0.3, pair_beta=0.4), SHAPED, right=RIGHT)
+    wanted, gal = formula(trainer, REWARDS, 0.3, 0.4)  # whose advantages are the same
+    assert_same_gradient(trainer.grads, wanted, terms=TOKENS)
+    assert trainer.state.log_history[0]["gal"] == pytest.approx(gal, rel=1e-9)
 
 
 def test_a_second_step_on_the_same_rollouts_weighs_pairs_by_the_policy_as_it_is(

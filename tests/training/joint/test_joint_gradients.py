@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +24,29 @@ from dereason.training.joint.srft import SRFT
 from dereason.training.joint.superrl import SuperRL
 from dereason.training.joint.trainer import make_trainer_class
 from dereason.training.joint.weighted import Weighted
+from dereason.training.rewards.settings import LengthShaped
 from dereason.training.rl import RLOptimiser
-from joint_recorded import LIMIT, REWARDS, TEXTS, TOKENS, advantages, recorded, tokens
+from joint_recorded import (
+    LIMIT,
+    REWARDS,
+    RIGHT,
+    SHAPED,
+    TEXTS,
+    TOKENS,
+    Script,
+    advantages,
+    judge_by,
+    paid,
+    recorded,
+    run_tiny,
+    tokens,
+)
 from rounding import assert_same_gradient
 
 
-def trained(folder: Path, work: Path, method: Method, shown: bool = True, **settings: Any) -> dict[str, torch.Tensor]:
+def trained(
+    folder: Path, work: Path, method: Method, shown: bool = True, shaped: bool = False, **settings: Any
+) -> dict[str, torch.Tensor]:
     """The gradient of one optimiser step of our trainer on the recorded rollouts."""
     phase = Joint(
         steps=1,
@@ -39,7 +57,8 @@ def trained(folder: Path, work: Path, method: Method, shown: bool = True, **sett
         optimiser=RLOptimiser(micro_batch=settings.pop("micro_batch", 4)),
         **settings,
     )
-    trainer = recorded(folder, work, phase, make_trainer_class, shown=("a", "b") if shown else ())
+    script = paid(SHAPED, RIGHT) if shaped else Script()
+    trainer = recorded(folder, work, phase, make_trainer_class, shown=("a", "b") if shown else (), script=script)
     trainer.buffer = ["b"] if isinstance(method, ReLIFT) and method.buffer == 1 else []
     trainer.train()
     return dict(trainer.grads)
@@ -164,6 +183,27 @@ def test_the_gradient_is_that_of_the_formula(
     method = next(method for n, method, _ in CASES if n == name)
     for micro in (1, 8):
         same(trained(tiny_model, tmp_path / str(micro), method, micro_batch=micro), expected[name])
+
+
+@pytest.mark.parametrize("name", ["hpt", "superrl", "relift, a full buffer", "srft"])
+def test_a_right_answer_is_right_whatever_it_is_paid(
+    name: str, tiny_model: Path, tmp_path: Path, expected: dict[str, dict[str, torch.Tensor]]
+) -> None:
+    """Rewards of 0.5 and -0.5 have the advantages of 1 and 0, so each method has to do the same with them."""
+    method = next(method for n, method, _ in CASES if n == name)
+    same(trained(tiny_model, tmp_path, method, shaped=True), expected[name])
+
+
+def test_a_problem_solved_at_half_pay_is_solved(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole phase with a shaped reward: every problem has right rollouts, and none goes to SFT."""
+    judge_by(monkeypatch, lambda place, text: place % 2 == 0)
+    shaped = LengthShaped(per_token=0.5, max_difference=1)  # nothing is extracted: every right answer is too short
+    run_tiny(tiny_model, tmp_path, HPT(), steps=1, rewards=[shaped])
+    logged = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (logged["reward"], logged["mixed_groups"]) == (0.25, 1)
+    assert logged["demonstrations"] == 0
 
 
 @pytest.mark.parametrize("method", [Weighted(mu=3), LUFFY(), SRFT(), CHORD(peak=0.5, floor=0.5, warmup=0), HPT(gate=4)])

@@ -28,11 +28,10 @@ from dereason.training.joint.trainer import make_trainer_class
 from dereason.training.joint.uft import UFT
 from dereason.training.losses import LossName
 from dereason.training.policy import Group
-from dereason.training.rewards.rules import CorrectnessReward
 from dereason.training.rl import RLOptimiser, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.training.trainer import make_trainer_class as make_rl_class
-from joint_recorded import TOKENS
+from joint_recorded import TOKENS, Planted, judge_by
 from rounding import assert_same_gradient
 
 PROMPT = Prompt(system="Add.", suffix="Use \\boxed{}.")
@@ -101,6 +100,7 @@ class Scripted:
         def reward(problem_id: list[str], given: list[int], **_: Any) -> list[float]:
             return [(right or success)(id, i % 4, given[i]) for i, id in enumerate(problem_id)]
 
+        rollouts = Planted(reward)
         rows = [
             {"prompt": PROMPT.messages(f"Problem {id}?"), "problem_id": id, "answer": "0", "options": []} for id in IDS
         ]
@@ -115,7 +115,7 @@ class Scripted:
         )
         self.trainer = Recorded(
             model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64),
-            reward_funcs=reward,
+            reward_funcs=rollouts,
             args=GRPOConfig(
                 output_dir=str(work),
                 per_device_train_batch_size=12,
@@ -137,7 +137,7 @@ class Scripted:
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
-        self.trainer.phase, self.trainer.rollouts, self.trainer.selection = phase, reward, None
+        self.trainer.phase, self.trainer.rollouts, self.trainer.selection = phase, rollouts, None
         self.trainer.problems = {row["problem_id"]: row for row in rows}
         self.trainer.demonstrations, self.trainer.buffer = (self.shown if shown else {}), []
         if phase.kl:
@@ -319,14 +319,15 @@ def test_bread_keeps_the_first_group_where_the_bound_is_reached(tiny_model: Path
 
 
 def test_bread_leaves_groups_that_need_nothing() -> None:
-    def group(*rewards: float) -> Group:
-        return Group("q", [1], [[2]] * len(rewards), [0] * len(rewards), [False] * len(rewards), None, [*rewards], True)
+    def group(*right: bool | None) -> Group:
+        n = len(right)
+        return Group("q", [1], [[2]] * n, [0] * n, [False] * n, None, [0.5] * n, [*right], True)
 
-    assert BREAD().retries(group(0, 0), 10) == [2, 4, 6, 8]
-    assert BREAD().retries(group(0, math.nan), 3) == [1, 2]
-    assert BREAD().retries(group(0, 0), 1) == []  # its only token would be all of it
-    assert BREAD().retries(group(0, 1), 10) == []
-    assert BREAD().retries(group(math.nan, math.nan), 10) == []  # the verifier failed: that is no wrong answer
+    assert BREAD().retries(group(False, False), 10) == [2, 4, 6, 8]
+    assert BREAD().retries(group(False, None), 3) == [1, 2]
+    assert BREAD().retries(group(False, False), 1) == []  # its only token would be all of it
+    assert BREAD().retries(group(False, True), 10) == []
+    assert BREAD().retries(group(None, None), 10) == []  # the verifier failed: that is no wrong answer
     with pytest.raises(ValueError, match="nothing left"):
         BREAD(grow=0.25, draws=4)
 
@@ -381,7 +382,7 @@ def phase(folder: Path, work: Path, method: Method, loss: LossName = "dapo", **s
 
 
 def test_a_phase_of_prefix_rft(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CorrectnessReward, "score", lambda self, rs, log: [float(i % 3 == 2) for i in range(len(rs))])
+    judge_by(monkeypatch, lambda place, text: place % 3 == 2)
     table = phase(tiny_model, tmp_path, PrefixRFT())
     guided = table.filter(purpose="guided")
     assert sorted(guided["problem_id"]) == ["a", "a", "b", "b"]
@@ -392,7 +393,7 @@ def test_a_phase_of_prefix_rft(tiny_model: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_a_phase_of_uft(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CorrectnessReward, "score", lambda self, rs, log: [float(i % 3 == 2) for i in range(len(rs))])
+    judge_by(monkeypatch, lambda place, text: place % 3 == 2)
     table = phase(tiny_model, tmp_path, UFT(share=0.4, sft_weight=0.1))
     hinted = table.filter(purpose="guided")
     assert set(hinted["step"]) == {0}  # the second step is past the share
@@ -400,10 +401,7 @@ def test_a_phase_of_uft(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_phase_of_bread(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def score(self: Any, rollouts: Any, log: Any) -> list[float]:
-        return [float(i % 3 == 0 and r.text.startswith("We take 4")) for i, r in enumerate(rollouts)]
-
-    monkeypatch.setattr(CorrectnessReward, "score", score)
+    judge_by(monkeypatch, lambda place, text: place % 3 == 0 and text.startswith("We take 4"))
     table = phase(tiny_model, tmp_path, BREAD())
     guided = table.filter(purpose="guided").group_by("problem_id", "step").len().sort("problem_id", "step")
     # a is drawn again to the bound; b until its prefix is long enough

@@ -12,7 +12,6 @@ not known to us for certain; growing it in equal steps of tokens is ours. Every 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
@@ -47,7 +46,7 @@ class BREAD(Method):
 
     def retries(self, group: Group, length: int) -> list[int]:
         """See :class:`~dereason.training.joint.frame.Method`."""
-        if successes(group) or all(map(math.isnan, group.rewards)):
+        if successes(group) or all(c is None for c in group.correct):
             return []
         lengths = (max(1, round(self.grow * draw * length)) for draw in range(1, self.draws + 1))
         return [given for given in dict.fromkeys(lengths) if given < length]

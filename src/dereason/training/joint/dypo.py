@@ -60,7 +60,7 @@ class DYPO(Method):
 
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
         """See :class:`~dereason.training.joint.frame.Method`."""
-        right, judged = successes(group), sum(r == r for r in group.rewards)
+        right, judged = successes(group), sum(c is not None for c in group.correct)
         if right == judged:  # also where no rollout has a verdict
             return []
         if not right:

@@ -66,6 +66,7 @@ class JointUpdate(Update):
         terms: names of the terms that each row belongs to.
         demonstration: whether each row is one.
         supervised: whether each row's problem has one.
+        correct: whether each row is a rollout that is right.
         counts_of: loss tokens and rows of each term, over all processes.
         given: leading tokens of each row that were given to it (those of a row that takes none are in its prompt).
         taken: how many of those carry loss.
@@ -77,6 +78,7 @@ class JointUpdate(Update):
     terms: list[tuple[str, ...]] = field(default_factory=list)
     demonstration: list[bool] = field(default_factory=list)
     supervised: list[bool] = field(default_factory=list)
+    correct: list[bool] = field(default_factory=list)
     counts_of: dict[str, BatchCounts] = field(default_factory=dict)
     given: list[int] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
@@ -181,7 +183,7 @@ class Method(Settings):
         """The rows of a problem that has a demonstration.
 
         Args:
-            group: its rollouts and their rewards.
+            group: its rollouts, their rewards and whether they are right.
             advantages: of the rollouts, by the phase's own rule.
             demonstration: token ids of the reply.
         """
@@ -243,8 +245,8 @@ def demonstration_row(demonstration: Sequence[int], term: str = SFT, advantage: 
 
 
 def successes(group: Group) -> int:
-    """How many rollouts of a group were rewarded as correct (a reward above one half; undecided ones are none)."""
-    return sum(reward > 0.5 for reward in group.rewards)
+    """How many rollouts of a group are right, by their verdicts (undecided ones are none)."""
+    return sum(map(bool, group.correct))
 
 
 def reduce(

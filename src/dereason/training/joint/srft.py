@@ -41,8 +41,8 @@ class SRFT(Method):
 
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
         """See :class:`~dereason.training.joint.frame.Method`."""
-        signs = [1.0 if reward > 0.5 else -1.0 for reward in group.rewards]
-        known = [*(s for s, r in zip(signs, group.rewards, strict=True) if r == r), 1.0]
+        signs = [1.0 if correct else -1.0 for correct in group.correct]
+        known = [*(s for s, c in zip(signs, group.correct, strict=True) if c is not None), 1.0]
         mean = sum(known) / len(known)
         spread = (sum((s - mean) ** 2 for s in known) / max(1, len(known) - 1)) ** 0.5
         joined = JointRow(demonstration, (SFT, OFF_POLICY), (1.0 - mean) / (spread + STD_OFFSET))

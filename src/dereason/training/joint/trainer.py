@@ -143,15 +143,16 @@ def make_trainer_class() -> Any:
             head, response = [*prompt, *row.response[:context]], row.response[context:]
             shared = update.contexts.setdefault((place, tuple(head[len(prompt) :])), len(update.contexts))
             number = len(update.rows)
-            kept, reward = bool(row.terms), 0.0
+            kept, reward, correct = bool(row.terms), 0.0, False
             if row.rollout is not None and group is not None:
-                reward = group.rewards[row.rollout]
+                reward, correct = group.rewards[row.rollout], bool(group.correct[row.rollout])
                 kept = kept and not math.isnan(reward) and not (self.phase.mask_truncated and group.cut[row.rollout])
                 reward = 0.0 if math.isnan(reward) else reward
             update.rows.append(Row(head, response, shared))
             update.kept.append(kept)
             update.advantages.append(row.advantage)
             update.rewards.append(reward)
+            update.correct.append(correct)
             update.tails.append(0)
             update.terms.append(row.terms)
             update.given.append(row.given - context)
@@ -193,7 +194,7 @@ def make_trainer_class() -> Any:
             value, count = 0.0, 0
             for rows in groups.values():
                 ratios = [float((update.present[i] - update.reference[i]).double().sum()) for i in rows]
-                weights, of_group, pairs = self.phase.method.pairs(ratios, [update.rewards[i] > 0.5 for i in rows])
+                weights, of_group, pairs = self.phase.method.pairs(ratios, [update.correct[i] for i in rows])
                 for i, weight in zip(rows, weights, strict=True):
                     update.pair_weights[i] = weight
                 value, count = value + of_group, count + pairs

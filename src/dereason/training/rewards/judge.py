@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from dereason.problems.schema import Verdict
 from dereason.training.rewards.grader import GenerativeVerifier, Query
@@ -26,6 +26,8 @@ class JudgeReward(JudgedReward):
         verifier: the judging model.
         when: see :func:`asks`.
     """
+
+    decides: ClassVar[bool] = True
 
     def __init__(self, judging: Judging, verifier: GenerativeVerifier, when: When) -> None:
         super().__init__("judge", judging)

@@ -18,7 +18,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from dereason.errors import DereasonError
 from dereason.lm.prompts import LETTERS
@@ -124,7 +124,14 @@ class Judging:
 
 
 class JudgedReward(ABC):
-    """A reward of judged completions: the shape of a TRL reward function, and None for every verifier error."""
+    """A reward of judged completions: the shape of a TRL reward function, and None for every verifier error.
+
+    Attributes:
+        decides: whether what it pays is a verdict of its own (1 right, 0 not, None undecided), which then stands in
+            place of the rules'.
+    """
+
+    decides: ClassVar[bool] = False
 
     def __init__(self, name: str, judging: Judging) -> None:
         self.__name__ = name
@@ -354,6 +361,11 @@ class Combined:
 
     It judges each completion once and hands the judgements to all of them. With more than one, the mean of each is
     logged as ``rewards/NAME/mean``, over the completions for which it is a number.
+
+    After a call ``correct`` says of each completion whether it is right, None where that is undecided. It is the
+    verdict that says so, never the sum: a right answer may be worth 0.5, or less than nothing. The verdict is the
+    rules', also where all rewards do without them (CER, RLPR, VeriFree), and where a reward asks a judging model it is
+    that one's.
     """
 
     def __init__(
@@ -365,6 +377,7 @@ class Combined:
         self.functions = list(functions)
         self.weights = list(weights)
         self.judging = judging or Judging()  # a caller that passes judgements needs no more
+        self.correct: list[bool | None] = []
 
     def __call__(
         self,
@@ -380,6 +393,12 @@ class Combined:
             f(prompts=prompts, completions=completions, completion_ids=completion_ids, **columns)
             for f in self.functions
         ]
+        decisions = [
+            column
+            for function, column in zip(self.functions, table, strict=True)
+            if isinstance(function, JudgedReward) and function.decides
+        ] or [[correctness(r.judgement.verdict) for r in rollouts]]
+        self.correct = [None if None in row else all(row) for row in zip(*decisions, strict=True)]
         log = columns.get("log_metric")
         if log is not None and len(table) > 1:
             for function, column in zip(self.functions, table, strict=True):
