@@ -49,6 +49,7 @@ class Script:
         shown: demonstrations.
         limit: of a rollout's tokens.
         said: log-probabilities of drawn tokens by the engine.
+        worth: what a demonstration is paid.
     """
 
     texts: Mapping[str, Sequence[str]] = field(default_factory=lambda: TEXTS)
@@ -57,6 +58,7 @@ class Script:
     shown: Mapping[str, str] = field(default_factory=lambda: SHOWN)
     limit: int = LIMIT
     said: float = -1.0
+    worth: float = 1.0
 
     def tokens(self, tokenizer: Any) -> tuple[dict[str, list[int]], dict[str, list[list[int]]], dict[str, list[int]]]:
         """Prompts, rollouts and demonstrations as token ids, by problem."""
@@ -181,7 +183,7 @@ def recorded(
     trainer.phase, trainer.rollouts, trainer.selection = phase, reward, None
     trainer.problems = {row["problem_id"]: row for row in rows}
     trainer.demonstrations = {id: demonstrations[id] for id in shown}
-    trainer.buffer = []
+    trainer.buffer, trainer.worth = [], dict.fromkeys(shown, script.worth)
     if phase.needs_reference and phase.adapter is None:
         trainer.ref_model = reference(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)).eval()
     return trainer

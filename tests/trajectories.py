@@ -260,7 +260,7 @@ def make_cases() -> dict[str, Case]:
         if name in ("luffy", "relift", "srft", "prefix_rft"):
             cases[f"joint {name}, lora"] = Case("joint", {"method": method}, adapter=True)
     cases["joint luffy, unscaled"] = Case(
-        "joint", {"method": {"name": "luffy", "std": False}, "loss": "dr_grpo", "scale_rewards": "none"}
+        "joint", {"method": {"name": "luffy"}, "loss": "dr_grpo", "scale_rewards": "none"}
     )
     cases["joint hpt, twice"] = Case("joint", {"method": {"name": "hpt"}, "iterations": 2, "clip_high": 0.15})
     return cases

@@ -335,7 +335,7 @@ def run_rl(
         arguments["per_device_train_batch_size"] = settings.prompts_per_generation * settings.group_size
         make_class, shown = make_trainer_class, None
         if demonstrations is not None:
-            from dereason.training.joint.demonstrations import encode_demonstrations
+            from dereason.training.joint.demonstrations import encode_demonstrations, worth_of
             from dereason.training.joint.settings import Joint
 
             assert isinstance(settings, Joint)
@@ -372,6 +372,7 @@ def run_rl(
         if shown is not None:
             trainer.demonstrations = shown
             trainer.buffer = json.loads((resume / BUFFER_FILE).read_text()) if resume else []
+            trainer.worth = worth_of(shown, rows, rollouts.reward, tokenizer) if settings.method.joins else {}
         trainer.problems = {row["problem_id"]: row for row in rows}
         if readings is not None:
             readings.watch(trainer, rows)

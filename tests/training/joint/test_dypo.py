@@ -22,6 +22,7 @@ from joint_recorded import (
     TOKENS,
     advantages,
     logps,
+    paid,
     recorded,
     reward_every_third,
     run_tiny,
@@ -44,9 +45,8 @@ def stepped(folder: Path, work: Path, method: DYPO, rewards: dict[str, list[floa
         iterations=kw.pop("iterations", 1),
         optimiser=RLOptimiser(micro_batch=kw.pop("micro_batch", 4)),
     )
-    trainer = recorded(
-        folder, work, phase, method.trainer_class, script=Script(rewards=lambda id, i, given: rewards[id][i]), **kw
-    )
+    script = paid(rewards, kw.pop("right", None))
+    trainer = recorded(folder, work, phase, method.trainer_class, script=script, **kw)
     torch.manual_seed(5)
     with torch.no_grad():
         for p in trainer.ref_model.parameters():

@@ -6,8 +6,9 @@ r"""DYPO (arXiv 2604.08926): what a group of rollouts teaches depends on how man
 
     L_GAL = mean over pairs (s right, f wrong) of  -log σ(β' z_sf),   z_sf = log π/π_ref (s) - log π/π_ref (f)
 
-π(s) is the probability of the whole rollout; pairs are within a group, and their mean is over all pairs of the step
-(ours: the paper as we know it sums). A rollout without a verdict is in no pair.
+π(s) is the probability of the whole rollout; pairs are within a group. Each problem that is not dropped weighs the
+same, its pairs' mean as one (``per: problem``); with ``per: term`` each of the three losses is a mean over the step, the
+one over pairs over all pairs of it. A rollout without a verdict is in no pair.
 
 The two rollouts of a pair may be in different micro-batches. L_GAL's gradient is linear in theirs::
 
@@ -57,6 +58,13 @@ class DYPO(Method):
     """Weight of the RL loss on mixed groups, the pairwise loss having the rest (ours)."""
     pair_beta: float = Field(default=0.1, gt=0)
     """Scale beta' of the log-ratios in the pairwise loss (ours)."""
+    per: Literal["problem", "term"] = "problem"
+    """Whether each problem weighs the same, or each of the three losses is a mean of its own."""
+
+    @property
+    def per_problem(self) -> bool:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        return self.per == "problem"
 
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
         """See :class:`~dereason.training.joint.frame.Method`."""

@@ -4,11 +4,15 @@ For each problem a method gets the group of rollouts and maybe a demonstration, 
 *terms* of the loss each row's tokens belong to. For a micro-batch it then gives each term's loss per token, as a
 function of what stands in :class:`View`. The reducer (:func:`reduce`) sums
 
-    Σ_k Σ_t  loss_kt / n_k ,
+    Σ_k  w_k Σ_t  loss_kt / n_k ,
 
 each term k over its own tokens and with its own normaliser n_k, counted over the whole optimiser step: all
-micro-batches, all processes. So neither the length of demonstrations nor their number changes the weight of the
-rollouts, and the split into micro-batches changes nothing.
+micro-batches, all processes. So the split into micro-batches changes nothing. Two readings of w_k:
+
+    per term:     w_k = 1. One demonstration weighs as much as all rollouts of the step, or as a hundred demonstrations.
+    per problem:  w_k = problems of term k / problems of the step, where a problem is in one term or the other; the
+                  normaliser of demonstrations is then the mean over problems of the mean over their tokens. Every
+                  problem weighs the same, whichever term it is in.
 
 A problem without a demonstration is plain GRPO in every method: :meth:`Method.rows` is not asked.
 
@@ -63,11 +67,13 @@ class JointUpdate(Update):
     """This process's rows of one optimiser step, with the terms of each.
 
     Attributes:
+        places: of each row's problem in the step.
         terms: names of the terms that each row belongs to.
         demonstration: whether each row is one.
         supervised: whether each row's problem has one.
         correct: whether each row is a rollout that is right.
         counts_of: loss tokens and rows of each term, over all processes.
+        shares: w_k of each term, where it is not 1.
         given: leading tokens of each row that were given to it (those of a row that takes none are in its prompt).
         taken: how many of those carry loss.
         contexts: numbers of the contexts that rows share, by the problem's place and what stands behind its prompt.
@@ -75,11 +81,13 @@ class JointUpdate(Update):
         pair_weights: coefficient of each row's log-probability in the loss over pairs.
     """
 
+    places: list[int] = field(default_factory=list)
     terms: list[tuple[str, ...]] = field(default_factory=list)
     demonstration: list[bool] = field(default_factory=list)
     supervised: list[bool] = field(default_factory=list)
     correct: list[bool] = field(default_factory=list)
     counts_of: dict[str, BatchCounts] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
     given: list[int] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     contexts: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
@@ -98,6 +106,14 @@ class JointUpdate(Update):
             for name in names if keep else ():
                 tokens, rows = found.get(name, (0.0, 0.0))
                 found[name] = (tokens + count, rows + 1)
+        return found
+
+    def problems_of(self) -> dict[int, set[str]]:
+        """The terms of each problem of this process, by its place in the step; one without a kept row is not there."""
+        found: dict[int, set[str]] = {}
+        for place, names, keep in zip(self.places, self.terms, self.kept, strict=True):
+            if keep:
+                found.setdefault(place, set()).update(names)
         return found
 
 
@@ -147,12 +163,19 @@ class Method(Settings):
         rule: what it does, in a few words.
         prefixes: whether rollouts may continue the beginning of a demonstration.
         needs_reference: whether the loss has the phase's starting model in it, whatever `kl` is.
+        joins: whether the demonstration is a member of its group, its reward in the baseline of every row.
     """
 
     paper: ClassVar[str] = ""
     rule: ClassVar[str] = ""
     prefixes: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    joins: ClassVar[bool] = False
+
+    @property
+    def per_problem(self) -> bool:
+        """Whether every problem weighs the same in the step, whichever term it is in; see the module's docstring."""
+        return False
 
     def given(self, length: int, size: int, progress: float, stream: np.random.Generator) -> list[int]:
         """How many leading tokens of the demonstration each of a problem's rollouts is given.
@@ -184,7 +207,8 @@ class Method(Settings):
 
         Args:
             group: its rollouts, their rewards and whether they are right.
-            advantages: of the rollouts, by the phase's own rule.
+            advantages: of the rollouts, by the phase's own rule; where the method ``joins``, the demonstration's behind
+                them.
             demonstration: token ids of the reply.
         """
         raise NotImplementedError
@@ -234,8 +258,8 @@ def rollout_rows(group: Group, advantages: Sequence[float], term: str = POLICY) 
     """All rollouts of a group, what they drew of them in one term."""
     given = group.given or [0] * len(group.responses)
     return [
-        JointRow(response, (term,), advantage, number, given[number])
-        for number, (response, advantage) in enumerate(zip(group.responses, advantages, strict=True))
+        JointRow(response, (term,), advantages[number], number, given[number])
+        for number, response in enumerate(group.responses)
     ]
 
 
@@ -255,18 +279,21 @@ def reduce(
     counts: Mapping[str, BatchCounts],
     length_N: Tensor,
     *,
+    shares: Mapping[str, float],
     loss: LossName,
     max_new_tokens: int,
 ) -> Any:
     """One micro-batch's part of the step's loss: every term over its own tokens, by its own normaliser.
 
-    The term ``policy`` is normalised as the phase's ``loss`` says; every other one is a mean over its tokens.
+    The term ``policy`` is normalised as the phase's ``loss`` says; every other one is a mean over its tokens, or,
+    where problems weigh the same, over rows of the mean over their tokens.
 
     Args:
         losses: (N,) per token, by term.
         membership: (N,) bool, the tokens of each term.
         counts: of each term over the whole step; a term that is not there has no token anywhere.
         length_N: tokens of each token's row that carry loss.
+        shares: weight of each term; empty: 1.
         loss: how the policy term is normalised.
         max_new_tokens: for ``dr_grpo``.
 
@@ -278,8 +305,8 @@ def reduce(
     total = next(iter(losses.values())).sum() * 0.0
     for name, values in losses.items():
         if name in counts:
-            kind: LossName = loss if name == POLICY else "dapo"
+            kind: LossName = loss if name == POLICY else "grpo" if name == SFT and shares else "dapo"
             weights = token_weights(length_N, kind, counts[name], max_new_tokens=max_new_tokens)
             # where, not a product: what stands outside a term may be infinite
-            total = total + (torch.where(membership[name], values, 0.0) * weights).sum()
+            total = total + (torch.where(membership[name], values, 0.0) * weights).sum() * shares.get(name, 1.0)
     return total

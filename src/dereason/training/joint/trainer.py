@@ -38,10 +38,11 @@ def make_trainer_class() -> Any:
         """See the module's docstring.
 
         Attributes set by :func:`dereason.training.rl.run_rl` besides its own: ``demonstrations`` (problem id -> token
-        ids of the reply).
+        ids of the reply) and ``worth`` (what each is paid, where the method has it in its group).
         """
 
         demonstrations: dict[str, list[int]]
+        worth: dict[str, float]
         buffer: list[str]
 
         def _draw(self, batch: Sequence[dict[str, Any]]) -> list[Update]:
@@ -99,6 +100,18 @@ def make_trainer_class() -> Any:
             lengths = self.phase.method.given(self._length(problem), self.num_generations, progress, stream)
             return [self.demonstrations[problem][:length] for length in lengths]
 
+        def _advantages(self, groups: Sequence[Group]) -> list[list[float]]:
+            """With a column for the demonstration where it is a member of its group."""
+            if not self.phase.method.joins:
+                return list(super()._advantages(groups))
+            rewards = [[*group.rewards, self._worth_of(group.problem)] for group in groups]
+            every = torch.tensor(gather_object([r for row in rewards for r in row]), dtype=torch.float32)
+            return list(self._advantages_of(every, self.num_generations + 1))
+
+        def _worth_of(self, problem: str) -> float:
+            """What a problem's demonstration is paid; NaN where there is none."""
+            return float(self.worth[problem]) if problem in self.demonstrations else math.nan
+
         def _make_update(
             self, groups: Sequence[Group], places: Sequence[int], advantages: Sequence[Sequence[float]]
         ) -> JointUpdate:
@@ -154,6 +167,7 @@ def make_trainer_class() -> Any:
             update.rewards.append(reward)
             update.correct.append(correct)
             update.tails.append(0)
+            update.places.append(place)
             update.terms.append(row.terms)
             update.given.append(row.given - context)
             update.taken.append(row.taken)
@@ -174,6 +188,10 @@ def make_trainer_class() -> Any:
             for name in sorted({name for part in parts for name in part}):
                 pairs = [part.get(name, (0.0, 0.0)) for part in parts]
                 update.counts_of[name] = BatchCounts(sum(t for t, _ in pairs), sum(r for _, r in pairs))
+            if self.phase.method.per_problem:
+                problems = [terms for part in gather_object([update.problems_of()]) for terms in part.values()]
+                for name in update.counts_of:
+                    update.shares[name] = sum(name in terms for terms in problems) / len(problems)
             self._log("demonstrations", sum(gather_object([sum(update.demonstration)])))
             return update
 
@@ -191,17 +209,19 @@ def make_trainer_class() -> Any:
                 if PAIRS in update.terms[i]:
                     groups.setdefault(update.rows[i].group, []).append(i)
             update.pair_weights = [0.0] * len(update.rows)
-            value, count = 0.0, 0
+            value, count, paired = 0.0, 0, 0
             for rows in groups.values():
                 ratios = [float((update.present[i] - update.reference[i]).double().sum()) for i in rows]
                 weights, of_group, pairs = self.phase.method.pairs(ratios, [update.correct[i] for i in rows])
+                divisor = pairs if update.shares else 1  # where problems weigh the same, a mean over each one's pairs
                 for i, weight in zip(rows, weights, strict=True):
-                    update.pair_weights[i] = weight
-                value, count = value + of_group, count + pairs
-            parts = gather_object([(value, count)])
-            every = sum(pairs for _, pairs in parts)
-            update.counts_of[PAIRS] = BatchCounts(float(max(1, every)), float(max(1, every)))
-            self._log("gal", sum(of_process for of_process, _ in parts) / max(1, every))
+                    update.pair_weights[i] = weight / max(1, divisor)
+                value, count, paired = value + of_group, count + pairs, paired + (pairs > 0)
+            parts = gather_object([(value, count, paired)])
+            total, every, paired = (sum(part[k] for part in parts) for k in range(3))
+            members = float(max(1, paired if update.shares else every))
+            update.counts_of[PAIRS] = BatchCounts(members, members)
+            self._log("gal", total / max(1, every))
             self._log("pairs", every)
 
         def _losses(self, update: Update, batch: Batch, scores: TokenScores, router: float) -> Any:
@@ -236,6 +256,7 @@ def make_trainer_class() -> Any:
                 update.counts_of,
                 of_tokens(update.tokens(), batch, scores.logp),
                 loss=self.phase.loss,
+                shares=update.shares,
                 max_new_tokens=self.phase.max_new_tokens,
             )
             seen["demonstration_nll"] = (-scores.logp, shown)
