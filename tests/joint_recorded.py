@@ -18,6 +18,7 @@ from dereason.lm.local.model import ModelSettings, load_tokenizer
 from dereason.lm.local.sampling import Drawn
 from dereason.lm.prompts import Prompt, encode_reply
 from dereason.problems.schema import Verdict, frame
+from dereason.training.joint.queue import Waiting
 from dereason.training.joint.settings import Joint
 from dereason.training.rl import RLOptimiser, run_rl
 from dereason.verify.verdict import Judgement
@@ -183,7 +184,9 @@ def recorded(
     trainer.phase, trainer.rollouts, trainer.selection = phase, reward, None
     trainer.problems = {row["problem_id"]: row for row in rows}
     trainer.demonstrations = {id: demonstrations[id] for id in shown}
-    trainer.buffer, trainer.worth = [], dict.fromkeys(shown, script.worth)
+    trainer.worth = dict.fromkeys(shown, script.worth)
+    if getattr(phase, "method", None) is not None and phase.method.supervised is not None:
+        trainer.waiting = Waiting(trainer, phase.method.supervised)
     if phase.needs_reference and phase.adapter is None:
         trainer.ref_model = reference(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)).eval()
     return trainer

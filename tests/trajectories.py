@@ -218,9 +218,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "alternating": {},
     "luffy": {},
     "luffy, two normalisers": {"pooled": False},
-    "relift": {"buffer": 1},
+    "relift": {"queue": {"batch": 1, "learning_rate": 1e-2}},
     "superrl": {},
     "hpt": {},
+    "hpt, by term": {"per": "term"},
     "hpt, gate 2": {"gate": 2, "sft_weight": 0.3},
     "srft": {},
     "chord": {},
@@ -229,6 +230,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "uft": {"sft_weight": 0.1},
     "bread": {},
     "dypo": {},
+    "dypo, released": {"form": "released", "queue": {"batch": 1, "learning_rate": 1e-2}},
+    "dypo, by term": {"per": "term"},
     "bridge": {"rank": 4, "alpha": 4.0, "lora_learning_rate": 1e-2},
 }
 
@@ -255,8 +258,7 @@ def make_cases() -> dict[str, Case]:
     for name, settings in METHODS.items():
         method = {"name": name.split(",")[0], **settings}
         cases[f"joint {name}"] = Case("joint", {"method": method})
-        if method["name"] not in ("alternating", "relift"):
-            cases[f"joint {name}, kl"] = Case("joint", {"method": method, "loss": "grpo", "kl": 0.1})
+        cases[f"joint {name}, kl"] = Case("joint", {"method": method, "loss": "grpo", "kl": 0.1})
         if name in ("luffy", "relift", "srft", "prefix_rft"):
             cases[f"joint {name}, lora"] = Case("joint", {"method": method}, adapter=True)
     cases["joint luffy, unscaled"] = Case(

@@ -31,7 +31,6 @@ from dereason.training.update import EpochBatches, MicroBatch, make_loader, micr
 from dereason.training.watch import Watched
 
 SELECTION_FILE = "selection.json"
-BUFFER_FILE = "buffer.json"
 _logger = logging.getLogger(__name__)
 
 

@@ -25,6 +25,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from dereason.settings import Settings
 from dereason.training.losses import BatchCounts, LossName, token_weights
 from dereason.training.policy import Group, Update
@@ -130,7 +132,7 @@ class View:
         supervised: (N,) bool, whether its problem has a demonstration; where it has none, the loss is plain GRPO's.
         row: (N,) each token's row in the micro-batch, 0..R-1.
         lengths: (R,) tokens of each row.
-        progress: share of the phase's steps that are done, 0..1.
+        progress: how far the phase is, 0 at its first step, 1 at its last.
         given: (N,) bool, whether the token was given to its rollout, not drawn.
         taken: (R,) how many of the given tokens of each row carry loss.
         pair_weight: (N,) coefficient of each token's row in the loss over pairs; 0 outside it.
@@ -155,6 +157,17 @@ class View:
         return (sums / self.lengths)[self.row]
 
 
+class Queue(Settings):
+    """SFT updates besides those of RL, on demonstrations of problems that RL could not solve."""
+
+    batch: int = Field(default=128, gt=0)
+    """Demonstrations of one update; when as many wait, it follows the batch's RL updates, and the others wait on."""
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """Learning rate, constant; the updates have an AdamW, with moments, of their own."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Their gradients are clipped to this norm."""
+
+
 class Method(Settings):
     """A joint method: its settings, and the two functions that make it. Subclasses are pure: state is the trainer's.
 
@@ -162,15 +175,23 @@ class Method(Settings):
         paper: arXiv number; empty for a baseline.
         rule: what it does, in a few words.
         prefixes: whether rollouts may continue the beginning of a demonstration.
-        needs_reference: whether the loss has the phase's starting model in it, whatever `kl` is.
         joins: whether the demonstration is a member of its group, its reward in the baseline of every row.
     """
 
     paper: ClassVar[str] = ""
     rule: ClassVar[str] = ""
     prefixes: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
     joins: ClassVar[bool] = False
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss has the phase's starting model in it, whatever `kl` is."""
+        return False
+
+    @property
+    def supervised(self) -> Queue | None:
+        """SFT updates of their own, besides those of RL, on demonstrations that wait for them (:meth:`buffers`)."""
+        return None
 
     @property
     def per_problem(self) -> bool:
@@ -183,7 +204,7 @@ class Method(Settings):
         Args:
             length: tokens of the demonstration before its end token.
             size: rollouts of the group.
-            progress: share of the phase's steps that are done, 0..1.
+            progress: how far the phase is, 0 at its first step, 1 at its last.
             stream: made of seed, step and problem, so that every process and a resumed phase draw the same.
         """
         return [0] * size
@@ -221,7 +242,8 @@ class Method(Settings):
         """A loss over pairs of one group's rollouts, its gradient being linear in theirs.
 
         Args:
-            log_ratios: log π/π_ref of each whole rollout, by the policy before this step.
+            log_ratios: log π/π_ref of each whole rollout, by the policy before this step; log π where the method has no
+                reference.
             right: whether each is.
 
         Returns:
@@ -239,18 +261,12 @@ class Method(Settings):
 
         return make_trainer_class()
 
-    def supervises(self, step: int, buffered: int) -> bool:
-        """Whether an optimiser step trains on demonstrations alone (term ``sft``), without drawing rollouts.
-
-        Args:
-            step: number of the step, from 0.
-            buffered: demonstrations in the buffer. Where there are any, they are what is trained on, else those of the
-                step's own problems.
-        """
+    def supervises(self, step: int) -> bool:
+        """Whether an optimiser step, numbered from 0, is SFT on its problems' demonstrations, without rollouts."""
         return False
 
     def buffers(self, group: Group) -> bool:
-        """Whether the demonstration of this group's problem goes to the buffer."""
+        """Whether the demonstration of this group's problem is to wait for an update of :attr:`supervised`."""
         return False
 
 

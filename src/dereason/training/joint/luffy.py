@@ -11,8 +11,8 @@ all are right nothing is learned of either. r_d is what the phase's rewards pay 
 
 The released run (ElliottYan/LUFFY, ``exp_scripts/train.sh``: ``adv_estimator=grpo``, ``rollout.n=8`` of which
 ``n_prefix=1``) has ``group_size: 7``, no std (``scale_rewards: none``), a constant divisor (``loss: dr_grpo``) and no
-clip on rollouts either. What its code calls ``grpo_split``, mean and std over rollouts alone, belongs to its baseline of RL
-with an SFT loss (here ``weighted``).
+clip on rollouts either. What its code calls ``grpo_split``, mean and std over rollouts alone, belongs to its baseline
+of RL with an SFT loss (here ``weighted``).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Joint(RL):
             raise ValueError("verifree trains on spliced responses: no joint method has a rule for them")
         if self.entropy_bonus:
             raise ValueError("entropy_bonus has no part in joint methods: set it to 0")
-        if self.method.name in ("alternating", "relift") and self.updates_per_generation * self.iterations > 1:
+        if self.method.name == "alternating" and self.updates_per_generation * self.iterations > 1:
             raise ValueError(
                 f"{self.method.name} puts SFT steps between RL steps: set updates_per_generation and iterations to 1"
             )
