@@ -43,7 +43,7 @@ from dereason.training.rewards.settings import RLPR, Overlong, Rewards, VeriFree
 from dereason.training.rewards.verifier_free import Bound, RLPRReward
 from dereason.training.rollouts import Rollouts
 from dereason.training.selection import Bands, DynamicSampling, Selection
-from dereason.training.trainer import BUFFER_FILE, SELECTION_FILE, make_trainer_class
+from dereason.training.trainer import SELECTION_FILE, make_trainer_class
 from dereason.training.vllm_rollouts import VllmRollouts
 from dereason.training.watch import guarded, last_checkpoint, make_callback
 from dereason.verify.verifier import Verifier, default_verifier
@@ -63,6 +63,9 @@ METRICS = (
     "sampler_gap_max",
     "demonstrations",
     "demonstration_nll",
+    "sft_demonstrations",
+    "sft_loss",
+    "sft_grad_norm",
     "given_tokens",
     "completion_length",
     "generated_tokens",
@@ -340,7 +343,8 @@ def run_rl(
         arguments["per_device_train_batch_size"] = settings.prompts_per_generation * settings.group_size
         make_class, shown = make_trainer_class, None
         if demonstrations is not None:
-            from dereason.training.joint.demonstrations import encode_demonstrations
+            from dereason.training.joint.demonstrations import encode_demonstrations, worth_of
+            from dereason.training.joint.queue import Waiting
             from dereason.training.joint.settings import Joint
 
             assert isinstance(settings, Joint)
@@ -380,7 +384,9 @@ def run_rl(
         trainer.phase, trainer.rollouts = settings, rollouts
         if shown is not None:
             trainer.demonstrations = shown
-            trainer.buffer = json.loads((resume / BUFFER_FILE).read_text()) if resume else []
+            trainer.worth = worth_of(shown, rows, rollouts.reward, tokenizer) if settings.method.joins else {}
+            if settings.method.supervised is not None:
+                trainer.waiting = Waiting(trainer, settings.method.supervised, resume)
         trainer.problems = {row["problem_id"]: row for row in rows}
         if readings is not None:
             readings.watch(trainer, rows)

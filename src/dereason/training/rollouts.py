@@ -167,6 +167,12 @@ class Rollouts:
         from accelerate.utils import gather_object
 
         samples, mixed = gather_object(self._samples), gather_object(self._mixed)
+        outcomes: dict[str, tuple[int, int]] = {}
+        for sample in samples:
+            if sample["purpose"] != "guided":
+                found, known = outcomes.get(sample["problem_id"], (0, 0))
+                right = sample["right"]
+                outcomes[sample["problem_id"]] = (found + (right is True), known + (right is not None))
         # in an order that does not depend on how many processes drew them
         samples.sort(key=lambda s: (s["problem_id"], s["index"]))
         self._samples, self._mixed = [], []
@@ -179,9 +185,4 @@ class Rollouts:
             log(name, share)
         log("completion_length", sum(s["tokens"] for s in samples) / len(samples))
         log("mixed_groups", sum(mixed) / len(mixed))
-        outcomes: dict[str, tuple[int, int]] = {}
-        for s in samples:
-            if s["purpose"] != "guided":
-                right, known = outcomes.get(s["problem_id"], (0, 0))
-                outcomes[s["problem_id"]] = (right + (s["right"] is True), known + (s["right"] is not None))
         return outcomes

@@ -31,7 +31,6 @@ from dereason.training.update import EpochBatches, MicroBatch, make_loader, micr
 from dereason.training.watch import Watched
 
 SELECTION_FILE = "selection.json"
-BUFFER_FILE = "buffer.json"
 _logger = logging.getLogger(__name__)
 
 
@@ -260,8 +259,7 @@ def make_trainer_class() -> Any:
                     centred = known - known.nanmean(1, keepdim=True)
                     n = (~known.isnan()).sum(1)
                     self._log("reward_std", float(((centred**2).nansum(1) / (n - 1)).sqrt().mean()))
-            flat = group_advantages(every, size, scale=phase.scale_rewards, leave_one_out=phase.leave_one_out)
-            advantages = flat.view(-1, size).tolist()
+            advantages = self._advantages(groups)
             signal = list(map(any, advantages))
             if phase.verifree:  # whose reward is the weight of a loss of its own
                 signal = [
@@ -281,6 +279,16 @@ def make_trainer_class() -> Any:
             if phase.needs_reference:
                 self._fill(updates, "reference")
             return updates
+
+        def _advantages(self, groups: Sequence[Group]) -> list[list[float]]:
+            """Of all groups of the generation, on every process."""
+            every = torch.tensor(gather_object([r for g in groups for r in g.rewards]), dtype=torch.float32)
+            return self._advantages_of(every, self.num_generations)
+
+        def _advantages_of(self, rewards: Any, size: int) -> list[list[float]]:
+            scale, leave_one_out = self.phase.scale_rewards, self.phase.leave_one_out
+            flat = group_advantages(rewards, size, scale=scale, leave_one_out=leave_one_out)
+            return list(flat.view(-1, size).tolist())
 
         def _make_update(
             self, groups: Sequence[Group], places: Sequence[int], advantages: Sequence[Sequence[float]]

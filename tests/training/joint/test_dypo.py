@@ -15,7 +15,18 @@ from dereason.training.adapters import LoRA
 from dereason.training.joint.dypo import DYPO
 from dereason.training.joint.settings import Joint
 from dereason.training.rl import RLOptimiser
-from joint_recorded import REWARDS, RIGHT, SHAPED, TOKENS, advantages, logps, recorded, reward_every_third, run_tiny
+from joint_recorded import (
+    REWARDS,
+    RIGHT,
+    SHAPED,
+    TOKENS,
+    advantages,
+    logps,
+    paid,
+    recorded,
+    reward_every_third,
+    run_tiny,
+)
 from rounding import assert_same_gradient
 
 UNDECIDED = {"a": [1.0, math.nan, 0.0, 1.0], "b": [0.0] * 4, "c": [1.0, 0.0, 1.0, 0.0]}
@@ -34,24 +45,28 @@ def stepped(folder: Path, work: Path, method: DYPO, rewards: dict[str, list[floa
         iterations=kw.pop("iterations", 1),
         optimiser=RLOptimiser(micro_batch=kw.pop("micro_batch", 4)),
     )
-    trainer = recorded(folder, work, phase, method.trainer_class, rewards=rewards, **kw)
+    script = paid(rewards, kw.pop("right", None))
+    trainer = recorded(folder, work, phase, method.trainer_class, script=script, **kw)
     torch.manual_seed(5)
     with torch.no_grad():
-        for p in trainer.ref_model.parameters():
+        for p in trainer.ref_model.parameters() if phase.needs_reference else ():
             p += 0.02 * torch.randn_like(p)
     trainer.train()
     trainer.model.eval()  # recomputed activations would be those of the weights after the step
     return trainer
 
 
-def formula(trainer: Any, rewards: dict[str, list[float]], beta: float, scale: float) -> tuple[dict[str, Any], float]:
+def formula(trainer: Any, rewards: dict[str, list[float]], method: DYPO) -> tuple[dict[str, Any], float]:
     """Gradient by name, and GAL."""
+    beta, share = (method.beta, 1 - method.beta) if method.form == "paper" else (1.0, method.gal_weight)
     leaves = {name: p.clone().requires_grad_() for name, p in trainer.before.items()}
     model, tokenizer = trainer.model, trainer.processing_class
     mine = logps(lambda ids: functional_call(model, leaves, kwargs={"input_ids": ids}).logits, tokenizer)
-    with torch.no_grad():
-        reference = logps(lambda ids: trainer.ref_model(input_ids=ids).logits, tokenizer)["rollouts"]
-    pairs, policy, shown = [], [], []
+    reference = {id: [0 * row.detach() for row in rows] for id, rows in mine["rollouts"].items()}
+    if method.form == "paper":
+        with torch.no_grad():
+            reference = logps(lambda ids: trainer.ref_model(input_ids=ids).logits, tokenizer)["rollouts"]
+    pairs, policy, shown, trained = [], [], [], 0
     for id, earned in rewards.items():
         judged = [i for i, r in enumerate(earned) if r == r]
         right = [i for i in judged if earned[i] > 0.5]
@@ -59,8 +74,9 @@ def formula(trainer: Any, rewards: dict[str, list[float]], beta: float, scale: f
         if demonstrated and len(right) == len(judged):
             continue
         if demonstrated and not right:
-            shown.append(mine["shown"][id])
+            shown += [mine["shown"][id]] if method.form == "paper" else []
             continue
+        trained += 1
         known = [earned[i] for i in judged]
         centre = sum(known) / len(known)
         std = (sum((r - centre) ** 2 for r in known) / (len(known) - 1)) ** 0.5
@@ -70,13 +86,17 @@ def formula(trainer: Any, rewards: dict[str, list[float]], beta: float, scale: f
         if demonstrated:
             log_ratio = [m.sum() - r.sum() for m, r in zip(mine["rollouts"][id], reference[id], strict=True)]
             wrong = [i for i in judged if i not in right]
-            z = torch.stack([scale * (log_ratio[s] - log_ratio[f]) for s in right for f in wrong])
+            z = torch.stack([method.pair_beta * (log_ratio[s] - log_ratio[f]) for s in right for f in wrong])
             assert z.abs().max() > 0.1
             pairs.append(-torch.nn.functional.logsigmoid(z))
     gal = torch.cat(pairs).mean() if pairs else torch.zeros(())
-    loss = torch.cat(policy).mean() + (1 - beta) * gal
-    if shown:
-        loss = loss - torch.cat(shown).mean()
+    if method.per == "term":
+        loss = torch.cat(policy).mean() + share * gal
+        loss = loss - torch.cat(shown).mean() if shown else loss
+    else:
+        problems = trained + len(shown)
+        loss = trained * torch.cat(policy).mean() / problems
+        loss = loss + share * sum(z.mean() for z in pairs) / problems - sum(s.mean() for s in shown) / problems
     return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True)), float(gal.detach())
 
 
@@ -86,16 +106,30 @@ def formula(trainer: Any, rewards: dict[str, list[float]], beta: float, scale: f
 def test_the_gradient_is_that_of_the_pair_loss(
     rewards: dict[str, list[float]], pairs: int, micro: int, tiny_model: Path, tmp_path: Path
 ) -> None:
-    trainer = stepped(tiny_model, tmp_path, DYPO(beta=0.3, pair_beta=0.4), rewards, micro_batch=micro)
-    wanted, gal = formula(trainer, rewards, 0.3, 0.4)
+    method = DYPO(beta=0.3, pair_beta=0.4)
+    trainer = stepped(tiny_model, tmp_path, method, rewards, micro_batch=micro)
+    wanted, gal = formula(trainer, rewards, method)
     assert_same_gradient(trainer.grads, wanted, terms=TOKENS)  # each has an advantage in float32
     logged = trainer.state.log_history[0]
     assert (logged["gal"], logged["pairs"]) == (pytest.approx(gal, rel=1e-9), pairs)
 
 
+@pytest.mark.parametrize(
+    "method", [DYPO(beta=0.3, pair_beta=0.4, per="term"), DYPO(form="released", pair_beta=0.01)], ids=lambda m: m.form
+)
+def test_its_other_forms(method: DYPO, tiny_model: Path, tmp_path: Path) -> None:
+    """Each loss a mean of its own; and as released: no reference, and all-wrong problems wait for an SFT update."""
+    trainer = stepped(tiny_model, tmp_path, method, REWARDS)
+    wanted, gal = formula(trainer, REWARDS, method)
+    assert_same_gradient(trainer.grads, wanted, terms=TOKENS)
+    assert trainer.state.log_history[0]["gal"] == pytest.approx(gal, rel=1e-9)
+    assert (trainer.waiting.problems if trainer.waiting else None) == (["b"] if method.form == "released" else None)
+
+
 def test_pairs_are_of_right_and_wrong_rollouts_whatever_they_are_paid(tiny_model: Path, tmp_path: Path) -> None:
-    trainer = stepped(tiny_model, tmp_path, DYPO(beta=0.3, pair_beta=0.4), SHAPED, right=RIGHT)
-    wanted, gal = formula(trainer, REWARDS, 0.3, 0.4)  # whose advantages are the same
+    method = DYPO(beta=0.3, pair_beta=0.4)
+    trainer = stepped(tiny_model, tmp_path, method, SHAPED, right=RIGHT)
+    wanted, gal = formula(trainer, REWARDS, method)  # whose advantages are the same
     assert_same_gradient(trainer.grads, wanted, terms=TOKENS)
     assert trainer.state.log_history[0]["gal"] == pytest.approx(gal, rel=1e-9)
 
@@ -106,7 +140,7 @@ def test_a_second_step_on_the_same_rollouts_weighs_pairs_by_the_policy_as_it_is(
     rewards = {"a": REWARDS["a"], "b": [0.0] * 4, "c": [0.0] * 4}
     options = {"iterations": 2, "max_steps": 2, "learning_rate": 0.05, "lr_scheduler_type": "constant"}
     trainer = stepped(tiny_model, tmp_path, DYPO(beta=0, pair_beta=0.4), rewards, **options)
-    wanted, gal = formula(trainer, rewards, 0, 0.4)
+    wanted, gal = formula(trainer, rewards, DYPO(beta=0, pair_beta=0.4))
     assert_same_gradient(trainer.grads, wanted, terms=TOKENS)  # norms compute in float32
     first, second = (row["gal"] for row in trainer.state.log_history[:2])
     assert second == pytest.approx(gal, rel=1e-9)

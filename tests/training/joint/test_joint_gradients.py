@@ -24,6 +24,7 @@ from dereason.training.joint.srft import SRFT
 from dereason.training.joint.superrl import SuperRL
 from dereason.training.joint.trainer import make_trainer_class
 from dereason.training.joint.weighted import Weighted
+from dereason.training.policy import Group
 from dereason.training.rewards.settings import LengthShaped, Rewards
 from dereason.training.rl import RLOptimiser
 from joint_recorded import (
@@ -33,8 +34,10 @@ from joint_recorded import (
     SHAPED,
     TEXTS,
     TOKENS,
+    Script,
     advantages,
     judge_by,
+    paid,
     recorded,
     run_tiny,
     tokens,
@@ -55,9 +58,8 @@ def trained(
         optimiser=RLOptimiser(micro_batch=settings.pop("micro_batch", 4)),
         **settings,
     )
-    paid: dict[str, Any] = {"rewards": SHAPED, "right": RIGHT} if shaped else {}
-    trainer = recorded(folder, work, phase, make_trainer_class, shown=("a", "b") if shown else (), **paid)
-    trainer.buffer = ["b"] if isinstance(method, ReLIFT) and method.buffer == 1 else []
+    script = paid(SHAPED, RIGHT) if shaped else Script()
+    trainer = recorded(folder, work, phase, make_trainer_class, shown=("a", "b") if shown else (), script=script)
     trainer.train()
     return dict(trainer.grads)
 
@@ -107,9 +109,23 @@ def nll(s: Scored, ids: str = "ab") -> list[torch.Tensor]:
 
 
 def luffy(s: Scored, pooled: bool) -> torch.Tensor:
-    given = {"a": (1 - 0.5) / ((4 * 0.25 / 3) ** 0.5 + 1e-4), "b": 1.0}
-    shaped = [-a * s[id]["shown"][0].exp() / (s[id]["shown"][0].exp() + 0.1) for id, a in given.items()]
-    return mean(on_policy(s) + shaped) if pooled else mean(on_policy(s)) + mean(shaped)
+    rollouts, shaped = on_policy(s, "c"), []
+    for id in "ab":
+        earned = [*REWARDS[id], 1.0]
+        centre = sum(earned) / 5
+        std = (sum((r - centre) ** 2 for r in earned) / 4) ** 0.5
+        *own, given = [(r - centre) / (std + 1e-4) for r in earned]
+        rollouts += [surrogate(logp, a) for (logp, _), a in zip(s[id]["rollouts"], own, strict=True)]
+        p = s[id]["shown"][0].exp()
+        shaped.append(-given * p / (p + 0.1))
+    return mean(rollouts + shaped) if pooled else mean(rollouts) + mean(shaped)
+
+
+def per_problem(s: Scored, gated: str, weight: float = 1.0) -> torch.Tensor:
+    """Each of the three problems is a third of the step: its demonstration, or its share of the rollouts."""
+    trained = [id for id in "abc" if id not in gated]
+    shown = [weight * mean(nll(s, id)) for id in gated]
+    return len(trained) / 3 * mean(on_policy(s, "".join(trained))) + sum(shown) / 3
 
 
 def srft(s: Scored, sft: float) -> torch.Tensor:
@@ -135,12 +151,13 @@ def chord(s: Scored, mu: float, phi: bool) -> torch.Tensor:
 CASES: list[tuple[str, Method, Callable[[Scored], torch.Tensor]]] = [
     ("weighted", Weighted(mu=0.3), lambda s: mean(on_policy(s)) + 0.3 * mean(nll(s))),
     ("alternating", Alternating(), lambda s: mean(nll(s))),
-    ("relift, nothing buffered", ReLIFT(), lambda s: mean(on_policy(s))),
-    ("relift, a full buffer", ReLIFT(buffer=1), lambda s: mean(nll(s, "b"))),
-    ("hpt", HPT(gate=0, sft_weight=0.7), lambda s: mean(on_policy(s, "ac")) + 0.7 * mean(nll(s, "b"))),
+    ("relift", ReLIFT(), lambda s: mean(on_policy(s))),
+    ("hpt", HPT(gate=0, sft_weight=0.7), lambda s: per_problem(s, "b", 0.7)),
     ("hpt, gate -1", HPT(gate=-1), lambda s: mean(on_policy(s))),
-    ("hpt, gate G", HPT(gate=4), lambda s: mean(on_policy(s, "c")) + mean(nll(s))),
-    ("superrl", SuperRL(), lambda s: mean(on_policy(s, "ac")) + mean(nll(s, "b"))),
+    ("hpt, gate G", HPT(gate=4), lambda s: per_problem(s, "ab")),
+    ("hpt, by term", HPT(gate=4, per="term"), lambda s: mean(on_policy(s, "c")) + mean(nll(s))),
+    ("superrl", SuperRL(), lambda s: per_problem(s, "b")),
+    ("superrl, by term", SuperRL(per="term"), lambda s: mean(on_policy(s, "ac")) + mean(nll(s, "b"))),
     ("luffy", LUFFY(), lambda s: luffy(s, pooled=True)),
     ("luffy, two normalisers", LUFFY(pooled=False), lambda s: luffy(s, pooled=False)),
     ("srft", SRFT(), lambda s: srft(s, 0.5)),
@@ -183,7 +200,25 @@ def test_the_gradient_is_that_of_the_formula(
         same(trained(tiny_model, tmp_path / str(micro), method, micro_batch=micro), expected[name])
 
 
-@pytest.mark.parametrize("name", ["hpt", "superrl", "relift, a full buffer", "srft"])
+def test_luffys_demonstration_is_a_member_of_its_group(tiny_model: Path, tmp_path: Path) -> None:
+    """The released run: seven rollouts and the demonstration, no std; with a bonus of 0.2 for a right format."""
+
+    def group(problem: str, reward: float) -> Group:
+        return Group(problem, [1], [[2]] * 7, [0] * 7, [False] * 7, None, [reward] * 7, [reward > 0] * 7, False)
+
+    phase = Joint(method=LUFFY(), scale_rewards="none", group_size=7, max_new_tokens=LIMIT)
+    trainer = recorded(tiny_model, tmp_path, phase, make_trainer_class, script=Script(worth=1.2))
+    trainer.num_generations = 7
+    found = trainer._advantages([group("a", 0.0), group("b", 1.2), group("b", 1.0), group("c", 0.0)])
+    assert found[0] == pytest.approx([-0.15] * 7 + [1.05])
+    assert found[1] == [0.0] * 8  # all right, and paid alike: nothing is learned of any, nothing unlearned
+    assert found[2] == pytest.approx([-0.025] * 7 + [0.175])  # the bonus is learned
+    assert found[3] == [0.0] * 8
+    trainer.worth = {"a": 1.0}
+    assert trainer._advantages([group("a", 0.0)])[0] == [-0.125] * 7 + [0.875]
+
+
+@pytest.mark.parametrize("name", ["hpt", "superrl", "srft"])
 def test_a_right_answer_is_right_whatever_it_is_paid(
     name: str, tiny_model: Path, tmp_path: Path, expected: dict[str, dict[str, torch.Tensor]]
 ) -> None:

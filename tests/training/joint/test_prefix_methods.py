@@ -139,7 +139,7 @@ class Scripted:
         )
         self.trainer.phase, self.trainer.rollouts, self.trainer.selection = phase, rollouts, None
         self.trainer.problems = {row["problem_id"]: row for row in rows}
-        self.trainer.demonstrations, self.trainer.buffer = (self.shown if shown else {}), []
+        self.trainer.demonstrations = self.shown if shown else {}
         if phase.kl:
             self.trainer.ref_model = other(folder)
 

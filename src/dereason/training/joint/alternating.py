@@ -29,6 +29,6 @@ class Alternating(Method):
         """See :class:`~dereason.training.joint.frame.Method`."""
         return rollout_rows(group, advantages)
 
-    def supervises(self, step: int, buffered: int) -> bool:
+    def supervises(self, step: int) -> bool:
         """See :class:`~dereason.training.joint.frame.Method`."""
         return step % self.period == 0

@@ -117,7 +117,7 @@ class Bridge(Method):
     """Optimiser steps after which the copy starts again at the weights, optimiser state included (ours); 0: never."""
 
     def weight(self, progress: float) -> float:
-        """Lambda at a share of the steps."""
+        """Lambda where the phase is so far (0..1)."""
         return self.start + (self.end - self.start) * progress
 
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:

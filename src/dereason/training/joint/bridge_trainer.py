@@ -133,7 +133,7 @@ def make_trainer_class() -> Any:
             method, step = self.phase.method, self.state.global_step
             if method.resync_every and step and step % method.resync_every == 0:
                 self._resync()
-            weight = method.weight(step / max(1, self.state.max_steps)) if SFT in update.counts_of else 1.0
+            weight = method.weight(self._progress()) if SFT in update.counts_of else 1.0
             drawn = self._cut(update, [i for i in update.run if not update.demonstration[i]])
             shown = self._cut(update, [i for i in update.run if update.demonstration[i]])
             self._drawn: dict[int, Any] = {}

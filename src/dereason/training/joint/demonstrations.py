@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -10,6 +11,7 @@ from dereason.errors import DereasonError
 from dereason.lm.prompts import Prompt, encode_reply
 
 if TYPE_CHECKING:
+    from dereason.training.rewards.rules import Combined
     from dereason.training.rl import RL
 
 
@@ -63,3 +65,20 @@ def encode_demonstrations(
             )
         out[row["id"]] = tail
     return out
+
+
+def worth_of(
+    shown: dict[str, list[int]], rows: Sequence[dict[str, Any]], reward: Combined, tokenizer: Any
+) -> dict[str, float]:
+    """What the phase's rewards pay for each demonstration, taken as correct.
+
+    Args:
+        shown: problem id -> token ids of the demonstration.
+        rows: of the data set.
+        reward: the phase's.
+        tokenizer: of the student.
+    """
+    members = [row for row in rows if row["problem_id"] in shown]
+    ids = [shown[row["problem_id"]] for row in members]
+    paid = reward.worth(members, tokenizer.batch_decode(ids, skip_special_tokens=True), ids)
+    return {row["problem_id"]: value for row, value in zip(members, paid, strict=True)}

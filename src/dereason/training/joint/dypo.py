@@ -6,8 +6,13 @@ r"""DYPO (arXiv 2604.08926): what a group of rollouts teaches depends on how man
 
     L_GAL = mean over pairs (s right, f wrong) of  -log σ(β' z_sf),   z_sf = log π/π_ref (s) - log π/π_ref (f)
 
-π(s) is the probability of the whole rollout; pairs are within a group, and their mean is over all pairs of the step
-(ours: the paper as we know it sums). A rollout without a verdict is in no pair.
+π(s) is the probability of the whole rollout; pairs are within a group. Each problem that is not dropped weighs the
+same, its pairs' mean as one (``per: problem``); with ``per: term`` each of the three losses is a mean over the step,
+the one over pairs over all pairs of it. A rollout without a verdict is in no pair.
+
+The released code (Tocci-Zhu/DYPO, ``examples/run_dypo_math.sh``, ``verl/trainer/ppo/core_algos.py``) is another form,
+``form: released``: mixed groups train on L_RL + 0.1 · L_GAL without a reference (π_ref = 1), and all-wrong problems
+wait in a queue for SFT updates of their own, as in :mod:`~dereason.training.joint.relift`.
 
 The two rollouts of a pair may be in different micro-batches. L_GAL's gradient is linear in theirs::
 
@@ -34,6 +39,7 @@ from dereason.training.joint.frame import (
     SFT,
     JointRow,
     Method,
+    Queue,
     View,
     demonstration_row,
     successes,
@@ -49,14 +55,39 @@ class DYPO(Method):
 
     paper: ClassVar[str] = "2604.08926"
     rule: ClassVar[str] = "all right: dropped; all wrong: SFT; mixed: beta * RL + (1 - beta) * pairwise loss (GAL)"
-    needs_reference: ClassVar[bool] = True
-
     name: Literal["dypo"] = "dypo"
     """Names this method."""
+    form: Literal["paper", "released"] = "paper"
+    """The paper's equations, or what its released code does."""
     beta: float = Field(default=0.5, ge=0, le=1)
-    """Weight of the RL loss on mixed groups, the pairwise loss having the rest (ours)."""
+    """Weight of the RL loss on mixed groups, the pairwise loss having the rest (ours); in the paper's form alone."""
+    gal_weight: float = Field(default=0.1, ge=0)
+    """Weight of the pairwise loss in the released form."""
+    queue: Queue = Queue(batch=16)
+    """SFT updates of the released form (their size, rate and clip are ours: one batch of its script, and ReLIFT's)."""
     pair_beta: float = Field(default=0.1, gt=0)
     """Scale beta' of the log-ratios in the pairwise loss (ours)."""
+    per: Literal["problem", "term"] = "problem"
+    """Whether each problem weighs the same, or each of the three losses is a mean of its own."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        return self.form == "paper"
+
+    @property
+    def supervised(self) -> Queue | None:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        return self.queue if self.form == "released" else None
+
+    def buffers(self, group: Group) -> bool:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        return successes(group) == 0 and any(c is not None for c in group.correct)
+
+    @property
+    def per_problem(self) -> bool:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        return self.per == "problem"
 
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
         """See :class:`~dereason.training.joint.frame.Method`."""
@@ -64,7 +95,7 @@ class DYPO(Method):
         if right == judged:  # also where no rollout has a verdict
             return []
         if not right:
-            return [demonstration_row(demonstration)]
+            return [demonstration_row(demonstration)] if self.form == "paper" else []
         return [
             JointRow(response, (POLICY, PAIRS), advantage, number)
             for number, (response, advantage) in enumerate(zip(group.responses, advantages, strict=True))
@@ -88,8 +119,9 @@ class DYPO(Method):
         """See :class:`~dereason.training.joint.frame.Method`."""
         import torch
 
+        policy, pairs = (self.beta, 1 - self.beta) if self.form == "paper" else (1.0, self.gal_weight)
         return {
-            POLICY: torch.where(view.supervised, self.beta * view.policy_loss, view.policy_loss),
+            POLICY: torch.where(view.supervised, policy * view.policy_loss, view.policy_loss),
             SFT: -view.logp,
-            PAIRS: (1 - self.beta) * view.pair_weight * view.logp,
+            PAIRS: pairs * view.pair_weight * view.logp,
         }

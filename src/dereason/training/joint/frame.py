@@ -4,11 +4,15 @@ For each problem a method gets the group of rollouts and maybe a demonstration, 
 *terms* of the loss each row's tokens belong to. For a micro-batch it then gives each term's loss per token, as a
 function of what stands in :class:`View`. The reducer (:func:`reduce`) sums
 
-    Σ_k Σ_t  loss_kt / n_k ,
+    Σ_k  w_k Σ_t  loss_kt / n_k ,
 
 each term k over its own tokens and with its own normaliser n_k, counted over the whole optimiser step: all
-micro-batches, all processes. So neither the length of demonstrations nor their number changes the weight of the
-rollouts, and the split into micro-batches changes nothing.
+micro-batches, all processes. So the split into micro-batches changes nothing. Two readings of w_k:
+
+    per term:     w_k = 1. One demonstration weighs as much as all rollouts of the step, or as a hundred demonstrations.
+    per problem:  w_k = problems of term k / problems of the step, where a problem is in one term or the other; the
+                  normaliser of demonstrations is then the mean over problems of the mean over their tokens. Every
+                  problem weighs the same, whichever term it is in.
 
 A problem without a demonstration is plain GRPO in every method: :meth:`Method.rows` is not asked.
 
@@ -20,6 +24,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
 
 from dereason.settings import Settings
 from dereason.training.losses import BatchCounts, LossName, token_weights
@@ -63,11 +69,13 @@ class JointUpdate(Update):
     """This process's rows of one optimiser step, with the terms of each.
 
     Attributes:
+        places: of each row's problem in the step.
         terms: names of the terms that each row belongs to.
         demonstration: whether each row is one.
         supervised: whether each row's problem has one.
         correct: whether each row is a rollout that is right.
         counts_of: loss tokens and rows of each term, over all processes.
+        shares: w_k of each term, where it is not 1.
         given: leading tokens of each row that were given to it (those of a row that takes none are in its prompt).
         taken: how many of those carry loss.
         contexts: numbers of the contexts that rows share, by the problem's place and what stands behind its prompt.
@@ -75,11 +83,13 @@ class JointUpdate(Update):
         pair_weights: coefficient of each row's log-probability in the loss over pairs.
     """
 
+    places: list[int] = field(default_factory=list)
     terms: list[tuple[str, ...]] = field(default_factory=list)
     demonstration: list[bool] = field(default_factory=list)
     supervised: list[bool] = field(default_factory=list)
     correct: list[bool] = field(default_factory=list)
     counts_of: dict[str, BatchCounts] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
     given: list[int] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     contexts: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
@@ -100,6 +110,14 @@ class JointUpdate(Update):
                 found[name] = (tokens + count, rows + 1)
         return found
 
+    def problems_of(self) -> dict[int, set[str]]:
+        """The terms of each problem of this process, by its place in the step; one without a kept row is not there."""
+        found: dict[int, set[str]] = {}
+        for place, names, keep in zip(self.places, self.terms, self.kept, strict=True):
+            if keep:
+                found.setdefault(place, set()).update(names)
+        return found
+
 
 @dataclass(frozen=True)
 class View:
@@ -114,7 +132,7 @@ class View:
         supervised: (N,) bool, whether its problem has a demonstration; where it has none, the loss is plain GRPO's.
         row: (N,) each token's row in the micro-batch, 0..R-1.
         lengths: (R,) tokens of each row.
-        progress: share of the phase's steps that are done, 0..1.
+        progress: how far the phase is, 0 at its first step, 1 at its last.
         given: (N,) bool, whether the token was given to its rollout, not drawn.
         taken: (R,) how many of the given tokens of each row carry loss.
         pair_weight: (N,) coefficient of each token's row in the loss over pairs; 0 outside it.
@@ -139,6 +157,17 @@ class View:
         return (sums / self.lengths)[self.row]
 
 
+class Queue(Settings):
+    """SFT updates besides those of RL, on demonstrations of problems that RL could not solve."""
+
+    batch: int = Field(default=128, gt=0)
+    """Demonstrations of one update; when as many wait, it follows the batch's RL updates, and the others wait on."""
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """Learning rate, constant; the updates have an AdamW, with moments, of their own."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Their gradients are clipped to this norm."""
+
+
 class Method(Settings):
     """A joint method: its settings, and the two functions that make it. Subclasses are pure: state is the trainer's.
 
@@ -146,13 +175,28 @@ class Method(Settings):
         paper: arXiv number; empty for a baseline.
         rule: what it does, in a few words.
         prefixes: whether rollouts may continue the beginning of a demonstration.
-        needs_reference: whether the loss has the phase's starting model in it, whatever `kl` is.
+        joins: whether the demonstration is a member of its group, its reward in the baseline of every row.
     """
 
     paper: ClassVar[str] = ""
     rule: ClassVar[str] = ""
     prefixes: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
+    joins: ClassVar[bool] = False
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss has the phase's starting model in it, whatever `kl` is."""
+        return False
+
+    @property
+    def supervised(self) -> Queue | None:
+        """SFT updates of their own, besides those of RL, on demonstrations that wait for them (:meth:`buffers`)."""
+        return None
+
+    @property
+    def per_problem(self) -> bool:
+        """Whether every problem weighs the same in the step, whichever term it is in; see the module's docstring."""
+        return False
 
     def given(self, length: int, size: int, progress: float, stream: np.random.Generator) -> list[int]:
         """How many leading tokens of the demonstration each of a problem's rollouts is given.
@@ -160,7 +204,7 @@ class Method(Settings):
         Args:
             length: tokens of the demonstration before its end token.
             size: rollouts of the group.
-            progress: share of the phase's steps that are done, 0..1.
+            progress: how far the phase is, 0 at its first step, 1 at its last.
             stream: made of seed, step and problem, so that every process and a resumed phase draw the same.
         """
         return [0] * size
@@ -184,7 +228,8 @@ class Method(Settings):
 
         Args:
             group: its rollouts, their rewards and whether they are right.
-            advantages: of the rollouts, by the phase's own rule.
+            advantages: of the rollouts, by the phase's own rule; where the method ``joins``, the demonstration's behind
+                them.
             demonstration: token ids of the reply.
         """
         raise NotImplementedError
@@ -197,7 +242,8 @@ class Method(Settings):
         """A loss over pairs of one group's rollouts, its gradient being linear in theirs.
 
         Args:
-            log_ratios: log π/π_ref of each whole rollout, by the policy before this step.
+            log_ratios: log π/π_ref of each whole rollout, by the policy before this step; log π where the method has no
+                reference.
             right: whether each is.
 
         Returns:
@@ -215,18 +261,12 @@ class Method(Settings):
 
         return make_trainer_class()
 
-    def supervises(self, step: int, buffered: int) -> bool:
-        """Whether an optimiser step trains on demonstrations alone (term ``sft``), without drawing rollouts.
-
-        Args:
-            step: number of the step, from 0.
-            buffered: demonstrations in the buffer. Where there are any, they are what is trained on, else those of the
-                step's own problems.
-        """
+    def supervises(self, step: int) -> bool:
+        """Whether an optimiser step, numbered from 0, is SFT on its problems' demonstrations, without rollouts."""
         return False
 
     def buffers(self, group: Group) -> bool:
-        """Whether the demonstration of this group's problem goes to the buffer."""
+        """Whether the demonstration of this group's problem is to wait for an update of :attr:`supervised`."""
         return False
 
 
@@ -234,8 +274,8 @@ def rollout_rows(group: Group, advantages: Sequence[float], term: str = POLICY) 
     """All rollouts of a group, what they drew of them in one term."""
     given = group.given or [0] * len(group.responses)
     return [
-        JointRow(response, (term,), advantage, number, given[number])
-        for number, (response, advantage) in enumerate(zip(group.responses, advantages, strict=True))
+        JointRow(response, (term,), advantages[number], number, given[number])
+        for number, response in enumerate(group.responses)
     ]
 
 
@@ -255,18 +295,21 @@ def reduce(
     counts: Mapping[str, BatchCounts],
     length_N: Tensor,
     *,
+    shares: Mapping[str, float],
     loss: LossName,
     max_new_tokens: int,
 ) -> Any:
     """One micro-batch's part of the step's loss: every term over its own tokens, by its own normaliser.
 
-    The term ``policy`` is normalised as the phase's ``loss`` says; every other one is a mean over its tokens.
+    The term ``policy`` is normalised as the phase's ``loss`` says; every other one is a mean over its tokens, or,
+    where problems weigh the same, over rows of the mean over their tokens.
 
     Args:
         losses: (N,) per token, by term.
         membership: (N,) bool, the tokens of each term.
         counts: of each term over the whole step; a term that is not there has no token anywhere.
         length_N: tokens of each token's row that carry loss.
+        shares: weight of each term; empty: 1.
         loss: how the policy term is normalised.
         max_new_tokens: for ``dr_grpo``.
 
@@ -278,8 +321,8 @@ def reduce(
     total = next(iter(losses.values())).sum() * 0.0
     for name, values in losses.items():
         if name in counts:
-            kind: LossName = loss if name == POLICY else "dapo"
+            kind: LossName = loss if name == POLICY else "grpo" if name == SFT and shares else "dapo"
             weights = token_weights(length_N, kind, counts[name], max_new_tokens=max_new_tokens)
             # where, not a product: what stands outside a term may be infinite
-            total = total + (torch.where(membership[name], values, 0.0) * weights).sum()
+            total = total + (torch.where(membership[name], values, 0.0) * weights).sum() * shares.get(name, 1.0)
     return total

@@ -3,11 +3,16 @@ r"""LUFFY (arXiv 2504.14945): the demonstration joins the group as one more resp
     rollouts:       the RL loss
     demonstration:  -A_d · p_t / (p_t + γ),  p_t = π(d_t | ...), no clip, no ratio
 
-    A_d = (r_d - mean) / std,  mean and std over the *rollouts'* rewards, a std of 0 replaced by 1
+    A = (r - mean) / std,  mean and std over the rollouts *and* the demonstration, for every row alike
 
-``p / (p + γ)`` keeps the gradient of improbable tokens up, which a plain likelihood ratio would lose. The paper's
-group has one normaliser; ``pooled: false`` gives demonstrations their own. The released run uses no std (set
-``scale_rewards: none``), no clip on rollouts either, and a constant divisor (``loss: dr_grpo``).
+So seven rollouts that are all wrong and a demonstration have advantages of -0.125 and +0.875 (without std), and where
+all are right nothing is learned of either. r_d is what the phase's rewards pay for the demonstration, taken as correct.
+``p / (p + γ)`` keeps the gradient of improbable tokens up, which a plain likelihood ratio would lose.
+
+The released run (ElliottYan/LUFFY, ``exp_scripts/train.sh``: ``adv_estimator=grpo``, ``rollout.n=8`` of which
+``n_prefix=1``) has ``group_size: 7``, no std (``scale_rewards: none``), a constant divisor (``loss: dr_grpo``) and no
+clip on rollouts either. What its code calls ``grpo_split``, mean and std over rollouts alone, belongs to its baseline
+of RL with an SFT loss (here ``weighted``).
 """
 
 from __future__ import annotations
@@ -18,7 +23,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from dereason.training.joint.frame import POLICY, JointRow, Method, View, demonstration_row, rollout_rows
-from dereason.training.losses import STD_OFFSET
 from dereason.training.policy import Group
 
 if TYPE_CHECKING:
@@ -32,24 +36,19 @@ class LUFFY(Method):
 
     paper: ClassVar[str] = "2504.14945"
     rule: ClassVar[str] = "the demonstration joins the group, its tokens by p/(p + gamma)"
+    joins: ClassVar[bool] = True
 
     name: Literal["luffy"] = "luffy"
     """Names this method."""
     gamma: float = Field(default=0.1, gt=0)
     """Shape of the demonstration's weight p/(p + gamma); the paper's is 0.1."""
     pooled: bool = True
-    """Whether demonstration tokens share the rollouts' normaliser, as in the paper, or have their own."""
-    std: bool = True
-    """Whether the demonstration's advantage is divided by the group's standard deviation; false with no scaling."""
+    """Whether demonstration tokens share the rollouts' normaliser, as in the paper, or have their own (ours)."""
 
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
         """See :class:`~dereason.training.joint.frame.Method`."""
-        known = [r for r in group.rewards if r == r]
-        mean = sum(known) / max(1, len(known))
-        spread = (sum((r - mean) ** 2 for r in known) / max(1, len(known) - 1)) ** 0.5
-        scale = spread + STD_OFFSET if self.std and spread else 1.0
         term = POLICY if self.pooled else OFF_POLICY
-        return [*rollout_rows(group, advantages), demonstration_row(demonstration, term, (1.0 - mean) / scale)]
+        return [*rollout_rows(group, advantages), demonstration_row(demonstration, term, advantages[-1])]
 
     def terms(self, view: View) -> dict[str, Tensor]:
         """See :class:`~dereason.training.joint.frame.Method`."""

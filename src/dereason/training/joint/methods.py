@@ -51,7 +51,7 @@ def listed() -> list[dict[str, str]]:
     for method in get_args(get_args(JointMethod)[0]):
         name = get_args(method.model_fields["name"].annotation)[0]
         needs = ["demonstrations"]
-        needs += ["a reference model"] if method.needs_reference else []
+        needs += ["a reference model"] if method().needs_reference else []
         needs += ["a shadow copy of the model"] if name == "bridge" else []
         rows.append(
             {

@@ -50,7 +50,7 @@ class PrefixRFT(Method):
         return self
 
     def low(self, progress: float) -> float:
-        """The smallest share that is given, at a share of the steps."""
+        """The smallest share that is given, where the phase is so far (0..1)."""
         return self.floor + (self.high - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def given(self, length: int, size: int, progress: float, stream: np.random.Generator) -> list[int]:

@@ -1,7 +1,14 @@
-"""ReLIFT (arXiv 2506.07527): what RL cannot solve is learned from demonstrations, a buffer at a time.
+"""ReLIFT (arXiv 2506.07527): what RL cannot solve is learned from demonstrations, a queue at a time.
 
-The demonstration of a problem whose rollouts are all wrong goes to a buffer. When it holds ``buffer`` of them, the next
-optimiser step is SFT on them, and the buffer is empty again; every other step is plain RL.
+Every step is RL on its problems. The demonstration of a problem whose rollouts are all wrong joins a queue, the newest
+first. When ``queue.batch`` of them wait, an SFT update on so many follows the RL updates of the same batch, with an
+AdamW, a learning rate and a clip of its own; the others wait on. So the two kinds of update share the weights and
+nothing else, and a second set of moments is in memory.
+
+Numbers and order are those of the released code (TheRoadQaQ/ReLIFT, ``relift/verl/verl/relift/trainer.py``,
+``examples/*/train.sh``). Ours: a problem that waits already does not join again; the SFT loss is the mean over all
+tokens of the update, where the release averages over micro-batches of two and adds 0.001 of entropy. The queue outlives
+an interruption, and so do the moments.
 """
 
 from __future__ import annotations
@@ -9,31 +16,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from dereason.training.joint.frame import JointRow, Method, rollout_rows, successes
+from dereason.training.joint.frame import JointRow, Method, Queue, rollout_rows, successes
 from dereason.training.policy import Group
 
 
 class ReLIFT(Method):
-    """RL, interleaved with SFT on the demonstrations of problems that were not solved at all."""
+    """RL, and SFT on the demonstrations of problems that were not solved at all."""
 
     paper: ClassVar[str] = "2506.07527"
-    rule: ClassVar[str] = "all-wrong problems are buffered; a full buffer is one SFT step"
+    rule: ClassVar[str] = "all-wrong problems wait; a full queue is an SFT update besides the RL update"
 
     name: Literal["relift"] = "relift"
     """Names this method."""
-    buffer: int = Field(default=64, gt=0)
-    """Demonstrations of one SFT step (ours; a problem enters once until the buffer is used)."""
+    queue: Queue = Queue()
+    """The SFT updates; the paper's are of 128 demonstrations, at 1e-6, clipped to 1."""
 
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
         """See :class:`~dereason.training.joint.frame.Method`."""
         return rollout_rows(group, advantages)
 
+    @property
+    def supervised(self) -> Queue | None:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        return self.queue
+
     def buffers(self, group: Group) -> bool:
         """See :class:`~dereason.training.joint.frame.Method`."""
-        return successes(group) == 0
-
-    def supervises(self, step: int, buffered: int) -> bool:
-        """See :class:`~dereason.training.joint.frame.Method`."""
-        return buffered >= self.buffer
+        return successes(group) == 0 and any(c is not None for c in group.correct)

@@ -26,7 +26,7 @@ class Joint(RL):
             raise ValueError("verifree trains on spliced responses: no joint method has a rule for them")
         if self.entropy_bonus:
             raise ValueError("entropy_bonus has no part in joint methods: set it to 0")
-        if self.method.name in ("alternating", "relift") and self.updates_per_generation * self.iterations > 1:
+        if self.method.name == "alternating" and self.updates_per_generation * self.iterations > 1:
             raise ValueError(
                 f"{self.method.name} puts SFT steps between RL steps: set updates_per_generation and iterations to 1"
             )
@@ -36,11 +36,6 @@ class Joint(RL):
             raise ValueError(f"{self.method.name} has rollouts continue demonstrations: set rollouts to engine")
         if self.method.prefixes and self.ratio == "sequence":
             raise ValueError(f"{self.method.name}'s rollouts are not the policy's as a whole: set ratio to token")
-        if self.method.name == "luffy" and self.method.std != (self.scale_rewards == "group"):
-            raise ValueError(
-                f"luffy.std is {str(self.method.std).lower()} and scale_rewards is {self.scale_rewards!r}: the "
-                "demonstration would be on another scale than the rollouts; set std: true with group, false with none"
-            )
         return self
 
     def _fits_bridge(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,36 +22,69 @@ from dereason.training.joint.frame import (
     rollout_rows,
     successes,
 )
+from dereason.training.joint.queue import Waiting
 from dereason.training.losses import BatchCounts
 from dereason.training.policy import Group, Update, of_tokens, token_losses, tokens_before
-from dereason.training.trainer import BUFFER_FILE
 from dereason.training.trainer import make_trainer_class as make_rl_class
+from dereason.training.update import run_step
 
 
 def make_trainer_class() -> Any:
     """The class (made here: importing TRL takes seconds)."""
     import torch
     from accelerate.utils import gather_object
+    from transformers import TrainerCallback
+
+    class AfterStep(TrainerCallback):
+        """Tells the trainer that an optimiser step is done, before it is logged and saved."""
+
+        def __init__(self, trainer: Any) -> None:
+            self.trainer = trainer
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            self.trainer.supervise()
 
     class JointTrainer(make_rl_class()):  # type: ignore[misc,unused-ignore]
         """See the module's docstring.
 
         Attributes set by :func:`dereason.training.rl.run_rl` besides its own: ``demonstrations`` (problem id -> token
-        ids of the reply).
+        ids of the reply), ``worth`` (what each is paid, where the method has it in its group) and ``waiting`` (where it
+        has a queue).
         """
 
         demonstrations: dict[str, list[int]]
-        buffer: list[str]
+        worth: dict[str, float]
+        waiting: Waiting | None = None
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.add_callback(AfterStep(self))
 
         def _draw(self, batch: Sequence[dict[str, Any]]) -> list[Update]:
             """Rollouts and their updates, or one update on demonstrations alone where the method has it so."""
-            if self.phase.method.supervises(self.state.global_step, len(self.buffer)):
-                chosen = self.buffer or [p["problem_id"] for p in batch]
-                chosen = [problem for problem in chosen if problem in self.demonstrations]
+            if self.phase.method.supervises(self.state.global_step):
+                chosen = [p["problem_id"] for p in batch if p["problem_id"] in self.demonstrations]
                 if chosen:
-                    self.buffer = []
-                    return [self._supervised(chosen)]
+                    update = self._supervised(chosen)
+                    self._log("demonstrations", len(chosen))
+                    return [update]
             return super()._draw(batch)
+
+        def supervise(self) -> None:
+            """The SFT update that is due behind the last RL update of a generation, if any is."""
+            if self.waiting is None or self._step % (self.phase.updates_per_generation * self.phase.iterations):
+                return
+            chosen = self.waiting.leave()
+            if not chosen:
+                return
+            update, logged = self._supervised(chosen), self._sums
+            batches = self._cut(update)
+            loss = run_step(self, self.model_wrapped, batches, self._score, lambda b, s: self._loss(update, b, s))
+            self._sums = logged
+            self._log("sft_grad_norm", self.waiting.step())
+            self._log("sft_demonstrations", len(chosen))
+            self._log("sft_loss", float(self.accelerator.reduce(loss, "mean")))
+            self._metrics["train"]["trained_tokens"][-1] += sum(gather_object([sum(b.tokens for b in batches)]))
 
         def _draw_groups(
             self, problems: Sequence[dict[str, Any]], prefixes: Sequence[Sequence[Sequence[int]]] | None = None
@@ -84,6 +116,10 @@ def make_trainer_class() -> Any:
             self._logs_of_step.setdefault("given_tokens", []).append((sum(given) / max(1, len(given)), len(given)))
             return groups
 
+        def _progress(self) -> float:
+            """How far the phase is: 0 at its first step, 1 at its last."""
+            return float(self.state.global_step / max(1, self.state.max_steps - 1))
+
         def _length(self, problem: str) -> int:
             """Tokens of a problem's demonstration before its end token."""
             shown = self.demonstrations[problem]
@@ -95,9 +131,21 @@ def make_trainer_class() -> Any:
                 return [[]] * self.num_generations
             name = int.from_bytes(hashlib.sha256(problem.encode()).digest()[:8])
             stream = np.random.default_rng([self.args.seed, self.state.global_step, name])
-            progress = self.state.global_step / max(1, self.state.max_steps)
-            lengths = self.phase.method.given(self._length(problem), self.num_generations, progress, stream)
+            size = self.num_generations
+            lengths = self.phase.method.given(self._length(problem), size, self._progress(), stream)
             return [self.demonstrations[problem][:length] for length in lengths]
+
+        def _advantages(self, groups: Sequence[Group]) -> list[list[float]]:
+            """With a column for the demonstration where it is a member of its group."""
+            if not self.phase.method.joins:
+                return list(super()._advantages(groups))
+            rewards = [[*group.rewards, self._worth_of(group.problem)] for group in groups]
+            every = torch.tensor(gather_object([r for row in rewards for r in row]), dtype=torch.float32)
+            return list(self._advantages_of(every, self.num_generations + 1))
+
+        def _worth_of(self, problem: str) -> float:
+            """What a problem's demonstration is paid; NaN where there is none."""
+            return float(self.worth[problem]) if problem in self.demonstrations else math.nan
 
         def _make_update(
             self, groups: Sequence[Group], places: Sequence[int], advantages: Sequence[Sequence[float]]
@@ -113,8 +161,9 @@ def make_trainer_class() -> Any:
                     later += [group.problem] * method.buffers(group)
                 for row in rows:
                     self._add(update, row, group.prompt, place, group, supervised=given is not None)
-            together = [problem for part in gather_object([later]) for problem in part]
-            self.buffer += [problem for problem in dict.fromkeys(together) if problem not in self.buffer]
+            if self.waiting is not None:
+                self.waiting.join([problem for part in gather_object([later]) for problem in part])
+            self._log("demonstrations", sum(gather_object([sum(update.demonstration)])))
             return self._counted(update)
 
         def _supervised(self, chosen: Sequence[str]) -> JointUpdate:
@@ -154,6 +203,7 @@ def make_trainer_class() -> Any:
             update.rewards.append(reward)
             update.correct.append(correct)
             update.tails.append(0)
+            update.places.append(place)
             update.terms.append(row.terms)
             update.given.append(row.given - context)
             update.taken.append(row.taken)
@@ -174,7 +224,10 @@ def make_trainer_class() -> Any:
             for name in sorted({name for part in parts for name in part}):
                 pairs = [part.get(name, (0.0, 0.0)) for part in parts]
                 update.counts_of[name] = BatchCounts(sum(t for t, _ in pairs), sum(r for _, r in pairs))
-            self._log("demonstrations", sum(gather_object([sum(update.demonstration)])))
+            if self.phase.method.per_problem:
+                problems = [terms for part in gather_object([update.problems_of()]) for terms in part.values()]
+                for name in update.counts_of:
+                    update.shares[name] = sum(name in terms for terms in problems) / len(problems)
             return update
 
         def _run(self, model: Any, update: Update) -> Any:
@@ -191,24 +244,31 @@ def make_trainer_class() -> Any:
                 if PAIRS in update.terms[i]:
                     groups.setdefault(update.rows[i].group, []).append(i)
             update.pair_weights = [0.0] * len(update.rows)
-            value, count = 0.0, 0
+            value, count, paired = 0.0, 0, 0
             for rows in groups.values():
-                ratios = [float((update.present[i] - update.reference[i]).double().sum()) for i in rows]
-                weights, of_group, pairs = self.phase.method.pairs(ratios, [update.correct[i] for i in rows])
+                logs = [float(update.present[i].double().sum()) for i in rows]
+                if self.phase.method.needs_reference:
+                    logs = [log - float(update.reference[i].double().sum()) for log, i in zip(logs, rows, strict=True)]
+                weights, of_group, pairs = self.phase.method.pairs(logs, [update.correct[i] for i in rows])
+                divisor = pairs if update.shares else 1  # where problems weigh the same, a mean over each one's pairs
                 for i, weight in zip(rows, weights, strict=True):
-                    update.pair_weights[i] = weight
-                value, count = value + of_group, count + pairs
-            parts = gather_object([(value, count)])
-            every = sum(pairs for _, pairs in parts)
-            update.counts_of[PAIRS] = BatchCounts(float(max(1, every)), float(max(1, every)))
-            self._log("gal", sum(of_process for of_process, _ in parts) / max(1, every))
+                    update.pair_weights[i] = weight / max(1, divisor)
+                value, count, paired = value + of_group, count + pairs, paired + (pairs > 0)
+            parts = gather_object([(value, count, paired)])
+            total, every, paired = (sum(part[k] for part in parts) for k in range(3))
+            members = float(max(1, paired if update.shares else every))
+            update.counts_of[PAIRS] = BatchCounts(members, members)
+            self._log("gal", total / max(1, every))
             self._log("pairs", every)
 
         def _losses(self, update: Update, batch: Batch, scores: TokenScores, router: float) -> Any:
             assert isinstance(update, JointUpdate)  # this class makes no other
             shown = of_tokens([float(d) for d in update.demonstration], batch, scores.logp)
             given = tokens_before(batch.row, batch.lengths) < of_tokens(update.given, batch, scores.logp)
-            loss, _, seen = self._token_losses(update, batch, scores, (1 - shown) * ~given)
+            if all(update.demonstration):  # nothing was drawn: there is no policy loss, and no KL, of it
+                loss, seen = torch.zeros_like(scores.logp), {"entropy": (scores.entropy, torch.ones_like(shown))}
+            else:
+                loss, _, seen = self._token_losses(update, batch, scores, (1 - shown) * ~given)
             lengths = torch.tensor(batch.lengths, device=loss.device, dtype=loss.dtype)
             view = View(
                 logp=scores.logp,
@@ -219,7 +279,7 @@ def make_trainer_class() -> Any:
                 supervised=of_tokens([float(s) for s in update.supervised], batch, scores.logp) > 0,
                 row=batch.row,
                 lengths=lengths,
-                progress=self.state.global_step / max(1, self.state.max_steps),
+                progress=self._progress(),
                 given=given,
                 taken=torch.tensor([update.taken[i] for i in batch.rows], device=loss.device),
                 pair_weight=of_tokens(update.pair_weights or [0.0] * len(update.rows), batch, scores.logp),
@@ -236,6 +296,7 @@ def make_trainer_class() -> Any:
                 update.counts_of,
                 of_tokens(update.tokens(), batch, scores.logp),
                 loss=self.phase.loss,
+                shares=update.shares,
                 max_new_tokens=self.phase.max_new_tokens,
             )
             seen["demonstration_nll"] = (-scores.logp, shown)
@@ -249,8 +310,7 @@ def make_trainer_class() -> Any:
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             super()._save_checkpoint(model, trial)
-            if self.args.should_save:
-                folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-                (folder / BUFFER_FILE).write_text(json.dumps(self.buffer))
+            if self.args.should_save and self.waiting is not None:
+                self.waiting.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
 
     return JointTrainer

@@ -52,7 +52,7 @@ class UFT(Method):
         return self
 
     def chance(self, progress: float) -> float:
-        """The chance of each part, at a share of the steps."""
+        """The chance of each part, where the phase is so far (0..1)."""
         if progress > self.share or not self.share:
             return 0.0
         return self.low + (self.high - self.low) * 0.5 * (1 + math.cos(math.pi * progress / self.share))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -418,6 +418,31 @@ class Combined:
                 if numbers := [value for value in column if value is not None]:
                     log(f"rewards/{function.__name__}/mean", sum(numbers) / len(numbers))
         return [weighted_sum(row, self.weights) for row in zip(*table, strict=True)]
+
+    def worth(
+        self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str], ids: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """The sum for each text as if its verdict were ``correct``.
+
+        A reward that judges by a model, or that asks the model in training about a whole group, counts as its most: 1.
+
+        Args:
+            rows: of the data set, as a trainer has them: prompt, answer, options ...
+            texts: a response to each.
+            ids: their token ids.
+        """
+        columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else {"prompt": [], "answer": []}
+        correct = [Judgement(Verdict.CORRECT, answer, "boxed") for answer in columns["answer"]]
+        columns |= {"judgements": correct, "hit_limits": [False] * len(texts)}
+        completions = [[{"role": "assistant", "content": text}] for text in texts]
+        rollouts = self.judging.rollouts(columns.pop("prompt"), completions, ids, columns)
+        table = [
+            [value or 0.0 for value in function.score(rollouts, _no_log)]
+            if isinstance(function, JudgedReward) and not function.decides
+            else [1.0] * len(texts)
+            for function in self.functions
+        ]
+        return [weighted_sum(row, self.weights) or 0.0 for row in zip(*table, strict=True)]
 
 
 def weighted_sum(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
