@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from importlib.util import find_spec
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,17 @@ import numpy as np
 from dereason.errors import DereasonError
 from dereason.lm.base import Completion, Message, Sampling
 from dereason.lm.chats import ChatModel
+from dereason.lm.endings import stop_ids
 from dereason.lm.local.adapter import adapter_base
 from dereason.lm.local.engine import plan_batches
 from dereason.lm.local.model import (
     ModelSettings,
+    load_generation_config,
     load_tokenizer,
     model_identity,
     model_path,
     resolve_device,
     resolve_dtype,
-    stop_ids,
 )
 
 # The launcher's variables, which tell accelerate that it is one of several processes, and the preloaded library, which
@@ -153,7 +153,7 @@ class VllmModel(ChatModel):
         tokenizer = load_tokenizer(settings, day)
         super().__init__(
             tokenizer,
-            stop_ids(SimpleNamespace(generation_config=_generation_config(settings)), tokenizer),
+            stop_ids(load_generation_config(settings), tokenizer, chat_template_kwargs or {}),
             chat_template_kwargs,
             identity or model_identity(settings),
         )
@@ -272,16 +272,6 @@ def _start(settings: ModelSettings) -> tuple[Any, Any]:
             logprobs_mode="processed_logprobs",
         )
     return engine, vllm.SamplingParams
-
-
-def _generation_config(settings: ModelSettings) -> Any:
-    from transformers import AutoConfig, GenerationConfig
-
-    path, revision = model_path(settings), settings.revision or "main"
-    try:
-        return GenerationConfig.from_pretrained(path, revision=revision)
-    except OSError:  # the model has none: transformers makes one of its config
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path, revision=revision))
 
 
 def _logps(output: Any) -> list[float]:

@@ -51,11 +51,16 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
 MANAGER_FILE = '''\
 """verl's own reward manager, which also tells compute_score how long a response is and whether the model ended it."""
 
+import json
+from pathlib import Path
+
 from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
 
 
 class CountingRewardManager(NaiveRewardManager):
     """Adds response_tokens and ended to extra_info."""
+
+    stops = frozenset(json.loads(Path(__file__).with_name("reward.json").read_text(encoding="utf-8"))["stop_ids"])
 
     async def run_single(self, data):
         """See verl's NaiveRewardManager."""
@@ -64,7 +69,7 @@ class CountingRewardManager(NaiveRewardManager):
         tokens = int(item.batch["attention_mask"][-response.shape[-1] :].sum())
         extra = item.non_tensor_batch["extra_info"]
         extra["response_tokens"] = tokens
-        extra["ended"] = tokens > 0 and int(response[tokens - 1]) == self.tokenizer.eos_token_id
+        extra["ended"] = tokens > 0 and int(response[tokens - 1]) in self.stops
         return await super().run_single(data)
 '''
 

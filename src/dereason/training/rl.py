@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Progress
+from dereason.lm.endings import stop_ids
 from dereason.lm.load import load_model
-from dereason.lm.local.model import ModelSettings, load_weights, stop_ids
+from dereason.lm.local.model import ModelSettings, load_weights
 from dereason.lm.local.room import check_room, is_tight
 from dereason.lm.prompts import Prompt
 from dereason.lm.rendering import chat_ids
@@ -308,7 +309,7 @@ def run_rl(
     with guarded(settings.optimiser.micro_batch), settings.vllm.colocated(settings.rollouts, model):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
-        stops = stop_ids(student, tokenizer)
+        stops = stop_ids(student.generation_config, tokenizer, prompt.chat_template_kwargs)
         functions = build(
             settings.rewards,
             tokenizer=tokenizer,

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dereason.lm.endings import reply_text
 from dereason.lm.local.engine import decode
 from dereason.lm.local.forward import TokenScores, attention_pair_cost, can_share_prompts, score_tokens
 from dereason.lm.local.packing import Batch
@@ -162,8 +163,7 @@ def make_trainer_class() -> Any:
                 responses, tails = splice_reference(self.processing_class, drawn, references)
                 logps = None
             columns = {key: [p[key] for p in problems for _ in range(size)] for key in self._columns}
-            # with nothing to decode, transformers' batch_decode makes one empty text
-            texts = self.processing_class.batch_decode(drawn, skip_special_tokens=True) if drawn else []
+            texts = [reply_text(self.processing_class, ids, self.eos_token_ids) for ids in drawn]
             rewards = self.reward_funcs[0](
                 prompts=[p["prompt"] for p in problems for _ in range(size)],
                 completions=[[{"role": "assistant", "content": text}] for text in texts],

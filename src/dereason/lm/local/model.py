@@ -19,6 +19,7 @@ from dereason.lm.api.settings import ApiSettings
 from dereason.lm.base import Completion, Message, Progress, Sampling
 from dereason.lm.chats import ChatModel
 from dereason.lm.dates import give_date, today
+from dereason.lm.endings import stop_ids
 from dereason.lm.local.adapter import adapter_base, merge_adapter
 from dereason.lm.local.engine import plan_batches, stream
 from dereason.lm.local.files import read_weights, unreadable
@@ -231,6 +232,17 @@ def load_weights(settings: ModelSettings) -> Any:
     return read_weights(settings, path, device, dtype=dtype).eval()
 
 
+def load_generation_config(settings: ModelSettings) -> Any:
+    """The model's generation config, without its weights; of its config where it has none."""
+    from transformers import AutoConfig, GenerationConfig
+
+    path, revision = model_path(settings), settings.revision or "main"
+    try:
+        return GenerationConfig.from_pretrained(path, revision=revision)
+    except OSError:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path, revision=revision))
+
+
 class LocalModel(ChatModel):
     """The ``local`` backend: a transformers model in this process. Keeps :class:`~dereason.lm.base.LanguageModel`."""
 
@@ -256,7 +268,10 @@ class LocalModel(ChatModel):
         self.model = load_weights(settings) if weights is None else weights
         tokenizer = load_tokenizer(settings, day)
         super().__init__(
-            tokenizer, stop_ids(self.model, tokenizer), chat_template_kwargs, identity or model_identity(settings)
+            tokenizer,
+            stop_ids(self.model.generation_config, tokenizer, chat_template_kwargs or {}),
+            chat_template_kwargs,
+            identity or model_identity(settings),
         )
         self._check([self.tokenizer.pad_token_id], *([i] for i in self._stop_ids))
 
@@ -377,10 +392,3 @@ class LocalModel(ChatModel):
             done += len(batch.rows)
             progress(done, len(rows), "scored")
         return out
-
-
-def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Token ids that end a response: the tokenizer's and all that the generation config names."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return tuple(sorted({i for i in [tokenizer.eos_token_id, *listed] if i is not None}))

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.base import LanguageModel
+from dereason.lm.endings import reply_end
 from dereason.lm.load import load_model
 from dereason.lm.local.model import ModelSettings
 from dereason.settings import Settings
@@ -178,7 +179,8 @@ def build(
         rewards: the settings.
         tokenizer: of the model in training.
         max_new_tokens: length limit of a response in tokens.
-        stop_ids: token ids that end a response; the tokenizer's end token where None.
+        stop_ids: token ids that end a response; where None, the tokenizer's end token and what its template writes
+            behind a reply.
         load: makes the judging model; called once for each model that the settings name.
         judging: shared with other rewards; made of the arguments above where None.
 
@@ -215,8 +217,9 @@ def combine(
 
 
 def _judging(tokenizer: Any, max_new_tokens: int, stop_ids: Sequence[int] | None) -> Judging:
-    ends = (tokenizer.eos_token_id,) if stop_ids is None else stop_ids
-    return Judging(stop_ids=ends, max_new_tokens=max_new_tokens)
+    if stop_ids is None:
+        stop_ids = [i for i in (tokenizer.eos_token_id, reply_end(tokenizer, {})) if i is not None]
+    return Judging(stop_ids=stop_ids, max_new_tokens=max_new_tokens)
 
 
 def _build_one(
