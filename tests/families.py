@@ -4,6 +4,7 @@ Of each family: what its tokenizer calls the end of a text, its special tokens, 
 names of special tokens are the families' own, the templates are not.
 """
 
+# ruff: noqa: RUF001
 from __future__ import annotations
 
 from dataclasses import dataclass

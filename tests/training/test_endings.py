@@ -74,7 +74,7 @@ def test_a_base_model_stops_where_sft_taught_it_to(taught: Path) -> None:
     plain = AutoModelForCausalLM.from_pretrained(taught)
     ids = lm.tokenizer("<|im_start|>user\n5 + 7?<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt").input_ids
     out = plain.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=lm.tokenizer.pad_token_id)
-    assert reply_text(lm.tokenizer, out[0, ids.size(1) :].tolist(), saved) == "12", "transformers' own, by what is saved"
+    assert reply_text(lm.tokenizer, out[0, ids.size(1) :].tolist(), saved) == "12", "transformers stops there"
 
 
 @pytest.mark.parametrize("rollouts", ["engine", "transformers"])
