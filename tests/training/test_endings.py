@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from dereason.lm.local.model import LocalModel, ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import frame
 from dereason.training.phase import Optimiser, load_student
+from dereason.training.rewards.settings import Format, build
 from dereason.training.rl import RL, RLOptimiser, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.training.sft import SFT, run_sft
-from families import FAMILIES, save_model
+from families import FAMILIES, make_tokenizer, save_model
 
 PROMPT = Prompt(suffix="")
 HOW = Sampling(temperature=0, max_new_tokens=24, batch_size=4)
@@ -108,3 +110,19 @@ def test_rollouts_of_a_base_model_stop_there_too(taught: Path, rollouts: Any, tm
     assert drawn["response"].to_list() == ["12", "12"]
     assert drawn["tokens"].to_list() == [3, 3]
     assert not drawn["hit_limit"].any()
+
+
+def test_the_think_shape_begins_where_the_template_ends() -> None:
+    """A template that opens the thought itself: asking for it once more would reward what no response should have."""
+    family = FAMILIES["qwen-base"]
+    opens = replace(family, template=str(family.template).replace("assistant\n' }}", "assistant\n<think>\n' }}"))
+    for opened, of in ((False, family), (True, opens)):
+        tokenizer = make_tokenizer(of)
+        (reward,) = build([Format(shape="think")], tokenizer=tokenizer, max_new_tokens=9)
+        whole = "<think>5 + 7</think>12"
+        scores = reward(["q"] * 2, [whole, whole.removeprefix("<think>")], [[1], [1]], answer=["12"] * 2)
+        assert scores == [float(not opened), float(opened)]
+        with pytest.raises(
+            DereasonError, match=f"the chat template {'opens' if opened else 'does not open'} a thought"
+        ):
+            build([Format(shape="think", opened_by_prompt=not opened)], tokenizer=tokenizer, max_new_tokens=9)

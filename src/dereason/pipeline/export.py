@@ -35,6 +35,7 @@ from dereason.pipeline.recipe import Arm, Recipe, RLPhase, load_recipe, set_name
 from dereason.pipeline.store import Info, Step, finished, put, read_json, settle, write_json
 from dereason.problems.schema import read_table, write_table
 from dereason.problems.sources import ProblemFile
+from dereason.training.rewards.settings import with_opening
 from dereason.training.rewards.verl import VerlReward
 from dereason.training.rl import RL
 from dereason.verify.verifier import VerifierSettings
@@ -262,7 +263,7 @@ def _to_verl(exported: Exported, out: Path) -> Info:
         for split, table in rows.items():
             write_table(table, part / f"{split}.parquet")
         reward = VerlReward(
-            rewards=exported.phase.rewards,
+            rewards=with_opening(exported.phase.rewards, tokenizer, kwargs),
             max_new_tokens=exported.phase.max_new_tokens,
             stop_ids=list(stops),
             verifier=exported.verifier.model_copy(update={"workers": 1}),

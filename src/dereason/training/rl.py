@@ -316,6 +316,7 @@ def run_rl(
             max_new_tokens=settings.max_new_tokens,
             stop_ids=stops,
             load=partial(load_model, day=prompt.date),
+            chat_template_kwargs=prompt.chat_template_kwargs,
         )
         names = ("loss", "learning_rate", "grad_norm", *METRICS, *(f"rewards/{f.__name__}/mean" for f in functions))
         rollouts = Rollouts(
