@@ -34,6 +34,7 @@ from dereason.lm.local.model import (
     resolve_device,
     resolve_dtype,
 )
+from dereason.lm.local.sampling import twins
 
 # The launcher's variables, which tell accelerate that it is one of several processes, and the preloaded library, which
 # every program started from here would load.
@@ -113,9 +114,13 @@ def starting(name: str, where: str, instead: str) -> Iterator[None]:
         ) from exc
 
 
-def sample_seed(seed: int, prompt_ids: Sequence[int], index: int) -> int:
-    """Seed of one sample: a function of the call's seed, the prompt and the sample's index, not of its neighbours."""
-    digest = hashlib.sha256(np.asarray([seed, index, *prompt_ids], dtype=np.int64).tobytes()).digest()
+def sample_seed(seed: int, prompt_ids: Sequence[int], index: int, twin: int = 0) -> int:
+    """Seed of one sample: a function of the call's seed, the prompt and the sample's index, not of its neighbours.
+
+    ``twin`` tells prompts apart that have the same tokens, as for :func:`~dereason.lm.local.sampling.uniforms`.
+    """
+    name = [seed, index, *prompt_ids, *([-twin] if twin else [])]
+    digest = hashlib.sha256(np.asarray(name, dtype=np.int64).tobytes()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # vLLM takes a signed 64-bit number
 
 
@@ -182,6 +187,7 @@ class VllmModel(ChatModel):
         encoded = [self.encode(chat) for chat in prompts]
         self._check_lengths(encoded, sampling.max_new_tokens)
         temperature = self._temperature(sampling)
+        twin = twins(map(tuple, encoded))
         for number, members in enumerate(plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)):
             if number in finished:
                 continue
@@ -193,7 +199,8 @@ class VllmModel(ChatModel):
                         temperature=temperature,
                         max_tokens=sampling.max_new_tokens,
                         stop_token_ids=list(self._stop_ids),
-                        seed=sample_seed(seed, encoded[i], j),
+                        seed=sample_seed(seed, encoded[i], j, twin[i]),
+                        **sampling.filters,
                         logprobs=0,  # of the sampled token alone
                         detokenize=False,
                     )

@@ -88,6 +88,7 @@ def check_phase(phase: RL) -> None:
         "ratio: sequence with a loss other than grpo": phase.ratio == "sequence" and phase.loss != "grpo",
         "bands": phase.bands is not None,
         "mask_truncated": phase.mask_truncated,
+        "min_p": bool(phase.min_p),
         "adapter.quantise": phase.adapter is not None and phase.adapter.quantise != "none",
     }
     for words, there in refused.items():
@@ -135,6 +136,10 @@ def overrides(
     generations = math.ceil(phase.steps / (phase.updates_per_generation * phase.iterations))
     every = math.ceil(optimiser.checkpoint_every / (phase.updates_per_generation * phase.iterations))
     sampling = evaluation.sampling
+    if sampling.min_p:
+        raise DereasonError(
+            f"verl {VERL_VERSION} has no option for evaluation.sampling.min_p", "leave it out of this export"
+        )
     greedy = sampling.temperature == 0
     found: dict[str, Any] = {
         "data.train_files": f"{HERE}/train.parquet",
@@ -174,12 +179,14 @@ def overrides(
         f"{_ROLLOUT}.name": "vllm",
         f"{_ROLLOUT}.n": phase.group_size,
         f"{_ROLLOUT}.temperature": phase.temperature,
-        f"{_ROLLOUT}.top_p": 1.0,
-        f"{_ROLLOUT}.top_k": -1,
+        f"{_ROLLOUT}.top_p": phase.top_p,
+        f"{_ROLLOUT}.top_k": phase.top_k or -1,
         f"{_ROLLOUT}.seed": seed,
         f"{_ROLLOUT}.tensor_model_parallel_size": 1,
         f"{_ROLLOUT}.val_kwargs.n": evaluation.samples,
         f"{_ROLLOUT}.val_kwargs.temperature": sampling.temperature,
+        f"{_ROLLOUT}.val_kwargs.top_p": sampling.top_p,
+        f"{_ROLLOUT}.val_kwargs.top_k": sampling.top_k or -1,
         f"{_ROLLOUT}.val_kwargs.do_sample": not greedy,
         "reward.custom_reward_function.path": f"{HERE}/reward.py",
         "reward.custom_reward_function.name": "compute_score",

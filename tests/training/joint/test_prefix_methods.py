@@ -77,7 +77,7 @@ class Scripted:
         outer = self
 
         class Recorded((make_rl_class if plain else make_trainer_class)()):  # type: ignore[misc]
-            def _decode(self, prompts: Any, n: int, limits: Any) -> list[list[Drawn]]:
+            def _decode(self, prompts: Any, n: int, limits: Any, twin: Any) -> list[list[Drawn]]:
                 drawn = []
                 for k, ids in enumerate(prompts):
                     id = next(id for id, head in outer.prompts.items() if ids[: len(head)] == head)

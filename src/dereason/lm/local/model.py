@@ -27,7 +27,7 @@ from dereason.lm.local.forward import score_tokens
 from dereason.lm.local.packing import Row, make_batch, plan_micro_batches
 from dereason.lm.local.prefill import prefill
 from dereason.lm.local.room import check_room
-from dereason.lm.local.sampling import Drawn
+from dereason.lm.local.sampling import Drawn, twins
 from dereason.lm.prompts import PLAIN_TEMPLATE, encode_reply
 from dereason.settings import Settings
 
@@ -288,6 +288,7 @@ class LocalModel(ChatModel):
         encoded = [self.encode(chat) for chat in prompts]
         self._check(*encoded, new_tokens=sampling.max_new_tokens)
         plan = plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)
+        twin = twins(map(tuple, encoded))
         for first in range(0, len(plan), TOGETHER):
             numbers = range(first, min(first + TOGETHER, len(plan)))
             if finished.issuperset(numbers):
@@ -306,6 +307,8 @@ class LocalModel(ChatModel):
                 pad_id=self.tokenizer.pad_token_id,
                 seed=seed,
                 batch_size=sampling.batch_size,
+                filters=sampling,
+                twin=[twin[i] for i in members],
             ):
                 number = batch_of[members[k]]
                 drawn[number][members[k]] = samples
