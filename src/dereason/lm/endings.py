@@ -68,5 +68,9 @@ def stop_ids(generation: Any, tokenizer: Any, kwargs: Mapping[str, Any]) -> tupl
 
 def reply_text(tokenizer: Any, ids: Sequence[int], stops: Collection[int]) -> str:
     """The text of a generated response, without special tokens and without the one that ended it."""
-    # a token that ends a turn need not be marked as special
-    return str(tokenizer.decode(ids[:-1] if ids and ids[-1] in stops else ids, skip_special_tokens=True))
+    return str(tokenizer.decode(without_end(ids, stops), skip_special_tokens=True))
+
+
+def without_end(ids: Sequence[int], stops: Collection[int]) -> Sequence[int]:
+    """A generated response without the token that ended it, which need not be marked as special."""
+    return ids[:-1] if ids and ids[-1] in stops else ids
