@@ -372,7 +372,8 @@ def run_rl(
         check_processes(trainer, settings)
         # with an adapter the reference is the model without it
         if settings.needs_reference and settings.adapter is None:
-            trainer.ref_model = prepare_reference(trainer, load_weights(model))
+            same = model.model_copy(update={"dtype": "float32"})  # as the policy: a KL of rounding would be trained
+            trainer.ref_model = prepare_reference(trainer, load_weights(same))
         trainer.phase, trainer.rollouts = settings, rollouts
         if shown is not None:
             trainer.demonstrations = shown

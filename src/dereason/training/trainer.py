@@ -364,6 +364,7 @@ def make_trainer_class() -> Any:
                 micro_batch=self.phase.optimiser.micro_batch,
                 pair_cost=self._pair_cost,
                 pad_id=self.processing_class.pad_token_id,
+                model=self.accelerator.unwrap_model(self.model),
             )
 
         def _score(self, batch: Batch, model: Any = None, entropy: Any = None) -> TokenScores:

@@ -26,6 +26,7 @@ from dereason.lm.local.fallback import generate_samples
 from dereason.lm.local.fit import cache_for
 from dereason.lm.local.packed import PackedLinears
 from dereason.lm.local.prefill import forward, prefill_behind, run_head, shareable, takes_padding
+from dereason.lm.local.rope import rope_edge
 from dereason.lm.local.sampling import ALL, Draw, Drawn, twins
 
 if TYPE_CHECKING:
@@ -113,15 +114,39 @@ def stream(
     twin: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, list[Drawn]]]:
     """:func:`decode`, yielding ``(prompt number, its samples)`` as soon as a prompt's samples have all ended."""
-    import torch
-
     if not prompts or n < 1:
         return
     if hasattr(model, "get_base_model"):  # peft: the adapters sit inside it
         model = model.get_base_model()
     limits = [[max_new_tokens] * n] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     check_temperature(temperature, filters)
-    draw = Draw(prompts, temperature, filters, seed, twins(map(tuple, prompts)) if twin is None else twin)
+    if twin is None:
+        twin = twins(map(tuple, prompts))
+    reach = [len(prompt) + max(of) for prompt, of in zip(prompts, limits, strict=True)]
+    edge = rope_edge(model, max(reach))
+    short = [i for i, length in enumerate(reach) if edge is None or length <= edge]
+    long = [i for i, length in enumerate(reach) if edge is not None and length > edge]
+    for members, decoded, places in ((short, _decoded, batch_size), (long, generate_samples, 1)):
+        if members:
+            draw = Draw([prompts[i] for i in members], temperature, filters, seed, [twin[i] for i in members])
+            of_members = [limits[i] for i in members]
+            for k, samples in decoded(model, draw, n, of_members, stop_ids, pad_id, places):
+                yield members[k], samples
+
+
+def _decoded(
+    model: Any,
+    draw: Draw,
+    n: int,
+    limits: Sequence[Sequence[int]],
+    stop_ids: Sequence[int],
+    pad_id: int,
+    batch_size: int,
+) -> Iterator[tuple[int, list[Drawn]]]:
+    """By the engine, or by ``generate`` where the model does not fit it."""
+    import torch
+
+    prompts = draw.prompts
     with torch.inference_mode():
         cache = cache_for(model, prompts[0], pad_id, min(batch_size, n * len(prompts)))
     if cache is None:

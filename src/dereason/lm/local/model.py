@@ -27,6 +27,7 @@ from dereason.lm.local.forward import score_tokens
 from dereason.lm.local.packing import Row, make_batch, plan_micro_batches
 from dereason.lm.local.prefill import prefill
 from dereason.lm.local.room import check_room
+from dereason.lm.local.rope import rope_edge
 from dereason.lm.local.sampling import Drawn, twins
 from dereason.lm.prompts import PLAIN_TEMPLATE, encode_reply
 from dereason.settings import Settings
@@ -77,7 +78,8 @@ class ModelSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Floating point type outside training; `auto` is float32 on CPU, else bfloat16. Training keeps float32 weights."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where it runs; `auto` takes CUDA, then Apple's MPS, then the CPU."""
+    """Where it runs; `auto` takes CUDA, else the CPU. Apple's `mps` has no float64, which sums and streams of random
+    numbers are in; nothing has been run there."""
     backend: Literal["local", "vllm", "api"] = "local"
     """Who generates: our in-process engine, vLLM in process (`pip install 'dereason[vllm]'`), or an endpoint
     (`pip install 'dereason[api]'`). Training never uses this."""
@@ -155,7 +157,7 @@ def resolve_device(device: str) -> str:
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return next(name for name, ok in there.items() if ok)
+        return "cuda" if there["cuda"] else "cpu"
     if not there[device]:
         raise DereasonError(
             f"model.device is {device}, and this machine has none that torch {torch.__version__} can use",
@@ -342,8 +344,11 @@ class LocalModel(ChatModel):
         self._check(*encoded, columns)
         for start in range(0, len(encoded), batch_size):
             with torch.inference_mode():
-                _, logits, _, _ = prefill(self.model, encoded[start : start + batch_size], self.tokenizer.pad_token_id)
-                yield torch.softmax(logits[:, columns].double(), -1).cpu().numpy()
+                batch = encoded[start : start + batch_size]
+                alone = rope_edge(self.model, max(map(len, batch))) is not None
+                parts = [[ids] for ids in batch] if alone else [batch]
+                found = [prefill(self.model, part, self.tokenizer.pad_token_id)[1][:, columns] for part in parts]
+                yield torch.softmax(torch.cat(found).cpu().double(), -1).numpy()
 
     def reply_logps(
         self,
@@ -383,6 +388,7 @@ class LocalModel(ChatModel):
             micro_batch=batch_size,
             pair_cost=None,
             tokens=SCORED_TOKENS.get(self.model.device.type),
+            edge=rope_edge(self.model, max((len(r.prompt) + len(r.response) for r in rows), default=0)),
         )
         out: list[np.ndarray] = [np.empty(0)] * len(rows)
         done = 0
