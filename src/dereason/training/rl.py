@@ -306,7 +306,7 @@ def run_rl(
     rounded = settings.model_copy(
         update={"optimiser": settings.optimiser.model_copy(update={"checkpoint_every": every})}
     )
-    with guarded(settings.optimiser.micro_batch), settings.vllm.colocated(settings.rollouts, model):
+    with guarded(settings.optimiser.micro_batch, work), settings.vllm.colocated(settings.rollouts, model):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
         stops = stop_ids(student.generation_config, tokenizer, prompt.chat_template_kwargs)

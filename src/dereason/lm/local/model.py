@@ -20,6 +20,7 @@ from dereason.lm.base import Completion, Message, Progress, Sampling
 from dereason.lm.chats import ChatModel
 from dereason.lm.dates import give_date, today
 from dereason.lm.endings import stop_ids
+from dereason.lm.library_log import quiet_libraries
 from dereason.lm.local.adapter import adapter_base, merge_adapter
 from dereason.lm.local.engine import plan_batches, stream
 from dereason.lm.local.files import read_weights, unreadable
@@ -178,14 +179,6 @@ def resolve_dtype(dtype: str, device: str) -> Any:
 def model_path(settings: ModelSettings) -> str:
     """The path or hub id that transformers loads."""
     return str(embedded.ensure()) if settings.name == embedded.NAME else settings.name
-
-
-def quiet_libraries() -> None:
-    """Keep transformers' bars and notices off the screen: steps have bars of their own."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def load_tokenizer(settings: ModelSettings, day: date | None = None) -> Any:
