@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from dereason.errors import DereasonError
 from dereason.lm.api.endpoint import asked_wait
@@ -22,7 +23,7 @@ from dereason.lm.cost import estimate, usage
 from dereason.lm.load import check_model, load_model
 from dereason.lm.local.model import ModelSettings
 from dereason.verify.thinking import outside_thinking
-from endpoint import HOW, Endpoint, answers, chats, drawn, error, model, reply, user
+from endpoint import HOW, Act, Endpoint, answers, chats, drawn, error, model, reply, user
 
 
 def test_what_an_endpoint_asks_to_wait_is_read_in_every_form() -> None:
@@ -46,7 +47,12 @@ def test_the_request_says_what_the_settings_say(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TEACHER_KEY", "sk-teacher")
     with Endpoint(lambda body, times: reply("a", "b")) as server:
         lm = model(
-            server.url, None, {"enable_thinking": False}, key_env="TEACHER_KEY", extra={"top_p": 0.9}, seed=False
+            server.url,
+            None,
+            {"enable_thinking": False},
+            key_env="TEACHER_KEY",
+            extra={"reasoning_effort": "low"},
+            seed=False,
         )
         drawn(lm, chats(1), 2, Sampling(max_new_tokens=9, temperature=0.5))
         assert server.bodies[0] == {
@@ -56,10 +62,26 @@ def test_the_request_says_what_the_settings_say(monkeypatch: pytest.MonkeyPatch)
             "max_tokens": 9,
             "n": 2,
             "chat_template_kwargs": {"enable_thinking": False},
-            "top_p": 0.9,
+            "reasoning_effort": "low",
         }
         drawn(model(server.url), chats(1), 2)
         assert server.keys == ["Bearer sk-teacher", "Bearer none"]
+
+
+def test_filters_are_sent_and_one_that_an_endpoint_does_not_take_is_named() -> None:
+    def act(body: dict[str, Any], times: int) -> Act:
+        return error(400, "Unrecognized request argument supplied: min_p") if "min_p" in body else reply("a")
+
+    with Endpoint(act) as server:
+        drawn(model(server.url), chats(1), 1, Sampling(top_p=0.95, top_k=20))
+        assert (server.bodies[0]["top_p"], server.bodies[0]["top_k"]) == (0.95, 20)
+        assert "min_p" not in server.bodies[0], "what is left off is left to the endpoint"
+        with pytest.raises(DereasonError, match=r"does not take min_p: .*Unrecognized request argument") as caught:
+            drawn(model(server.url), chats(8), 2, Sampling(top_p=0.95, min_p=0.1))
+        assert "leave sampling.min_p out" in caught.value.mend
+        assert len(server.bodies) <= 9
+    with pytest.raises(ValidationError, match="top_p cannot be set here"):
+        model("http://localhost/v1", extra={"top_p": 0.9})
 
 
 def test_the_key_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,15 +107,16 @@ def test_other_steps_get_stored_answers_and_other_questions_do_not(tmp_path: Pat
         found = drawn(first, twice, 2, Sampling(max_new_tokens=20, batch_size=1))
         assert server.bodies == []
         assert [c.text for c in found[3]] == [c.text for c in found[0]]
-        drawn(model(server.url, tmp_path, extra={"top_p": 0.5}), chats(1), 2)
+        drawn(model(server.url, tmp_path, extra={"reasoning_effort": "low"}), chats(1), 2)
+        drawn(model(server.url, tmp_path), chats(1), 2, Sampling(max_new_tokens=20, top_k=5))
         drawn(model(server.url, tmp_path, {"enable_thinking": True}), chats(1), 2)
         drawn(model(server.url, tmp_path), chats(1), 2, Sampling(max_new_tokens=21))
         drawn(model(server.url, tmp_path), chats(1), 2, Sampling(max_new_tokens=20, temperature=0.9))
         dict(model(server.url, tmp_path).generate(chats(1), 2, HOW, seed=8))
-        assert len(server.bodies) == 5
+        assert len(server.bodies) == 6
         renamed = ModelSettings(name="teacher", revision="v2", backend="api", api={"base_url": server.url})
         dict(load_model(renamed, store=tmp_path).generate(chats(1), 2, HOW, 7))
-        assert len(server.bodies) == 6
+        assert len(server.bodies) == 7
         assert len(list(tmp_path.glob("*.jsonl"))) == 2
 
 
@@ -227,7 +250,9 @@ def test_identity_and_hash_come_from_names_and_the_address_is_not_among_them(tmp
     assert one.template_hash() == other.template_hash() != load_model(one.settings, {"x": 1}).template_hash()
     numerics = ModelSettings(name="m", backend="api", dtype="float16", api={**at, "concurrency": 3}).numerics()
     assert numerics == ModelSettings(name="m", backend="api", device="cpu", api=at).numerics()
-    assert numerics != ModelSettings(name="m", backend="api", api={**at, "extra": {"top_p": 0.5}}).numerics()
+    assert (
+        numerics != ModelSettings(name="m", backend="api", api={**at, "extra": {"reasoning_effort": "low"}}).numerics()
+    )
     assert numerics != ModelSettings(name="m").numerics()
     (tmp_path / "m").mkdir()  # a folder of that name here is not what the endpoint serves
     assert load_model(ModelSettings(name=str(tmp_path / "m"), backend="api", api=at)).identity.endswith("/m@main")

@@ -234,6 +234,28 @@ def test_a_model_that_the_trial_contradicts_falls_back(double: Any, monkeypatch:
     assert fit._trial(double, places.PlaceCache, UNLIKE[2], 2) is None
 
 
+def test_memory_that_ran_out_once_does_not_switch_the_engine_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dereason.lm.local.grouped import GroupedCache
+
+    model = make("Llama", **SMALL)
+    plain = ids(run(model, UNLIKE, stop_ids=[]))
+    fit._known.pop(model)
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")):
+        tried = []
+
+        def allocate(*args: Any, error: Exception = error, tried: list[int] = tried) -> None:
+            tried.append(1)
+            raise error
+
+        with monkeypatch.context() as once:
+            once.setattr(GroupedCache, "allocate", allocate)
+            assert ids(run(model, UNLIKE, stop_ids=[])) == plain, "this call is decoded in the other way"
+        assert tried
+        assert model not in fit._known
+    assert ids(run(model, UNLIKE, stop_ids=[])) == plain
+    assert fit._known[model] is GroupedCache
+
+
 def check_logps(
     model: Any, prompts: list[list[int]], drawn: list[list[Drawn]], temperature: float, tolerance: float
 ) -> None:

@@ -55,6 +55,13 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         resolve_device("cuda")
 
 
+def test_auto_takes_no_device_without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a laptop of Apple's: sums of probabilities and streams of random numbers are float64."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (resolve_device("auto"), resolve_device("mps")) == ("cpu", "mps")
+
+
 def test_identity_follows_the_content_of_a_folder(tiny_model: Path, tmp_path: Path) -> None:
     copy = tmp_path / tiny_model.name
     shutil.copytree(tiny_model, copy)

@@ -12,6 +12,7 @@ import torch
 from dereason.errors import DereasonError
 from dereason.lm.local.model import LocalModel, ModelSettings, load_tokenizer
 from dereason.lm.prompts import PLAIN_TEMPLATE, Prompt, encode_reply
+from dereason.lm.rendering import chat_ids
 
 CHAT = Prompt(suffix="").messages("What is 2 + 2?")
 TEXT = "2 + 2 makes 4, so π ≈ 3 is no help 😀.\n\n  It is \\boxed{4}"
@@ -91,7 +92,7 @@ def test_a_template_that_rewrites_the_prefix_is_refused(with_template: Any, writ
 
 
 def test_a_template_that_asks_otherwise_than_it_replies_is_refused(with_template: Any) -> None:
-    with_template.chat_template = TURN.replace("WHAT", "m['content']") + ASK.replace("<assistant>", "<think>")
+    with_template.chat_template = TURN.replace("WHAT", "m['content']") + ASK.replace("<assistant>", "<model>")
     with pytest.raises(DereasonError, match="does not put a reply behind the prompt"):
         encode_reply(with_template, CHAT, "4", {})
 
@@ -117,13 +118,63 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(tiny_model: Path) -
     assert lm.reply_logps([], []) == []
 
 
-def test_thoughts_that_the_template_drops_are_no_silent_loss(with_template: Any) -> None:
-    with_template.chat_template = template("m['content'].split('</think>')[-1]")
-    said = "<think>2 and 2</think>It is 4"
-    with pytest.raises(DereasonError, match="leaves out what a reply thinks aloud"):
-        encode_reply(with_template, CHAT, said, {})
-    _, tail = encode_reply(with_template, CHAT, "It is 4", {})
-    assert decode(with_template, tail) == "It is 4"
+KEEPS = "m['content']"
+DROPS = "m['content'].split('</think>')[-1] | trim"
+# a thought before every reply, an empty one where the reply has none
+HYBRID = (
+    "('<think>\\n' + (m['content'].split('</think>')[0].split('<think>')[-1].strip('\\n') if '</think>' in m['content']"
+    " else '') + '\\n</think>\\n\\n' + m['content'].split('</think>')[-1].lstrip('\\n') "
+    "if m['role'] == 'assistant' else m['content'])"
+)
+OPENS = "<think>\n"
+CLOSED = "<think>\n\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "before", "target", "trained"),
+    [
+        # the template drops thoughts, or would write an empty one: the target stands as it is
+        (DROPS, "", "<think>2 and 2</think>It is 4", "<think>2 and 2</think>It is 4"),
+        (HYBRID, "", "It is 4", "It is 4"),
+        (HYBRID, "", "<think>\nso\n</think>\n\nIt is 4", "<think>\nso\n</think>\n\nIt is 4"),
+        (HYBRID, CLOSED, "It is 4", "It is 4"),
+        # a thought that was never opened
+        (KEEPS, "", "so</think>It is 4", "<think>\nso</think>It is 4"),
+        (KEEPS, "", "so[/THINK]It is 4", "[THINK]\nso[/THINK]It is 4"),
+        (KEEPS, "", "<|channel|>final<|message|>4", "<|channel|>final<|message|>4"),
+        # one that the template opened
+        (DROPS, OPENS, "<think>\nso\n</think>\n\nIt is 4", "so\n</think>\n\nIt is 4"),
+        (KEEPS, OPENS, " <think>so</think>It is 4", "so</think>It is 4"),
+        (HYBRID, OPENS, "so\n</think>\n\nIt is 4", "so\n</think>\n\nIt is 4"),
+        (
+            KEEPS,
+            OPENS,
+            "It is 4",
+            "the chat template opens a thought before the reply, and the target does not close it",
+        ),
+        (KEEPS, CLOSED, "<think>so</think>4", "has closed a thought before the reply already"),
+        (KEEPS, "", "<think>so, hm", "the target opens a thought and does not close it"),
+        (KEEPS, OPENS, "<think>so, hm", "the target opens a thought and does not close it"),
+    ],
+)
+def test_a_target_thinks_behind_what_the_template_writes(
+    with_template: Any, written: str, before: str, target: str, trained: str
+) -> None:
+    with_template.chat_template = template(written) + "{% if add_generation_prompt %}{{ BEFORE }}{% endif %}".replace(
+        "BEFORE", repr(before)
+    )
+    if "thought" in trained:
+        with pytest.raises(DereasonError, match=trained):
+            encode_reply(with_template, CHAT, target, {})
+        return
+    head, tail = encode_reply(with_template, CHAT, target, {})
+    assert head == chat_ids(with_template, CHAT, {}, reply_follows=True), "as generation begins"
+    said = with_template.decode(head + tail, clean_up_tokenization_spaces=False)
+    assert said.rpartition("<assistant>")[2].strip() == (before + trained + with_template.eos_token).strip()
+    # a beginning that is given is a beginning of what is trained
+    given, predicted = encode_reply(with_template, CHAT, target[-2:], {}, target[:-2])
+    assert (given + predicted, given[: len(head)]) == (head + tail, head)
+    assert decode(with_template, predicted).strip() == target[-2:].strip()
 
 
 def test_a_prefix_that_the_tokenizer_writes_otherwise_is_still_given(with_template: Any) -> None:

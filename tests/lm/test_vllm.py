@@ -175,15 +175,16 @@ def test_the_rollout_fields_become_arguments_of_trl(vllm: SimpleNamespace) -> No
 
     known = {f.name for f in dataclasses.fields(GRPOConfig)}
     chosen = RL(rollouts="vllm-colocate", vllm={"memory": 0.5, "max_length": 99, "tensor_parallel": 2}).vllm
-    colocate, server = chosen.arguments("vllm-colocate"), chosen.arguments("vllm-server")
+    colocate, server = chosen.arguments("vllm-colocate", (2, 7)), chosen.arguments("vllm-server", (2, 7))
     assert known >= colocate.keys() | server.keys()
-    assert chosen.arguments("engine") == {}
+    assert chosen.arguments("engine", (2, 7)) == {}
     with pytest.raises(DereasonError, match="NCCL"):
         chosen.check("vllm-server", "cpu")
     assert colocate["vllm_mode"] == "colocate"
     assert server == {
         "use_vllm": True,
         "vllm_importance_sampling_correction": False,
+        "generation_kwargs": {"stop_token_ids": [2, 7]},
         "vllm_mode": "server",
         "vllm_server_base_url": "http://localhost:8000",
     }

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
+import torch
 import yaml
 
 from dereason.cli.main import main
@@ -29,6 +33,7 @@ from dereason.pipeline.recipe import load_recipe
 from dereason.pipeline.store import Log, execute
 from dereason.problems.schema import frame, write_table
 from dereason.training.rl import RL
+from families import FAMILIES, save_model
 
 VERL_OPTIONS = set(Path(__file__).with_name("verl-0.9.1-options.txt").read_text(encoding="utf-8").splitlines()[1:])
 """Names as they stand in verl's own configuration; the file says where they were looked up."""
@@ -132,6 +137,32 @@ def test_the_exported_reward_scores_an_exported_row_by_its_verdict(
     assert scored(rows[2], "no idea", response_tokens=3, ended=True)["unparsable"] == 1.0
     broken = scored({**rows[2], "reward_model": {"ground_truth": ""}}, "\\boxed{4}", response_tokens=3, ended=True)
     assert (broken["error"], broken["score"]) == (1.0, 0.0)
+
+
+def test_the_exported_manager_knows_what_ends_a_reply(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base model whose chat template ends a turn with another token than the tokenizer's."""
+    info = to_verl(from_files(*files, job(save_model(FAMILIES["qwen-base"], tmp_path / "base"))), tmp_path / "out")
+    assert any("verl does not stop at '<|im_end|>'" in warning for warning in info["warnings"])
+    for name in ("verl.experimental", "verl.experimental.reward_loop", "verl.experimental.reward_loop.reward_manager"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    naive = ModuleType("verl.experimental.reward_loop.reward_manager.naive")
+    naive.NaiveRewardManager = type("NaiveRewardManager", (), {"run_single": ran})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "verl", ModuleType("verl"))
+    monkeypatch.setitem(sys.modules, naive.__name__, naive)
+    namespace = {"__file__": str(tmp_path / "out" / "manager.py")}
+    exec((tmp_path / "out" / "manager.py").read_text(), namespace)
+    manager = namespace["CountingRewardManager"]()  # type: ignore[operator]
+    for last, ended in ((256, True), (258, True), (65, False)):
+        batch = {"responses": torch.tensor([65, last, 256]), "attention_mask": torch.tensor([1, 1, 1, 0])}
+        item = SimpleNamespace(batch=batch, non_tensor_batch={"extra_info": {}})
+        extra = asyncio.run(manager.run_single([item]))
+        assert extra == {"response_tokens": 2, "ended": ended}
+
+
+async def ran(self: Any, data: Any) -> Any:
+    return data[0].non_tensor_batch["extra_info"]
 
 
 def arguments(script: Path, *more: str, **environment: str) -> list[str]:

@@ -393,9 +393,9 @@ def test_a_loss_that_is_not_finite_stops_the_phase_and_keeps_no_checkpoint_that_
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")]
 )
-def test_out_of_memory_names_the_mend(error: Exception) -> None:
+def test_out_of_memory_names_the_mend(error: Exception, tmp_path: Path) -> None:
     def fail() -> None:
-        with guarded(8):
+        with guarded(8, tmp_path):
             raise error
 
     with pytest.raises(DereasonError, match="micro_batch"):

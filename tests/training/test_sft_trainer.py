@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MixtralConfig
 from trl import SFTConfig, SFTTrainer
 
 from dereason.errors import DereasonError
@@ -26,10 +26,12 @@ PAIRS = [
 ]
 
 
-def gradients(kind: str, folder: Path, work: Path, micro: int) -> tuple[dict[str, torch.Tensor], float, float]:
+def gradients(
+    kind: str, folder: Path, work: Path, micro: int, **load: Any
+) -> tuple[dict[str, torch.Tensor], float, float]:
     """Gradient, loss and token accuracy of one optimiser step over all pairs: ``kind`` ours or trl."""
     tokenizer = load_tokenizer(ModelSettings(name=str(folder)))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, **load)
     base: Any = make_trainer_class() if kind == "ours" else SFTTrainer
 
     class Recorded(base):
@@ -86,6 +88,32 @@ def test_the_gradient_is_trls_and_does_not_depend_on_the_micro_batch(tiny_model:
         assert_same_gradient(ours, theirs, terms=vocabulary)  # TRL's logits are float32
         assert loss == pytest.approx(their_loss, rel=1e-5)
         assert accuracy == pytest.approx(their_accuracy, abs=1e-3)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_only_a_routers_own_loss_depends_on_the_micro_batch(balanced: bool, tiny_model: Path, tmp_path: Path) -> None:
+    """It is a product of means over the tokens of one pass: the one thing in a step that is not a sum over them."""
+    tokenizer = load_tokenizer(ModelSettings(name=str(tiny_model)))
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=4,
+        initializer_range=0.5,
+        router_aux_loss_coef=1.0,
+        output_router_logits=balanced,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "moe")
+    tokenizer.save_pretrained(tmp_path / "moe")
+    plain = {"experts_implementation": "eager"}  # the fused one has no float64
+    one, all_ = (gradients("ours", tmp_path / "moe", tmp_path / str(micro), micro, **plain)[0] for micro in (1, 8))
+    gap = max(float((one[n] - all_[n]).abs().max() / all_[n].abs().max()) for n in one if "gate" in n)
+    assert (gap > 1e-3) if balanced else (gap < 1e-5)  # routers compute in float32
 
 
 def test_a_template_that_does_not_continue_the_prompt_is_refused(tiny_model: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dereason.errors import DereasonError
@@ -104,13 +105,40 @@ def test_answers_are_kept_apart_under_bfloat16_autocast() -> None:
             assert together[p][u] == pytest.approx(exact[p][u], abs=2e-2)
 
 
-def test_attention_that_cannot_be_masked_is_refused() -> None:
-    flash = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
-    with pytest.raises(DereasonError, match="attn_implementation sdpa or eager"):
-        answer_logps(flash, [[1]], [[2]], temperature=1.0, pad_id=0)
-    sliding = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa", sliding_window=4))
-    with pytest.raises(DereasonError, match="sliding window"):
-        answer_logps(sliding, [[1, 2, 3]], [[2, 3]], temperature=1.0, pad_id=0)
+TINY: dict[str, Any] = {"vocab_size": 7, "hidden_size": 16, "num_hidden_layers": 2, "initializer_range": 0.6}
+HEADS = {"intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("Mamba", {"state_size": 4}),
+        ("Lfm2", {**HEADS, "layer_types": ["conv", "full_attention"]}),
+        ("Mistral", {**HEADS, "sliding_window": 6}),
+        (
+            "Phi3",
+            {
+                **HEADS,
+                "rope_parameters": {
+                    "rope_type": "longrope",
+                    "rope_theta": 1e4,
+                    "short_factor": [1.0, 1.0],
+                    "long_factor": [2.0, 5.0],
+                    "original_max_position_embeddings": 14,
+                },
+            },
+        ),
+    ],
+)
+def test_models_that_take_no_answers_side_by_side_score_them_one_by_one(kind: str, config: dict[str, Any]) -> None:
+    """State spaces, convolutions, a window shorter than the text, positions that depend on the longest row."""
+    torch.manual_seed(0)
+    made = getattr(transformers, f"{kind}Config")(**TINY, **config)
+    model = transformers.AutoModelForCausalLM.from_config(made).double().eval()
+    scored = answer_logps(model, PREFIXES, ANSWERS, temperature=0.7, pad_id=0, rows=4)
+    for prefix, row in zip(PREFIXES, scored, strict=True):
+        for answer, logps in zip(ANSWERS, row, strict=True):
+            assert logps.tolist() == pytest.approx(one_by_one(model, prefix, answer, 0.7), abs=1e-5)
 
 
 def test_the_mean_reward_of_a_group_is_the_mean_probability_of_the_reference(small: Any) -> None:

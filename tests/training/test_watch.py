@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +18,18 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from dereason.errors import DereasonError
+from dereason.lm.library_log import quiet_libraries
 from dereason.training import watch
 from dereason.training.stops import Health, Stops
-from dereason.training.watch import Watched, check_trackers, last_checkpoint, make_callback, mark, phase_facts
+from dereason.training.watch import (
+    Watched,
+    check_trackers,
+    guarded,
+    last_checkpoint,
+    make_callback,
+    mark,
+    phase_facts,
+)
 
 
 class Line(nn.Module):
@@ -399,3 +410,32 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
     assert list((tmp_path / "checkpoints" / "checkpoint-1").iterdir()) == []
     with pytest.raises(DereasonError, match="loss became nan"):  # and all processes stop
         callback.on_log(args, state, None, {"loss": float("nan")})
+
+
+def test_what_libraries_warn_of_is_on_file_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a phase that loads models in between, which quietens the libraries everywhere else."""
+    before = [(logging.getLogger(name).level, logging.getLogger(name).propagate) for name in ("trl", "transformers")]
+    with guarded(8, tmp_path):
+        for _ in range(2):
+            warnings.warn("the user's own reward divides by zero", stacklevel=1)
+            logging.getLogger("trl.trainer.grpo_trainer").warning("All reward functions returned None for x")
+            logging.getLogger("trl.trainer.grpo_trainer").warning("an option is ignored")
+            quiet_libraries()
+            logging.getLogger("transformers.modeling_utils").warning("a weight was made anew")
+            warnings.warn("soon gone", FutureWarning, stacklevel=1)
+    said = (tmp_path / "library.log").read_text()
+    for words in (
+        "UserWarning: the user's",
+        ": an option is ignored",
+        ": a weight was made anew",
+        "FutureWarning: soon",
+    ):
+        assert said.count(words) == 1
+    assert "returned None" not in said
+    assert "a weight" not in capsys.readouterr().err
+    assert before == [
+        (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in ("trl", "transformers")
+    ]
+    with guarded(8, tmp_path / "quiet"):
+        pass
+    assert not (tmp_path / "quiet" / "library.log").exists()

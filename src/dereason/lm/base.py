@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, Self, TypedDict
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dereason.settings import Settings
 
@@ -26,7 +26,52 @@ class Message(TypedDict):
     content: str
 
 
-class Sampling(Settings):
+LEAST_TEMPERATURE = 0.01
+"""Below it, other than 0, a temperature is refused: differences of logits divided by it leave floating point, and vLLM
+takes this one in its place."""
+
+
+class Filters(Settings):
+    """Which tokens may be drawn at all; the others have probability 0, and those that are left are renormalised.
+
+    Applied to the distribution at the temperature, in this order: top_k, top_p, min_p. Tokens that are as probable as
+    the last one that is left are left too.
+    """
+
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw from the most probable tokens alone that together have this probability (nucleus sampling, arXiv
+    1904.09751); 1 leaves all."""
+    top_k: int = Field(default=0, ge=0)
+    """Draw from so many most probable tokens alone; 0 leaves all."""
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Draw from the tokens alone that have at least this share of the most probable one's probability (arXiv
+    2407.01082); 0 leaves all."""
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """Those that leave out anything, by name."""
+        off = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
+        return {name: getattr(self, name) for name, value in off.items() if getattr(self, name) != value}
+
+
+def check_temperature(temperature: float | None, filters: Filters) -> None:
+    """Refuse a temperature too small to divide by, and filters that would filter nothing.
+
+    Raises:
+        ValueError: the temperature is between 0 and :data:`LEAST_TEMPERATURE`; or it is 0 and there are filters.
+    """
+    if temperature is not None and 0 < temperature < LEAST_TEMPERATURE:
+        raise ValueError(
+            f"temperature {temperature:g} is below {LEAST_TEMPERATURE}: set 0, which is greedy, or a larger one"
+        )
+    if temperature == 0 and filters.filters:
+        raise ValueError(
+            f"temperature is 0, which takes the most probable token, and {', '.join(filters.filters)} would change "
+            "nothing: set a temperature above 0, or leave it out"
+        )
+
+
+class Sampling(Filters):
     """How responses are drawn."""
 
     temperature: float | None = Field(default=1.0, ge=0)
@@ -36,6 +81,11 @@ class Sampling(Settings):
     """Length limit of a response, in tokens, the end token included."""
     batch_size: int = Field(default=64, gt=0)
     """Sequences decoded at once; part of the result's identity, because floating point sums depend on it."""
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Self:
+        check_temperature(self.temperature, self)
+        return self
 
 
 def check_draws(sampling: Sampling, n: int, field: str, *, endpoint: bool = True) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Completion, Message, Sampling
+from dereason.lm.endings import reply_text
 from dereason.lm.local.engine import plan_batches
 from dereason.lm.prompts import template_hash
 from dereason.lm.rendering import chat_ids
@@ -63,7 +64,7 @@ class ChatModel:
         return Completion(
             request=request,
             index=index,
-            text=self.tokenizer.decode(ids, skip_special_tokens=True),
+            text=reply_text(self.tokenizer, ids, self._stop_ids),
             token_ids=tuple(ids),
             prompt_tokens=prompt_tokens,
             hit_limit=ids[-1] not in self._stop_ids,

@@ -10,7 +10,9 @@ from typing import Any
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Message
-from dereason.lm.rendering import chat_ids
+from dereason.lm.rendering import chat_ids, chat_text
+from dereason.lm.tags import tags_of
+from dereason.lm.thoughts import before_reply, fit_thoughts
 from dereason.settings import Settings
 
 PLAIN_TEMPLATE = (
@@ -64,6 +66,10 @@ def encode_reply(
 ) -> tuple[list[int], list[int]]:
     """Token ids of a chat with a reply: what is given, and what has to be predicted.
 
+    The reply stands as the template writes it, but for thoughts: these stand as the target has them, fitted to what
+    the template writes before a reply (:func:`~dereason.lm.thoughts.fit_thoughts`). Some templates leave a reply's
+    thoughts out, or write an empty one.
+
     Args:
         tokenizer: with a chat template.
         chat: up to the user's message.
@@ -79,8 +85,13 @@ def encode_reply(
         DereasonError: the template does not put the reply behind the prompt that generation begins with.
     """
     head = chat_ids(tokenizer, chat, kwargs, reply_follows=True)
-    reply: Message = {"role": "assistant", "content": prefix + response}
-    whole = chat_ids(tokenizer, [*chat, reply], kwargs)
+    before = before_reply(tokenizer, kwargs)
+    reply = fit_thoughts(before, prefix + response)
+    prefix = prefix and reply[: max(0, len(reply) - len(response))]
+    whole = chat_ids(tokenizer, [*chat, {"role": "assistant", "content": reply}], kwargs)
+    written = tags_of(tokenizer.decode(whole[len(head) :]))
+    if (whole[: len(head)] != head or written != tags_of(reply)) and (written or tags_of(before + reply)):
+        whole = _composed(tokenizer, chat, head, reply, kwargs)
     tail = whole[len(head) :]
     if whole[: len(head)] != head or not tail:
         raise DereasonError(
@@ -93,12 +104,6 @@ def encode_reply(
         # Cleaning up spaces would look at later tokens: the text of a beginning has to be a beginning of the text.
         return str(tokenizer.decode(tail[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    if "</think>" in response and "</think>" not in tokenizer.decode(tail):
-        raise DereasonError(
-            "the chat template leaves out what a reply thinks aloud (<think>...</think>): the model would be trained "
-            "on another text than the target",
-            "set targets.thoughts=drop, or take a template that keeps thoughts (see prompt.chat_template_kwargs)",
-        )
     if not prefix:
         return head, tail
     # templates may strip, and tokenizers rewrite (Unicode's composed and decomposed letters)
@@ -114,6 +119,22 @@ def encode_reply(
         middle = (low + high + 1) // 2
         low, high = (middle, high) if len(text(middle)) <= len(given) else (low, middle - 1)
     return head + tail[:low], tail[low:]
+
+
+def _composed(
+    tokenizer: Any, chat: Sequence[Message], head: list[int], reply: str, kwargs: dict[str, Any]
+) -> list[int]:
+    """Ids of a prompt as generation begins with it, of a reply as it is, and what the template writes behind one."""
+    plain = "It is 12"
+    probe: list[Message] = [{"role": "user", "content": "5 + 7?"}, {"role": "assistant", "content": plain}]
+    _, found, behind = chat_text(tokenizer, probe, kwargs, reply_follows=False).rpartition(plain)
+    if not found:  # the template leaves replies out
+        return []
+    together = list(tokenizer.encode(chat_text(tokenizer, chat, kwargs) + reply + behind, add_special_tokens=False))
+    if together[: len(head)] == head:
+        return together
+    # a token across the border is none that generation would write
+    return head + list(tokenizer.encode(reply + behind, add_special_tokens=False))
 
 
 def check_template(name: str, found: str, expected: str | None) -> None:

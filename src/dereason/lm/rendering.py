@@ -35,9 +35,9 @@ def chat_ids(
     return ids
 
 
-def chat_text(tokenizer: Any, chat: Sequence[Message], kwargs: Mapping[str, Any]) -> str:
-    """The text of a chat up to where the assistant's reply begins; errors as for :func:`chat_ids`."""
-    return str(_apply(tokenizer, chat, kwargs, tokenize=False, add_generation_prompt=True))
+def chat_text(tokenizer: Any, chat: Sequence[Message], kwargs: Mapping[str, Any], *, reply_follows: bool = True) -> str:
+    """The text of a chat, as a rule up to where the assistant's reply begins; see :func:`chat_ids`."""
+    return str(_apply(tokenizer, chat, kwargs, tokenize=False, add_generation_prompt=reply_follows))
 
 
 def _apply(tokenizer: Any, chat: Sequence[Message], kwargs: Mapping[str, Any], **how: Any) -> Any:

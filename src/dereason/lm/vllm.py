@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from importlib.util import find_spec
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,17 +22,19 @@ import numpy as np
 from dereason.errors import DereasonError
 from dereason.lm.base import Completion, Message, Sampling
 from dereason.lm.chats import ChatModel
+from dereason.lm.endings import stop_ids
 from dereason.lm.local.adapter import adapter_base
 from dereason.lm.local.engine import plan_batches
 from dereason.lm.local.model import (
     ModelSettings,
+    load_generation_config,
     load_tokenizer,
     model_identity,
     model_path,
     resolve_device,
     resolve_dtype,
-    stop_ids,
 )
+from dereason.lm.local.sampling import twins
 
 # The launcher's variables, which tell accelerate that it is one of several processes, and the preloaded library, which
 # every program started from here would load.
@@ -113,9 +114,13 @@ def starting(name: str, where: str, instead: str) -> Iterator[None]:
         ) from exc
 
 
-def sample_seed(seed: int, prompt_ids: Sequence[int], index: int) -> int:
-    """Seed of one sample: a function of the call's seed, the prompt and the sample's index, not of its neighbours."""
-    digest = hashlib.sha256(np.asarray([seed, index, *prompt_ids], dtype=np.int64).tobytes()).digest()
+def sample_seed(seed: int, prompt_ids: Sequence[int], index: int, twin: int = 0) -> int:
+    """Seed of one sample: a function of the call's seed, the prompt and the sample's index, not of its neighbours.
+
+    ``twin`` tells prompts apart that have the same tokens, as for :func:`~dereason.lm.local.sampling.uniforms`.
+    """
+    name = [seed, index, *prompt_ids, *([-twin] if twin else [])]
+    digest = hashlib.sha256(np.asarray(name, dtype=np.int64).tobytes()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # vLLM takes a signed 64-bit number
 
 
@@ -153,7 +158,7 @@ class VllmModel(ChatModel):
         tokenizer = load_tokenizer(settings, day)
         super().__init__(
             tokenizer,
-            stop_ids(SimpleNamespace(generation_config=_generation_config(settings)), tokenizer),
+            stop_ids(load_generation_config(settings), tokenizer, chat_template_kwargs or {}),
             chat_template_kwargs,
             identity or model_identity(settings),
         )
@@ -182,6 +187,7 @@ class VllmModel(ChatModel):
         encoded = [self.encode(chat) for chat in prompts]
         self._check_lengths(encoded, sampling.max_new_tokens)
         temperature = self._temperature(sampling)
+        twin = twins(map(tuple, encoded))
         for number, members in enumerate(plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)):
             if number in finished:
                 continue
@@ -193,7 +199,8 @@ class VllmModel(ChatModel):
                         temperature=temperature,
                         max_tokens=sampling.max_new_tokens,
                         stop_token_ids=list(self._stop_ids),
-                        seed=sample_seed(seed, encoded[i], j),
+                        seed=sample_seed(seed, encoded[i], j, twin[i]),
+                        **sampling.filters,
                         logprobs=0,  # of the sampled token alone
                         detokenize=False,
                     )
@@ -272,16 +279,6 @@ def _start(settings: ModelSettings) -> tuple[Any, Any]:
             logprobs_mode="processed_logprobs",
         )
     return engine, vllm.SamplingParams
-
-
-def _generation_config(settings: ModelSettings) -> Any:
-    from transformers import AutoConfig, GenerationConfig
-
-    path, revision = model_path(settings), settings.revision or "main"
-    try:
-        return GenerationConfig.from_pretrained(path, revision=revision)
-    except OSError:  # the model has none: transformers makes one of its config
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path, revision=revision))
 
 
 def _logps(output: Any) -> list[float]:

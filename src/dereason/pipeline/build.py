@@ -435,7 +435,9 @@ class _Builder:
         self, phase: RLPhase, start: Start, round_: Round, before: Step, names: Sequence[str], label: str
     ) -> Step:
         recipe, ctx = self.recipe, self.ctx
-        sampling = start.sampling or Sampling(temperature=phase.temperature, max_new_tokens=phase.max_new_tokens)
+        sampling = start.sampling or Sampling(
+            temperature=phase.temperature, max_new_tokens=phase.max_new_tokens, **phase.filters
+        )
 
         def action(work: Path, at: dict[str, Path]) -> Info:
             last, identity, expected = starting_model(recipe.model, at["before"])

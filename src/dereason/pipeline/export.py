@@ -19,8 +19,9 @@ import polars as pl
 from dereason.errors import DereasonError
 from dereason.evaluation.evaluate import Evaluation
 from dereason.lm.dates import given_date
+from dereason.lm.endings import stop_ids
 from dereason.lm.local.adapter import adapter_base
-from dereason.lm.local.model import ModelSettings, load_tokenizer, model_path
+from dereason.lm.local.model import ModelSettings, load_generation_config, load_tokenizer, model_path
 from dereason.lm.prompts import PLAIN_TEMPLATE, Prompt
 from dereason.lm.rendering import chat_ids
 from dereason.pipeline import verl
@@ -35,6 +36,7 @@ from dereason.pipeline.store import Info, Step, finished, put, read_json, settle
 from dereason.problems.schema import read_table, write_table
 from dereason.problems.sources import ProblemFile
 from dereason.training.rewards.asked import unasked
+from dereason.training.rewards.settings import with_opening
 from dereason.training.rewards.verl import VerlReward
 from dereason.training.rl import RL
 from dereason.verify.checks.names import is_function
@@ -253,6 +255,14 @@ def _to_verl(exported: Exported, out: Path) -> Info:
         seed=exported.seed,
         chat_template_kwargs=kwargs,
     )
+    stops = stop_ids(generation := load_generation_config(exported.model), tokenizer, kwargs)
+    known = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
+    unknown = [
+        f"verl does not stop at {tokenizer.convert_ids_to_tokens(i)!r}, which the chat template writes behind a reply: "
+        f"add {i} to eos_token_id in the generation_config.json of {exported.model.name}"
+        for i in sorted(set(stops) - {*known, tokenizer.eos_token_id})
+    ]
+    warnings = [*_warnings(exported), *unknown]
     info: Info = {
         "to": "verl",
         "verl": verl.VERL_VERSION,
@@ -262,7 +272,7 @@ def _to_verl(exported: Exported, out: Path) -> Info:
         "longest_prompt": longest,
         "date": day,
         "reading": exported.notes,
-        "warnings": _warnings(exported),
+        "warnings": warnings,
         "overrides": settings,
     }
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -270,14 +280,15 @@ def _to_verl(exported: Exported, out: Path) -> Info:
         for split, table in rows.items():
             write_table(table, part / f"{split}.parquet")
         reward = VerlReward(
-            rewards=exported.phase.rewards,
+            rewards=with_opening(exported.phase.rewards, tokenizer, kwargs),
             max_new_tokens=exported.phase.max_new_tokens,
+            stop_ids=list(stops),
             verifier=exported.verifier.model_copy(update={"workers": 1}),
         )
         (part / "reward.json").write_text(reward.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (part / "reward.py").write_text(verl.REWARD_FILE, encoding="utf-8")
         (part / "manager.py").write_text(verl.MANAGER_FILE, encoding="utf-8")
-        (part / "run.sh").write_text(verl.script(settings, _head(exported)), encoding="utf-8")
+        (part / "run.sh").write_text(verl.script(settings, _head(exported, warnings)), encoding="utf-8")
         (part / "run.sh").chmod(0o755)
         write_json(part / "export.json", info)
         part.chmod(0o777 & ~_umask())
@@ -368,12 +379,12 @@ def _warnings(exported: Exported) -> list[str]:
     return found + unasked(exported.phase.rewards, exported.prompt)
 
 
-def _head(exported: Exported) -> str:
+def _head(exported: Exported, warnings: list[str]) -> str:
     origin = ", ".join(f"{key} {value}" for key, value in exported.origin.items() if value is not None)
     return (
         f"RL with verl {verl.VERL_VERSION}: {exported.name} ({origin}).\n"
         "GPUS=8 NNODES=1 sh run.sh [override ...]; every name is an option of verl's ppo_trainer configuration.\n"
-        + "".join(f"Note: {warning}.\n" for warning in _warnings(exported))
+        + "".join(f"Note: {warning}.\n" for warning in warnings)
     )
 
 

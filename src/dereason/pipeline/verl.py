@@ -51,11 +51,16 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
 MANAGER_FILE = '''\
 """verl's own reward manager, which also tells compute_score how long a response is and whether the model ended it."""
 
+import json
+from pathlib import Path
+
 from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
 
 
 class CountingRewardManager(NaiveRewardManager):
     """Adds response_tokens and ended to extra_info."""
+
+    stops = frozenset(json.loads(Path(__file__).with_name("reward.json").read_text(encoding="utf-8"))["stop_ids"])
 
     async def run_single(self, data):
         """See verl's NaiveRewardManager."""
@@ -64,7 +69,7 @@ class CountingRewardManager(NaiveRewardManager):
         tokens = int(item.batch["attention_mask"][-response.shape[-1] :].sum())
         extra = item.non_tensor_batch["extra_info"]
         extra["response_tokens"] = tokens
-        extra["ended"] = tokens > 0 and int(response[tokens - 1]) == self.tokenizer.eos_token_id
+        extra["ended"] = tokens > 0 and int(response[tokens - 1]) in self.stops
         return await super().run_single(data)
 '''
 
@@ -83,6 +88,7 @@ def check_phase(phase: RL) -> None:
         "ratio: sequence with a loss other than grpo": phase.ratio == "sequence" and phase.loss != "grpo",
         "bands": phase.bands is not None,
         "mask_truncated": phase.mask_truncated,
+        "min_p": bool(phase.min_p),
         "adapter.quantise": phase.adapter is not None and phase.adapter.quantise != "none",
     }
     for words, there in refused.items():
@@ -130,6 +136,10 @@ def overrides(
     generations = math.ceil(phase.steps / (phase.updates_per_generation * phase.iterations))
     every = math.ceil(optimiser.checkpoint_every / (phase.updates_per_generation * phase.iterations))
     sampling = evaluation.sampling
+    if sampling.min_p:
+        raise DereasonError(
+            f"verl {VERL_VERSION} has no option for evaluation.sampling.min_p", "leave it out of this export"
+        )
     greedy = sampling.temperature == 0
     found: dict[str, Any] = {
         "data.train_files": f"{HERE}/train.parquet",
@@ -169,12 +179,14 @@ def overrides(
         f"{_ROLLOUT}.name": "vllm",
         f"{_ROLLOUT}.n": phase.group_size,
         f"{_ROLLOUT}.temperature": phase.temperature,
-        f"{_ROLLOUT}.top_p": 1.0,
-        f"{_ROLLOUT}.top_k": -1,
+        f"{_ROLLOUT}.top_p": phase.top_p,
+        f"{_ROLLOUT}.top_k": phase.top_k or -1,
         f"{_ROLLOUT}.seed": seed,
         f"{_ROLLOUT}.tensor_model_parallel_size": 1,
         f"{_ROLLOUT}.val_kwargs.n": evaluation.samples,
         f"{_ROLLOUT}.val_kwargs.temperature": sampling.temperature,
+        f"{_ROLLOUT}.val_kwargs.top_p": sampling.top_p,
+        f"{_ROLLOUT}.val_kwargs.top_k": sampling.top_k or -1,
         f"{_ROLLOUT}.val_kwargs.do_sample": not greedy,
         "reward.custom_reward_function.path": f"{HERE}/reward.py",
         "reward.custom_reward_function.name": "compute_score",

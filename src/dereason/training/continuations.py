@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from dereason.lm.local.sampling import Drawn
 
-Decode = Callable[[list[list[int]], int, list[list[int]]], list[list[Drawn]]]
-"""``(prompts, n, limits)``: n continuations of each prompt, each of so many tokens at most: [prompt][sample]."""
+Decode = Callable[[list[list[int]], int, list[list[int]], list[int]], list[list[Drawn]]]
+"""``(prompts, n, limits, places)``: n continuations of each prompt, each of so many tokens at most, and which problem
+each prompt is of: [prompt][sample]."""
 
 
 def continue_prefixes(
@@ -41,6 +42,7 @@ def continue_prefixes(
             [[*prompts[k], *prefix] for k, prefix, _ in chosen],
             n,
             [[max_new_tokens - len(prefix)] * n for _, prefix, _ in chosen],
+            [k for k, _, _ in chosen],
         )
         for (k, prefix, members), samples in zip(chosen, drawn, strict=True):
             for i, sample in zip(members, samples, strict=True):

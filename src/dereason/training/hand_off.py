@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from dereason.errors import DereasonError
 from dereason.lm.base import Message
 from dereason.lm.dates import given_date, own_template, today
-from dereason.lm.local.model import HAND_OFF, ModelSettings, load_tokenizer, load_weights, model_path, stop_ids
+from dereason.lm.endings import stop_ids
+from dereason.lm.local.model import HAND_OFF, ModelSettings, load_generation_config, load_tokenizer, load_weights
 from dereason.lm.prompts import template_hash
 from dereason.lm.rendering import chat_ids
 from dereason.training.adapters import is_adapted, merged_state, save_adapter, whole_model
@@ -90,7 +91,8 @@ def write_model(
         state: its state dict, whole.
         tokenizer: of the phase.
         out: the folder.
-        start: what the phase began with; the generation config is its own, whatever a trainer set in between.
+        start: what the phase began with; the generation config is its own, whatever a trainer set in between, and the
+            ends of a response are what it stops at.
         merge: whether an adapter is added to the weights, or saved alone.
         logits: :func:`probe_logits` of ``live``; None where the weights are spread over processes.
 
@@ -116,7 +118,7 @@ def write_model(
             whole_model(base, state).save_pretrained(out)
         else:
             live.save_pretrained(out, state_dict=dict(state))
-        _generation_config(start, base).save_pretrained(out)
+        _generation_config(start, tokenizer).save_pretrained(out)
         with own_template(tokenizer):
             tokenizer.save_pretrained(out)
         whole = state if facts["adapter"] != "kept" else None
@@ -126,13 +128,12 @@ def write_model(
     (out / HAND_OFF).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def _generation_config(start: ModelSettings, base: Any) -> Any:
-    from transformers import GenerationConfig
-
-    try:
-        return GenerationConfig.from_pretrained(model_path(start), revision=start.revision or "main")
-    except OSError:  # it has none: what transformers made of its config
-        return base.generation_config
+def _generation_config(start: ModelSettings, tokenizer: Any) -> Any:
+    """The start's own, which every other program stops by too: with the ends that the model was trained to write."""
+    config = load_generation_config(start)
+    stops = list(stop_ids(config, tokenizer, {}))
+    config.eos_token_id = stops[0] if len(stops) == 1 else stops
+    return config
 
 
 def check_saved(
@@ -162,17 +163,21 @@ def check_saved(
     saved = ModelSettings(name=str(out), dtype="float32", device="cpu")
     model, tokenizer = load_weights(saved), load_tokenizer(saved, day)
     wanted = load_tokenizer(start, day)
-    stops = stop_ids(model, tokenizer)
+    eos = model.generation_config.eos_token_id
+    stops = stop_ids(model.generation_config, tokenizer, {})
     found = {
         "template": template_hash(tokenizer, {}),
         "stop_ids": list(stops),
+        "generation_eos": sorted(eos) if isinstance(eos, list) else [eos],
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "vocabulary": len(tokenizer),
     }
+    ends = stop_ids(load_generation_config(start), wanted, {})
     expected = {
         "template": template_hash(wanted, {}),
-        "stop_ids": sorted({*_configured_stops(start), wanted.eos_token_id} - {None}),
+        "stop_ids": list(ends),
+        "generation_eos": list(ends),
         "eos_token_id": wanted.eos_token_id,
         "pad_token_id": wanted.pad_token_id,
         "vocabulary": len(wanted),
@@ -187,19 +192,6 @@ def check_saved(
         if not found["logits_gap"] <= bound:
             raise _refused(out, f"its logits differ from the trained model's by {100 * found['logits_gap']:.2g} %")
     return found
-
-
-def _configured_stops(start: ModelSettings) -> list[int]:
-    """What the start's generation config names as ends of a response."""
-    from transformers import AutoConfig, GenerationConfig
-
-    where, revision = model_path(start), start.revision or "main"
-    try:
-        config = GenerationConfig.from_pretrained(where, revision=revision)
-    except OSError:
-        config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(where, revision=revision))
-    listed = config.eos_token_id
-    return listed if isinstance(listed, list) else [listed]
 
 
 def _same_weights(out: Path, model: Any, state: Mapping[str, Tensor]) -> None:

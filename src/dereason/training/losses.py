@@ -110,11 +110,12 @@ def clipped_policy_loss(
 
 
 def sampler_weights(old_logp_N: Tensor, sampler_logp_N: Tensor, *, cap: float) -> Tensor:
-    """Truncated importance weights (N,) for tokens that another engine drew: ``min(π_old / π_sampler, cap)``.
+    """Truncated importance weights (N,) for tokens that were drawn otherwise: ``min(π_old / π_sampler, cap)``.
 
-    An engine's probabilities differ a little from the training model's; the weight makes the gradient that of the
-    training model's policy again, the cap bounds its variance. A token whose probability the engine did not report
-    (NaN) has weight 1.
+    A sampler's probabilities differ a little from the training model's by its arithmetic; under filters (top_p, ...)
+    they are the policy's by the share that was left, and the weight is that share. The weight makes the gradient that
+    of the training model's policy again, over the tokens that the sampler may draw; the cap bounds its variance. A
+    token whose probability the sampler did not report (NaN) has weight 1.
     """
     import torch
 

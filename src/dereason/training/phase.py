@@ -18,13 +18,8 @@ import polars as pl
 from pydantic import Field
 
 from dereason.errors import DereasonError
-from dereason.lm.local.model import (
-    ModelSettings,
-    load_tokenizer,
-    load_weights,
-    resolve_device,
-    stop_ids,
-)
+from dereason.lm.endings import reply_end, stop_ids
+from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights, resolve_device
 from dereason.lm.local.room import check_room
 from dereason.lm.prompts import Prompt, check_template, template_hash
 from dereason.settings import Settings
@@ -108,20 +103,27 @@ def load_student(
         seed: of a new adapter.
 
     Raises:
-        DereasonError: the model's chat template differs from the one the run began with, the adapter cannot be
-            trained here, or the tokenizer's ends of a text have no embedding.
+        DereasonError: the model's chat template differs from the one the run began with or writes nothing behind a
+            reply that ends it, the adapter cannot be trained here, or the ends of a text have no embedding.
     """
     stack.check()
     check_adapter(adapter, model)
     tokenizer = load_tokenizer(model, prompt.date)
     found = template_hash(tokenizer, dict(prompt.chat_template_kwargs))
     check_template(model.name, found, expected_hash)
+    if reply_end(tokenizer, prompt.chat_template_kwargs) is None:
+        raise DereasonError(
+            f"the chat template of {model.name} writes no end token behind a reply: what it trains would never stop",
+            "put one there in the template, such as {{ message['content'] + eos_token }}, and see that the tokenizer "
+            "has it as one token",
+        )
     if adapter is not None:
         weights = load_frozen(model, adapter)
     else:
         weights = load_weights(model.model_copy(update={"dtype": "float32"}))
-    ends = [tokenizer.pad_token_id, *stop_ids(weights, tokenizer)]
-    check_room(weights, tokenizer, [[i] for i in ends], model.name)
+    stops = stop_ids(weights.generation_config, tokenizer, prompt.chat_template_kwargs)
+    check_room(weights, tokenizer, [[i] for i in (tokenizer.pad_token_id, *stops)], model.name)
+    weights.generation_config.eos_token_id = list(stops)  # where TRL looks for what ends a rollout
     student = weights if adapter is None else attach(weights, adapter, model, seed)
     return student, tokenizer, found
 

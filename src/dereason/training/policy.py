@@ -169,8 +169,7 @@ def token_losses(
         said = torch.tensor([v for i in batch.rows for v in update.sampler[i]], device=device, dtype=dtype)
         known = (~said.isnan()).to(dtype)
         seen["sampler_gap"] = ((old - said).abs().nan_to_num(), known)
-        if phase.samples_elsewhere:
-            loss = loss * sampler_weights(old, said, cap=phase.sampler_cap)
+        loss = loss * sampler_weights(old, said, cap=phase.sampler_cap)
     if any(update.tails):
         on_answer = _tokens_left(batch.row, batch.lengths) <= of_token(update.tails)
         loss = torch.where(on_answer, -of_token(update.rewards) * scores.logp, loss)

@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from dereason.lm.base import Progress
+from dereason.lm.endings import without_end
 from dereason.problems.schema import write_table
 from dereason.training.early_warning import (
     FILE,
@@ -275,7 +276,9 @@ class Readings:
         # training's seeds are not negative
         drawn = self.trainer.draw_probe(mine, n, -1 - self.seed)
         tokenizer, stops = self.trainer.processing_class, self.trainer.eos_token_ids
-        texts = tokenizer.batch_decode([ids for _, of in drawn for ids, _ in of], skip_special_tokens=True)
+        texts = tokenizer.batch_decode(
+            [without_end(ids, stops) for _, of in drawn for ids, _ in of], skip_special_tokens=True
+        )
         limits = [ids[-1] not in stops for _, of in drawn for ids, _ in of]
         rows = [row for row in mine for _ in range(n)]
         items = [item_of(text, limit, row) for text, limit, row in zip(texts, limits, rows, strict=True)]

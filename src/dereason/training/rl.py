@@ -16,10 +16,12 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from dereason.errors import DereasonError
-from dereason.lm.base import Progress
+from dereason.lm.base import LEAST_TEMPERATURE, Filters, Progress
+from dereason.lm.endings import stop_ids
 from dereason.lm.load import load_model
-from dereason.lm.local.model import ModelSettings, load_weights, stop_ids
+from dereason.lm.local.model import ModelSettings, load_weights
 from dereason.lm.local.room import check_room, is_tight
+from dereason.lm.local.sampling import twins
 from dereason.lm.prompts import Prompt
 from dereason.lm.rendering import chat_ids
 from dereason.problems.schema import Verdict
@@ -102,7 +104,7 @@ class RLOptimiser(Optimiser):
     """Peak learning rate."""
 
 
-class RL(PhaseSettings):
+class RL(PhaseSettings, Filters):
     """A reinforcement-learning phase (GRPO and its relatives)."""
 
     algorithm: Literal["grpo", "dapo", "dr_grpo", "rloo", "gspo"] | None = None
@@ -123,7 +125,7 @@ class RL(PhaseSettings):
     """Length limit of a rollout in tokens."""
     rollout_batch: int = Field(default=256, gt=0)
     """Rollouts decoded (or scored) at once; lower it when memory runs out: the result changes by rounding alone."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=LEAST_TEMPERATURE)
     """Sampling temperature of rollouts."""
     loss: LossName = "dapo"
     """How token losses are normalised (TRL's `bnpo` is not offered: it depends on the micro-batch)."""
@@ -158,7 +160,7 @@ class RL(PhaseSettings):
     vllm: VllmRollouts = VllmRollouts()
     """How vLLM is reached; for `rollouts: vllm-…` only."""
     sampler_cap: float = Field(default=2.0, ge=1)
-    """Cap of the weight that corrects for vLLM's probabilities, which differ from the training model's."""
+    """Cap of the weight that corrects for the sampler's probabilities, where they differ from the training model's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -192,8 +194,12 @@ class RL(PhaseSettings):
     def _methods_fit(self) -> Self:
         if self.verifree and self.ratio == "sequence":
             raise ValueError("verifree trains on a response that no policy drew as a whole: set ratio to token")
-        if self.verifree and self.samples_elsewhere:
+        if self.verifree and self.rollouts.startswith("vllm"):
             raise ValueError("verifree's responses are not vLLM's, whose probabilities the loss would correct for")
+        if self.verifree and self.filters:
+            raise ValueError(
+                f"verifree's loss takes reasonings from the policy as it is: leave out {', '.join(self.filters)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -231,11 +237,6 @@ class RL(PhaseSettings):
     def needs_reference(self) -> bool:
         """Whether the loss has the starting model in it."""
         return self.kl > 0
-
-    @property
-    def samples_elsewhere(self) -> bool:
-        """Whether another engine's probabilities drew the rollouts, which the loss corrects for."""
-        return self.rollouts.startswith("vllm")
 
 
 def run_rl(
@@ -312,16 +313,17 @@ def run_rl(
     rounded = settings.model_copy(
         update={"optimiser": settings.optimiser.model_copy(update={"checkpoint_every": every})}
     )
-    with guarded(settings.optimiser.micro_batch), settings.vllm.colocated(settings.rollouts, model):
+    with guarded(settings.optimiser.micro_batch, work), settings.vllm.colocated(settings.rollouts, model):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
-        stops = stop_ids(student, tokenizer)
+        stops = stop_ids(student.generation_config, tokenizer, prompt.chat_template_kwargs)
         functions = build(
             settings.rewards,
             tokenizer=tokenizer,
             max_new_tokens=settings.max_new_tokens,
             stop_ids=stops,
             load=partial(load_model, day=prompt.date),
+            chat_template_kwargs=prompt.chat_template_kwargs,
         )
         names = ("loss", "learning_rate", "grad_norm", *METRICS, *(f"rewards/{f.__name__}/mean" for f in functions))
         rollouts = Rollouts(
@@ -364,10 +366,13 @@ def run_rl(
                 num_generations=settings.group_size,
                 max_completion_length=settings.max_new_tokens,
                 temperature=settings.temperature,
+                top_p=settings.top_p,
+                top_k=settings.top_k,
+                min_p=settings.min_p,
                 disable_dropout=True,  # rollouts come from the network without it
                 beta=0.0,  # the KL term is ours, and so is its reference
                 chat_template_kwargs=dict(prompt.chat_template_kwargs),
-                **settings.vllm.arguments(settings.rollouts),
+                **settings.vllm.arguments(settings.rollouts, stops),
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
@@ -380,7 +385,8 @@ def run_rl(
         check_processes(trainer, settings)
         # with an adapter the reference is the model without it
         if settings.needs_reference and settings.adapter is None:
-            trainer.ref_model = prepare_reference(trainer, load_weights(model))
+            same = model.model_copy(update={"dtype": "float32"})  # as the policy: a KL of rounding would be trained
+            trainer.ref_model = prepare_reference(trainer, load_weights(same))
         trainer.phase, trainer.rollouts = settings, rollouts
         if shown is not None:
             trainer.demonstrations = shown
@@ -388,6 +394,8 @@ def run_rl(
             if settings.method.supervised is not None:
                 trainer.waiting = Waiting(trainer, settings.method.supervised, resume)
         trainer.problems = {row["problem_id"]: row for row in rows}
+        twin = twins(tuple(message["content"] for message in row["prompt"]) for row in rows)
+        trainer.twins = {row["problem_id"]: number for row, number in zip(rows, twin, strict=True)}
         if readings is not None:
             readings.watch(trainer, rows)
         trainer.selection = Selection(list(trainer.problems), seed=seed, bands=settings.bands)

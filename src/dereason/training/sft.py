@@ -101,7 +101,7 @@ def run_sft(
             "raise max_length; a cut target would teach the model not to answer",
         )
     check_room(student, tokenizer, [[*r.prompt, *r.response] for r in rows], model.name, setting="max_length")
-    with guarded(settings.optimiser.micro_batch):
+    with guarded(settings.optimiser.micro_batch, work):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
         trainer = make_trainer_class()(

@@ -53,6 +53,7 @@ def make_trainer_class() -> Any:
                 micro_batch=self.phase.optimiser.micro_batch,
                 pair_cost=None,
                 pad_id=self.processing_class.pad_token_id,
+                model=self.accelerator.unwrap_model(self.model),
             )
             sums = torch.zeros(2, dtype=torch.float64)
 

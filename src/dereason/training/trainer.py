@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dereason.lm.endings import reply_text
 from dereason.lm.local.engine import decode
 from dereason.lm.local.forward import TokenScores, attention_pair_cost, can_share_prompts, score_tokens
 from dereason.lm.local.packing import Batch
-from dereason.lm.local.sampling import Drawn
+from dereason.lm.local.sampling import Drawn, filtered_logps
 from dereason.lm.rendering import chat_ids
 from dereason.training.continuations import continue_prefixes
 from dereason.training.losses import BatchCounts, group_advantages
@@ -44,13 +45,15 @@ def make_trainer_class() -> Any:
         """See the module's docstring.
 
         Attributes set by :func:`dereason.training.rl.run_rl`: ``phase`` (the RL settings), ``rollouts`` (the
-        reward function, which judges and keeps every completion), ``selection`` and ``problems`` (id -> row).
+        reward function, which judges and keeps every completion), ``selection``, ``problems`` (id -> row) and
+        ``twins`` (id -> what tells it apart from problems with the same text).
         """
 
         phase: Any
         rollouts: Any
         selection: Any = None
         problems: dict[str, dict[str, Any]]
+        twins: dict[str, int] = {}
         _head: Any = None
         _pair_cost: float | None = None
         _logs_of_step: dict[str, list[tuple[float, int]]]
@@ -75,11 +78,17 @@ def make_trainer_class() -> Any:
         ) -> Any:
             """Rollouts of prompts that stand ``num_generations`` times side by side, with log-probabilities."""
             if self.phase.rollouts != "engine":
-                return super()._generate_single_turn(
+                drawn, logps, *more = super()._generate_single_turn(
                     prompt_ids, images, multimodal_fields, num_generations, *args, **kw
                 )
+                if logps is None and self.phase.filters:
+                    logps = self._filtered_logps(prompt_ids, drawn)
+                return drawn, logps, *more
             drawn = self._decode(
-                [list(ids) for ids in prompt_ids[::num_generations]], num_generations, self.args.max_completion_length
+                [list(ids) for ids in prompt_ids[::num_generations]],
+                num_generations,
+                self.args.max_completion_length,
+                self._twins,
             )
             flat = [sample for group in drawn for sample in group]
             return [list(s.ids) for s in flat], [list(s.logps) for s in flat]
@@ -107,14 +116,19 @@ def make_trainer_class() -> Any:
             device = self.accelerator.device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 if self.phase.rollouts == "engine":
-                    drawn = self._decode(prompts, n, self.args.max_completion_length, seed)
+                    drawn = self._decode(prompts, n, self.args.max_completion_length, self._twins_of(problems), seed)
                     return [(p, [(s.ids, s.logps) for s in of]) for p, of in zip(prompts, drawn, strict=True)]
                 torch.manual_seed(seed - self.accelerator.process_index)
                 flat, _ = self._generate_single_turn([ids for ids in prompts for _ in range(n)], None, {}, n)
             return [(p, [(ids, None) for ids in flat[k * n : (k + 1) * n]]) for k, p in enumerate(prompts)]
 
         def _decode(
-            self, prompts: list[list[int]], n: int, limits: int | list[list[int]], seed: int | None = None
+            self,
+            prompts: list[list[int]],
+            n: int,
+            limits: int | list[list[int]],
+            twin: list[int],
+            seed: int | None = None,
         ) -> list[list[Drawn]]:
             """Continuations by the engine, [prompt][sample], each at most as long as its limit."""
             model = self.accelerator.unwrap_model(self.model)
@@ -132,9 +146,29 @@ def make_trainer_class() -> Any:
                     # streams belong to problem and index: the number of processes does not change what is drawn
                     seed=self.args.seed * 1_000_003 + self.state.global_step if seed is None else seed,
                     batch_size=self.phase.rollout_batch,
+                    filters=self.phase,
+                    twin=twin,
                 )
             model.train(training)
             return drawn
+
+        def _twins_of(self, problems: Sequence[dict[str, Any]]) -> list[int]:
+            return [self.twins.get(problem["problem_id"], 0) for problem in problems]
+
+        def _filtered_logps(self, prompts: Sequence[list[int]], drawn: Sequence[list[int]]) -> list[list[float]]:
+            """What ``generate`` does not tell: log-probabilities of the tokens when they were drawn, one row a pass."""
+            model = self.accelerator.unwrap_model(self.model)
+            training = model.training
+            model.eval()
+            found = []
+            with torch.no_grad(), self.accelerator.autocast():
+                for prompt, response in zip(prompts, drawn, strict=True):
+                    ids = torch.tensor([[*prompt, *response]], device=self.accelerator.device)
+                    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+                    tokens = ids[0, len(prompt) :]
+                    found.append(filtered_logps(logits, tokens, self.args.temperature, self.phase).tolist())
+            model.train(training)
+            return found
 
         def _draw_groups(
             self, problems: Sequence[dict[str, Any]], prefixes: Sequence[Sequence[Sequence[int]]] | None = None
@@ -151,8 +185,15 @@ def make_trainer_class() -> Any:
             given = [len(prefix) for of_problem in prefixes or () for prefix in of_problem] or [0] * len(many)
             logps: list[list[float]] | None
             if prefixes is not None and any(given):
-                drawn, logps = continue_prefixes(self._decode, prompts, prefixes, self.args.max_completion_length)
+                twin = self._twins_of(problems)
+                drawn, logps = continue_prefixes(
+                    lambda heads, n, limits, places: self._decode(heads, n, limits, [twin[k] for k in places]),
+                    prompts,
+                    prefixes,
+                    self.args.max_completion_length,
+                )
             else:
+                self._twins = self._twins_of(problems)
                 drawn, logps = self._generate_single_turn(many, None, {}, size) if many else ([], None)
             cut = [ids[-1] not in self.eos_token_ids for ids in drawn]
             responses, tails = drawn, [0] * len(drawn)
@@ -161,8 +202,7 @@ def make_trainer_class() -> Any:
                 responses, tails = splice_reference(self.processing_class, drawn, references)
                 logps = None
             columns = {key: [p[key] for p in problems for _ in range(size)] for key in self._columns}
-            # with nothing to decode, transformers' batch_decode makes one empty text
-            texts = self.processing_class.batch_decode(drawn, skip_special_tokens=True) if drawn else []
+            texts = [reply_text(self.processing_class, ids, self.eos_token_ids) for ids in drawn]
             rewards = self.reward_funcs[0](
                 prompts=[p["prompt"] for p in problems for _ in range(size)],
                 completions=[[{"role": "assistant", "content": text}] for text in texts],
@@ -274,7 +314,7 @@ def make_trainer_class() -> Any:
                 updates.append(
                     self._make_update([groups[k] for k in mine], places, [advantages[place] for place in places])
                 )
-            if phase.updates_per_generation * phase.iterations > 1 or phase.samples_elsewhere:
+            if phase.updates_per_generation * phase.iterations > 1:
                 self._fill(updates, "old")
             if phase.needs_reference:
                 self._fill(updates, "reference")
@@ -338,6 +378,7 @@ def make_trainer_class() -> Any:
                 micro_batch=self.phase.optimiser.micro_batch,
                 pair_cost=self._pair_cost,
                 pad_id=self.processing_class.pad_token_id,
+                model=self.accelerator.unwrap_model(self.model),
             )
 
         def _score(self, batch: Batch, model: Any = None, entropy: Any = None) -> TokenScores:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dereason.lm.local.packing import Batch, Row, Segment, make_batch, plan_micro_batches
+from dereason.lm.local.rope import rope_edge
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +96,7 @@ def micro_batches(
     micro_batch: int,
     pair_cost: float | None,
     pad_id: int,
+    model: Any,
 ) -> list[MicroBatch]:
     """The step's micro-batches on this process, at least one.
 
@@ -109,9 +111,12 @@ def micro_batches(
         micro_batch: see :func:`~dereason.lm.local.packing.plan_micro_batches`.
         pair_cost: the same.
         pad_id: token that fills up.
+        model: the unwrapped model, whose rotary positions may keep rows apart.
     """
+    longest = max((len(row.prompt) + len(row.response) for row in rows), default=0)
+    edge = rope_edge(model, longest)
     limit = CPU_TOKENS if accelerator.device.type == "cpu" else None
-    plan = plan_micro_batches(rows, members, micro_batch=micro_batch, pair_cost=pair_cost, tokens=limit)
+    plan = plan_micro_batches(rows, members, micro_batch=micro_batch, pair_cost=pair_cost, tokens=limit, edge=edge)
     needed = max(1, len(plan))
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object

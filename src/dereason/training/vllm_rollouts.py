@@ -6,7 +6,7 @@ before each generation. :meth:`VllmRollouts.colocated` holds all that we change 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,11 +47,15 @@ class VllmRollouts(Settings):
                 "set rollouts: engine (or vllm-colocate)",
             )
 
-    def arguments(self, rollouts: str) -> dict[str, Any]:
-        """Arguments of TRL's ``GRPOConfig``; empty where vLLM draws no rollouts."""
+    def arguments(self, rollouts: str, stops: Sequence[int]) -> dict[str, Any]:
+        """Arguments of TRL's ``GRPOConfig``; empty where vLLM draws no rollouts. ``stops`` end a rollout."""
         if not rollouts.startswith("vllm"):
             return {}
-        shared = {"use_vllm": True, "vllm_importance_sampling_correction": False}  # our loss corrects
+        shared = {
+            "use_vllm": True,
+            "vllm_importance_sampling_correction": False,  # our loss corrects
+            "generation_kwargs": {"stop_token_ids": list(stops)},
+        }
         if rollouts == "vllm-server":
             return shared | {"vllm_mode": "server", "vllm_server_base_url": self.server}
         return shared | {

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import math
 import shutil
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any, Literal
 
 from dereason.errors import DereasonError, disk_full, out_of_memory
 from dereason.lm.base import Progress
-from dereason.lm.local.model import quiet_libraries
+from dereason.lm.library_log import LIBRARY_LOG, library_log, quiet_libraries
 from dereason.memory import begin_interval, interval_peak_bytes
 from dereason.training.drift import Alarm
 from dereason.training.stops import Diagnosis, Health, Stops, not_finite
@@ -325,17 +323,14 @@ def _gigabytes(size: int) -> str:
 
 
 @contextmanager
-def guarded(micro_batch: int) -> Iterator[None]:
-    """Turn running out of memory into one line with a mend; keep library chatter off the screen."""
+def guarded(micro_batch: int, work: Path) -> Iterator[None]:
+    """Turn running out of memory into one line with a mend; put what libraries warn of into a file of the phase."""
     import datasets
 
     quiet_libraries()
-    logging.getLogger("trl").setLevel(logging.ERROR)  # it warns of every reward of None; our log has their share
     datasets.disable_progress_bars()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", UserWarning)
+        with library_log(work / LIBRARY_LOG):
             yield
     except (RuntimeError, MemoryError) as exc:
         if not out_of_memory(exc):

@@ -7,17 +7,7 @@ of ``<|channel|>`` formats. A closing tag without an opening one ends a thought 
 
 from __future__ import annotations
 
-import re
-
-_NAMES = r"(?:think|thinking|thoughts?|reasoning|scratchpad|seed:think)"
-_TAG = re.compile(
-    rf"""
-    (?P<opening><{_NAMES}> | <\|begin_of_thought\|> | \[THINK\] | \u25c1think\u25b7
-        | <\|channel\|>analysis<\|message\|>)
-    | </{_NAMES}> | <\|end_of_thought\|> | \[/THINK\] | \u25c1/think\u25b7 | <\|channel\|>final<\|message\|>
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
+from dereason.lm.tags import TAG
 
 
 def outside_thinking(text: str) -> tuple[str, bool]:
@@ -51,7 +41,7 @@ def _thoughts(text: str) -> tuple[list[tuple[int, int]], bool]:
     """Where thoughts begin and end, tags included, in order; and whether the last one is still open."""
     hidden: list[tuple[int, int]] = []
     began: int | None = None
-    for match in _TAG.finditer(text):
+    for match in TAG.finditer(text):
         if match["opening"]:
             began = match.start() if began is None else began
         elif began is None:
@@ -66,4 +56,4 @@ def _thoughts(text: str) -> tuple[list[tuple[int, int]], bool]:
 
 def inside_thinking(text: str) -> str:
     """The text with the tags of its thoughts blanked out, so that no tag becomes a part of an answer."""
-    return _TAG.sub(lambda match: "\n" * len(match.group()), text)
+    return TAG.sub(lambda match: "\n" * len(match.group()), text)

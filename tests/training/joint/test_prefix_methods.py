@@ -76,15 +76,14 @@ class Scripted:
         outer = self
 
         class Recorded((make_rl_class if plain else make_trainer_class)()):  # type: ignore[misc]
-            def _decode(self, prompts: Any, n: int, limits: Any) -> list[list[Drawn]]:
+            def _decode(self, prompts: Any, n: int, limits: Any, twin: Any) -> list[list[Drawn]]:
                 drawn = []
                 for k, ids in enumerate(prompts):
                     id = next(id for id, head in outer.prompts.items() if ids[: len(head)] == head)
                     limit = [limits] * n if isinstance(limits, int) else limits[k]
                     outer.calls.append((id, len(ids) - len(outer.prompts[id]), n, limit))
-                    drawn.append(
-                        [Drawn(replies[j][: limit[j]], [-1.0] * len(replies[j][: limit[j]])) for j in range(n)]
-                    )
+                    cut = [replies[j][: limit[j]] for j in range(n)]
+                    drawn.append([Drawn(ids, [math.nan] * len(ids)) for ids in cut])  # no sampler drew them
                 return drawn
 
             def _make_update(self, groups: Any, places: Any, advantages: Any) -> Any:

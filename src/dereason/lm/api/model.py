@@ -128,10 +128,12 @@ class ApiModel:
     ) -> Iterator[tuple[int, list[Completion]]]:
         """See :class:`~dereason.lm.base.LanguageModel`. Batches come as they are finished.
 
-        Calls go on while the caller works on a batch. Closing the iterator cancels those in flight.
+        Calls go on while the caller works on a batch. Closing the iterator cancels those in flight. Filters that are
+        not set are not sent: then the endpoint's own apply, which some take from the model's generation config.
 
         Raises:
-            DereasonError: the endpoint gives no answers, or the budget is reached; all that came back is stored.
+            DereasonError: the endpoint gives no answers, does not take a filter, or the budget is reached; all that
+                came back is stored.
         """
         members: dict[str, list[int]] = {}
         for i, chat in enumerate(prompts):
@@ -140,6 +142,7 @@ class ApiModel:
         body: dict[str, Any] = {self.settings.api.length_field: sampling.max_new_tokens}
         if sampling.temperature is not None:
             body["temperature"] = sampling.temperature
+        body |= sampling.filters
         questions = [
             Question(key, self._body(prompts[at[0]], body), n, sampling.max_new_tokens) for key, at in members.items()
         ]
@@ -200,8 +203,8 @@ class ApiModel:
         return self._store.read(key, choice)
 
     def _response_key(self, chat: Sequence[Message], sampling: Sampling, seed: int) -> str:
-        length = sampling.max_new_tokens
-        return self._key("response", chat, temperature=sampling.temperature, max_new_tokens=length, seed=seed)
+        how = {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens, **sampling.filters}
+        return self._key("response", chat, seed=seed, **how)
 
     def _key(self, kind: str, chat: Sequence[Message], **decides: Any) -> str:
         common = {"identity": self._identity, "extra": self.settings.api.extra, "kwargs": self._kwargs}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,7 +22,7 @@ from dereason.errors import DereasonError
 from dereason.lm.api.endpoint import Endpoint, Rejected, Stopped
 from dereason.lm.api.reply import Reply
 from dereason.lm.api.settings import ApiSettings
-from dereason.lm.base import Usage
+from dereason.lm.base import Filters, Usage
 from dereason.lm.calls import Answer, Call, CallStore, runs
 
 REJECTED = 5
@@ -233,6 +234,7 @@ class Run:
         try:
             reply = await endpoint.call(body)
         except Rejected as error:
+            self._check_filters(body, str(error))
             if call.count > 1 and not self._known.several:  # perhaps it is the number
                 self._calls.appendleft(Asked(call.question, call.at, 1, call.covers))
             else:
@@ -269,6 +271,19 @@ class Run:
         if not known.answered:
             known.answered = True
             self._settle_held()
+
+    def _check_filters(self, body: Mapping[str, Any], said: str) -> None:
+        """Not every endpoint takes top_k and min_p: OpenAI's does not.
+
+        Raises:
+            DereasonError: it names a filter in its rejection, and has answered nothing yet.
+        """
+        refused = [name for name in Filters.model_fields if name in body and re.search(rf"\b{name}\b", said)]
+        if refused and not self._known.answered:
+            raise DereasonError(
+                f"{self._known.api.base_url} does not take {refused[0]}: {said}",
+                f"leave sampling.{refused[0]} out, or ask an endpoint that has it (vLLM has top_p, top_k and min_p)",
+            )
 
     def _reject(self, call: Asked, said: str) -> None:
         answers = (Answer("", 0, refusal=said),) * call.covers

@@ -15,12 +15,15 @@ OURS = {
     "max_completion_tokens",
     "max_tokens",
     "messages",
+    "min_p",
     "model",
     "n",
     "seed",
     "stream",
     "temperature",
+    "top_k",
     "top_logprobs",
+    "top_p",
 }
 """Fields of a request that other settings fill."""
 
@@ -45,7 +48,7 @@ class ApiSettings(Settings):
     top_logprobs: int = Field(default=20, gt=0)
     """How many first tokens a judge reads the probabilities of; most endpoints allow 20, some 5."""
     extra: dict[str, Any] = {}
-    """More fields of the request's body, for example `top_p: 0.95`; part of what identifies a call."""
+    """More fields of the request's body, for example `reasoning_effort: low`; part of what identifies a call."""
     price_in: float | None = Field(default=None, ge=0)
     """Price of a million prompt tokens, in dollars; null where it is not known."""
     price_out: float | None = Field(default=None, ge=0)

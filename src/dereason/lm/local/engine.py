@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dereason.lm.base import Filters, check_temperature
 from dereason.lm.local.fallback import generate_samples
 from dereason.lm.local.fit import cache_for
 from dereason.lm.local.packed import PackedLinears
 from dereason.lm.local.prefill import forward, prefill_behind, run_head, shareable, takes_padding
-from dereason.lm.local.sampling import Drawn, sample_tokens, uniforms
+from dereason.lm.local.rope import rope_edge
+from dereason.lm.local.sampling import ALL, Draw, Drawn, twins
 
 if TYPE_CHECKING:
     from dereason.lm.local.places import PlaceCache
@@ -54,6 +56,8 @@ def decode(
     pad_id: int,
     seed: int,
     batch_size: int,
+    filters: Filters = ALL,
+    twin: Sequence[int] | None = None,
 ) -> list[list[Drawn]]:
     """Draw n continuations of each prompt.
 
@@ -65,11 +69,17 @@ def decode(
         max_new_tokens: length limit, the stop token included; or one of each sample, [prompt][sample].
         stop_ids: tokens that end a sample.
         pad_id: fills shorter prompts; any token, it is masked.
-        seed: of the sampling streams; a sample's belongs to (seed, prompt, index).
+        seed: of the sampling streams; a sample's belongs to (seed, prompt, its twin, index).
         batch_size: places, that is sequences decoded at once.
+        filters: which tokens may be drawn.
+        twin: of each prompt a number that tells it apart from others with the same tokens; None counts them.
 
     Returns:
         samples [prompt][sample].
+
+    Raises:
+        ValueError: see :func:`~dereason.lm.base.check_temperature`.
+        DereasonError: the model's logits are not finite.
     """
     drawn: list[list[Drawn]] = [[] for _ in prompts]
     for i, samples in stream(
@@ -82,6 +92,8 @@ def decode(
         pad_id=pad_id,
         seed=seed,
         batch_size=batch_size,
+        filters=filters,
+        twin=twin,
     ):
         drawn[i] = samples
     return drawn
@@ -98,21 +110,49 @@ def stream(
     pad_id: int,
     seed: int,
     batch_size: int,
+    filters: Filters = ALL,
+    twin: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, list[Drawn]]]:
     """:func:`decode`, yielding ``(prompt number, its samples)`` as soon as a prompt's samples have all ended."""
-    import torch
-
     if not prompts or n < 1:
         return
     if hasattr(model, "get_base_model"):  # peft: the adapters sit inside it
         model = model.get_base_model()
     limits = [[max_new_tokens] * n] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    check_temperature(temperature, filters)
+    if twin is None:
+        twin = twins(map(tuple, prompts))
+    reach = [len(prompt) + max(of) for prompt, of in zip(prompts, limits, strict=True)]
+    edge = rope_edge(model, max(reach))
+    short = [i for i, length in enumerate(reach) if edge is None or length <= edge]
+    long = [i for i, length in enumerate(reach) if edge is not None and length > edge]
+    for members, decoded, places in ((short, _decoded, batch_size), (long, generate_samples, 1)):
+        if members:
+            draw = Draw([prompts[i] for i in members], temperature, filters, seed, [twin[i] for i in members])
+            of_members = [limits[i] for i in members]
+            for k, samples in decoded(model, draw, n, of_members, stop_ids, pad_id, places):
+                yield members[k], samples
+
+
+def _decoded(
+    model: Any,
+    draw: Draw,
+    n: int,
+    limits: Sequence[Sequence[int]],
+    stop_ids: Sequence[int],
+    pad_id: int,
+    batch_size: int,
+) -> Iterator[tuple[int, list[Drawn]]]:
+    """By the engine, or by ``generate`` where the model does not fit it."""
+    import torch
+
+    prompts = draw.prompts
     with torch.inference_mode():
         cache = cache_for(model, prompts[0], pad_id, min(batch_size, n * len(prompts)))
     if cache is None:
-        yield from generate_samples(model, prompts, n, temperature, limits, stop_ids, pad_id, seed, batch_size)
+        yield from generate_samples(model, draw, n, limits, stop_ids, pad_id, batch_size)
         return
-    decoder = _Decoder(model, cache, prompts, n, temperature, limits, frozenset(stop_ids), pad_id, seed)
+    decoder = _Decoder(model, cache, draw, n, limits, frozenset(stop_ids), pad_id)
     while True:
         # Neither context may stay open while the caller has the word.
         with torch.inference_mode(), decoder.packed.active():
@@ -159,17 +199,15 @@ class _Decoder:
         self,
         model: Any,
         cache: PlaceCache,
-        prompts: Sequence[Sequence[int]],
+        draw: Draw,
         n: int,
-        temperature: float,
         limits: Sequence[Sequence[int]],
         stops: frozenset[int],
         pad_id: int,
-        seed: int,
     ) -> None:
+        prompts = draw.prompts
         self.model, self.cache, self.prompts, self.n = model, cache, prompts, n
-        self.temperature, self.limits, self.stops = temperature, limits, stops
-        self.pad_id, self.seed = pad_id, seed
+        self.draw, self.limits, self.stops, self.pad_id = draw, limits, stops, pad_id
         self.packed = PackedLinears(model, sum(map(sum, limits)))
         self.shared = shareable(model, prompts)
         self.padding = takes_padding(model)
@@ -213,15 +251,9 @@ class _Decoder:
 
     def _draw(self, logits_BV: Any, places: Sequence[_Place]) -> list[bool]:
         """Draw a token for each place; returns which of them ended, their samples handed in."""
-        import torch
-
-        uniform = None
-        if self.temperature:
-            uniform = torch.tensor([place.stream[len(place.ids)] for place in places], dtype=torch.float64)
-            uniform = uniform.to(logits_BV.device)
-        tokens, logps = sample_tokens(logits_BV, self.temperature, uniform)
+        drawn = self.draw.tokens(logits_BV, [place.stream[len(place.ids)] for place in places if place.stream.size])
         ended = []
-        for place, token, logp in zip(places, tokens.tolist(), logps.tolist(), strict=True):
+        for place, token, logp in zip(places, *drawn, strict=True):
             place.ids.append(token)
             place.logps.append(logp)
             ended.append(token in self.stops or len(place.ids) >= place.limit)
@@ -259,9 +291,7 @@ class _Decoder:
         places = []
         for w in taken:
             limit = self.limits[w.prompt][w.index]
-            length = limit if self.temperature else 0
-            stream = uniforms(self.prompts[w.prompt], w.index, self.seed, length)
-            places.append(_Place(w.prompt, w.index, limit, stream))
+            places.append(_Place(w.prompt, w.index, limit, self.draw.stream(w.prompt, w.index, limit)))
         ended = self._draw(torch.stack([w.source.logits[w.row] for w in taken]), places)
         going = [(w, place) for w, place, end in zip(taken, places, ended, strict=True) if not end]
         by_prompt: dict[int, tuple[_Waiting, list[int]]] = {}

@@ -13,21 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from dereason.lm.local.sampling import Drawn, sample_tokens, uniforms
+from dereason.lm.local.sampling import Draw, Drawn
 
 
 def generate_samples(
     model: Any,
-    prompts: Sequence[Sequence[int]],
+    draw: Draw,
     n: int,
-    temperature: float,
     limits: Sequence[Sequence[int]],
     stop_ids: Sequence[int],
     pad_id: int,
-    seed: int,
     batch_size: int,
 ) -> Iterator[tuple[int, list[Drawn]]]:
     """What :func:`dereason.lm.local.engine.stream` yields, by ``generate``."""
+    prompts = draw.prompts
     by_length: dict[int, list[int]] = defaultdict(list)
     for i, prompt in enumerate(prompts):
         by_length[len(prompt)].append(i)
@@ -37,11 +36,9 @@ def generate_samples(
         for start in range(0, len(sequences), batch_size):
             batch = sequences[start : start + batch_size]
             longest = max(limits[i][j] for i, j in batch)
-            streams = None
-            if temperature:
-                streams = np.stack([uniforms(prompts[i], j, seed, longest) for i, j in batch])
+            streams = np.stack([draw.stream(i, j, longest) for i, j in batch])
             rows = [prompts[i] for i, _ in batch]
-            drawn = _generate(model, rows, streams, temperature, longest, stop_ids, pad_id)
+            drawn = _generate(model, rows, draw, streams, longest, stop_ids, pad_id)
             for (i, j), sample in zip(batch, drawn, strict=True):
                 done[i].append(Drawn(sample.ids[: limits[i][j]], sample.logps[: limits[i][j]]))
                 if len(done[i]) == n:
@@ -51,8 +48,8 @@ def generate_samples(
 def _generate(
     model: Any,
     rows: list[Sequence[int]],
-    streams: np.ndarray | None,
-    temperature: float,
+    draw: Draw,
+    streams: np.ndarray,
     max_new_tokens: int,
     stop_ids: Sequence[int],
     pad_id: int,
@@ -62,10 +59,10 @@ def _generate(
 
     columns: list[tuple[list[int], list[float]]] = []
 
-    def draw(_: Any, logits: Any) -> Any:
-        uniform = None if streams is None else torch.from_numpy(streams[:, len(columns)]).to(logits.device)
-        tokens, logps = sample_tokens(logits, temperature, uniform)
-        columns.append((tokens.tolist(), logps.tolist()))
+    def next_column(_: Any, logits: Any) -> Any:
+        numbers = streams[:, len(columns)].tolist() if streams.size else ()
+        columns.append(draw.tokens(logits, numbers))
+        tokens = torch.tensor(columns[-1][0], device=logits.device)
         return torch.full_like(logits, -torch.inf).scatter_(1, tokens[:, None], 0.0)  # generate takes the arg max
 
     ids = torch.tensor([list(r) for r in rows], device=model.device)
@@ -75,7 +72,7 @@ def _generate(
         model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            logits_processor=[draw],
+            logits_processor=[next_column],
             do_sample=False,
             max_new_tokens=max_new_tokens,
             eos_token_id=list(stop_ids) or None,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from dereason.errors import out_of_memory
 from dereason.lm.local.prefill import forward, prefill, sliding_layers, unusual_cache
 
 if TYPE_CHECKING:
@@ -25,9 +26,16 @@ def cache_for(model: Any, prompt: Sequence[int], pad_id: int, places: int) -> Pl
     """An empty cache of ``places`` sequences for a model; None where ``generate`` has to decode it.
 
     The first call for a model runs a few tokens of ``prompt`` through it, and logs a warning if the answer is None.
+    Where memory runs out in that, the answer is None for this call alone.
     """
     if model not in _known:
-        _known[model] = _choose(model, prompt, pad_id)
+        try:
+            _known[model] = _choose(model, prompt, pad_id)
+        except Exception as exc:  # of torch, by device
+            if not out_of_memory(exc):
+                raise
+            _log.warning("memory ran out when the engine was tried; this call is decoded by transformers.generate")
+            return None
     kind = _known[model]
     return None if kind is None else kind(model, sliding_layers(model), places)
 
@@ -81,6 +89,8 @@ def _trial(model: Any, kind: type[PlaceCache], prompt: Sequence[int], pad_id: in
             )[:, -1]
         plain = torch.cat([model(input_ids=torch.tensor([r], device=device)).logits[:, -1] for r in rows])
     except Exception as exc:  # whatever a model does with a cache that it does not know
+        if out_of_memory(exc):  # which says nothing of the model
+            raise
         return f"a trial run failed with {type(exc).__name__}: {exc}"
     # float32 and better differ by rounding; of half precision no more is asked than to be recognisable
     bound = 1e-3 if torch.finfo(plain.dtype).eps < 1e-6 else 0.1

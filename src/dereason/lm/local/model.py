@@ -19,6 +19,8 @@ from dereason.lm.api.settings import ApiSettings
 from dereason.lm.base import Completion, Message, Progress, Sampling
 from dereason.lm.chats import ChatModel
 from dereason.lm.dates import give_date, today
+from dereason.lm.endings import stop_ids
+from dereason.lm.library_log import quiet_libraries
 from dereason.lm.local.adapter import adapter_base, merge_adapter
 from dereason.lm.local.engine import plan_batches, stream
 from dereason.lm.local.files import read_weights, unreadable
@@ -26,7 +28,8 @@ from dereason.lm.local.forward import score_tokens
 from dereason.lm.local.packing import Row, make_batch, plan_micro_batches
 from dereason.lm.local.prefill import prefill
 from dereason.lm.local.room import check_room
-from dereason.lm.local.sampling import Drawn
+from dereason.lm.local.rope import rope_edge
+from dereason.lm.local.sampling import Drawn, twins
 from dereason.lm.prompts import PLAIN_TEMPLATE, encode_reply
 from dereason.settings import Settings
 
@@ -76,7 +79,8 @@ class ModelSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Floating point type outside training; `auto` is float32 on CPU, else bfloat16. Training keeps float32 weights."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where it runs; `auto` takes CUDA, then Apple's MPS, then the CPU."""
+    """Where it runs; `auto` takes CUDA, else the CPU. Apple's `mps` has no float64, which sums and streams of random
+    numbers are in; nothing has been run there."""
     backend: Literal["local", "vllm", "api"] = "local"
     """Who generates: our in-process engine, vLLM in process (`pip install 'dereason[vllm]'`), or an endpoint
     (`pip install 'dereason[api]'`). Training never uses this."""
@@ -154,7 +158,7 @@ def resolve_device(device: str) -> str:
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return next(name for name, ok in there.items() if ok)
+        return "cuda" if there["cuda"] else "cpu"
     if not there[device]:
         raise DereasonError(
             f"model.device is {device}, and this machine has none that torch {torch.__version__} can use",
@@ -175,14 +179,6 @@ def resolve_dtype(dtype: str, device: str) -> Any:
 def model_path(settings: ModelSettings) -> str:
     """The path or hub id that transformers loads."""
     return str(embedded.ensure()) if settings.name == embedded.NAME else settings.name
-
-
-def quiet_libraries() -> None:
-    """Keep transformers' bars and notices off the screen: steps have bars of their own."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def load_tokenizer(settings: ModelSettings, day: date | None = None) -> Any:
@@ -231,6 +227,17 @@ def load_weights(settings: ModelSettings) -> Any:
     return read_weights(settings, path, device, dtype=dtype).eval()
 
 
+def load_generation_config(settings: ModelSettings) -> Any:
+    """The model's generation config, without its weights; of its config where it has none."""
+    from transformers import AutoConfig, GenerationConfig
+
+    path, revision = model_path(settings), settings.revision or "main"
+    try:
+        return GenerationConfig.from_pretrained(path, revision=revision)
+    except OSError:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path, revision=revision))
+
+
 class LocalModel(ChatModel):
     """The ``local`` backend: a transformers model in this process. Keeps :class:`~dereason.lm.base.LanguageModel`."""
 
@@ -256,7 +263,10 @@ class LocalModel(ChatModel):
         self.model = load_weights(settings) if weights is None else weights
         tokenizer = load_tokenizer(settings, day)
         super().__init__(
-            tokenizer, stop_ids(self.model, tokenizer), chat_template_kwargs, identity or model_identity(settings)
+            tokenizer,
+            stop_ids(self.model.generation_config, tokenizer, chat_template_kwargs or {}),
+            chat_template_kwargs,
+            identity or model_identity(settings),
         )
         self._check([self.tokenizer.pad_token_id], *([i] for i in self._stop_ids))
 
@@ -273,6 +283,7 @@ class LocalModel(ChatModel):
         encoded = [self.encode(chat) for chat in prompts]
         self._check(*encoded, new_tokens=sampling.max_new_tokens)
         plan = plan_batches([len(ids) for ids in encoded], n, sampling.batch_size)
+        twin = twins(map(tuple, encoded))
         for first in range(0, len(plan), TOGETHER):
             numbers = range(first, min(first + TOGETHER, len(plan)))
             if finished.issuperset(numbers):
@@ -291,6 +302,8 @@ class LocalModel(ChatModel):
                 pad_id=self.tokenizer.pad_token_id,
                 seed=seed,
                 batch_size=sampling.batch_size,
+                filters=sampling,
+                twin=[twin[i] for i in members],
             ):
                 number = batch_of[members[k]]
                 drawn[number][members[k]] = samples
@@ -324,8 +337,11 @@ class LocalModel(ChatModel):
         self._check(*encoded, columns)
         for start in range(0, len(encoded), batch_size):
             with torch.inference_mode():
-                _, logits, _, _ = prefill(self.model, encoded[start : start + batch_size], self.tokenizer.pad_token_id)
-                yield torch.softmax(logits[:, columns].double(), -1).cpu().numpy()
+                batch = encoded[start : start + batch_size]
+                alone = rope_edge(self.model, max(map(len, batch))) is not None
+                parts = [[ids] for ids in batch] if alone else [batch]
+                found = [prefill(self.model, part, self.tokenizer.pad_token_id)[1][:, columns] for part in parts]
+                yield torch.softmax(torch.cat(found).cpu().double(), -1).numpy()
 
     def reply_logps(
         self,
@@ -365,6 +381,7 @@ class LocalModel(ChatModel):
             micro_batch=batch_size,
             pair_cost=None,
             tokens=SCORED_TOKENS.get(self.model.device.type),
+            edge=rope_edge(self.model, max((len(r.prompt) + len(r.response) for r in rows), default=0)),
         )
         out: list[np.ndarray] = [np.empty(0)] * len(rows)
         done = 0
@@ -377,10 +394,3 @@ class LocalModel(ChatModel):
             done += len(batch.rows)
             progress(done, len(rows), "scored")
         return out
-
-
-def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Token ids that end a response: the tokenizer's and all that the generation config names."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return tuple(sorted({i for i in [tokenizer.eos_token_id, *listed] if i is not None}))

@@ -54,6 +54,7 @@ def plan_micro_batches(
     micro_batch: int,
     pair_cost: float | None,
     tokens: int | None = None,
+    edge: int | None = None,
 ) -> list[list[Segment]]:
     """Rows in micro-batches of segments of similar length, the longest first.
 
@@ -68,14 +69,16 @@ def plan_micro_batches(
             how many responses share one prompt (every pair of positions is computed, masked or not). None: every row
             is a segment of its own.
         tokens: a micro-batch of several segments takes no more padded tokens than this either; None sets no such limit.
+        edge: a row of more tokens is run alone (:func:`~dereason.lm.local.rope.rope_edge`); None: none is.
     """
     if not members:
         return []
     token_budget = micro_batch * max(len(rows[i].prompt) + len(rows[i].response) for i in members)
     token_budget = min(token_budget, tokens or token_budget)
     response_budget = micro_batch * max(len(rows[i].response) for i in members)
+    alone = [i for i in members if edge is not None and len(rows[i].prompt) + len(rows[i].response) > edge]
     segments: list[Segment] = []
-    for group in _groups(rows, members):
+    for group in _groups(rows, [i for i in members if i not in set(alone)]):
         prompt = len(rows[group[0]].prompt)
         responses = [len(rows[i].response) for i in group]
         most = 1 if pair_cost is None else min(micro_batch, len(group))
@@ -91,7 +94,8 @@ def plan_micro_batches(
                 batches[-1].append(segment)
                 continue
         batches.append([segment])
-    return batches
+    single = [Segment((i,), len(rows[i].prompt) + len(rows[i].response), len(rows[i].response)) for i in alone]
+    return [*([segment] for segment in sorted(single, key=lambda s: (-s.length, s.rows))), *batches]
 
 
 def _groups(rows: Sequence[Row], members: Sequence[int]) -> list[list[int]]:

@@ -50,7 +50,10 @@ def encode_demonstrations(
     out = {}
     for row in rows.iter_rows(named=True):
         chat = prompt.messages(row["question"], row["options"])
-        head, tail = encode_reply(tokenizer, chat, row["response"], prompt.chat_template_kwargs)
+        try:
+            head, tail = encode_reply(tokenizer, chat, row["response"], prompt.chat_template_kwargs)
+        except DereasonError as exc:
+            raise DereasonError(f"the demonstration of problem {row['id']!r}: {exc.cause}", exc.mend) from exc
         if limit is not None and len(head) + len(tail) > limit:
             raise DereasonError(
                 f"the demonstration of problem {row['id']!r} is {len(head) + len(tail)} tokens long with its prompt, "

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dereason.errors import DereasonError
-from dereason.lm.local.prefill import forward, prefill
+from dereason.lm.local.forward import score_tokens
+from dereason.lm.local.packing import Row, make_batch, plan_micro_batches
+from dereason.lm.local.prefill import forward, prefill, unusual_cache
+from dereason.lm.local.rope import rope_edge
 from dereason.verify.locate import find_box
 
 if TYPE_CHECKING:
@@ -95,18 +97,15 @@ def answer_logps(
 
     Returns:
         [prefix][answer] arrays of float64, one number per answer token. No gradient is kept.
-
-    Raises:
-        DereasonError: the model cannot take the packed answers' mask (its attention is neither SDPA nor eager, or
-            its sliding window is shorter than the text).
     """
     import torch
 
     if hasattr(model, "get_base_model"):  # peft's own forward hides the cache; the adapter sits inside the base
         model = model.get_base_model()
-    _check_attention(model, max(map(len, prefixes)) + sum(map(len, answers)))
-    out: list[list[np.ndarray]] = []
     with torch.inference_mode():
+        if _apart(model, max(map(len, prefixes)), answers):
+            return _row_logps(model, prefixes, answers, temperature, pad_id, rows)
+        out: list[list[np.ndarray]] = []
         for start in range(0, len(prefixes), rows):
             out += _chunk_logps(model, prefixes[start : start + rows], answers, temperature, pad_id)
     return out
@@ -190,16 +189,38 @@ def _gather(logits_PQV: Tensor, columns: Sequence[int], tokens: Sequence[int], t
     return np.asarray((scaled[:, at, ids] - total[:, at]).double().cpu())
 
 
-def _check_attention(model: Any, length: int) -> None:
-    kind = getattr(model.config, "_attn_implementation", "sdpa")
-    if kind not in ("sdpa", "eager"):
-        raise DereasonError(
-            f"verifier-free rewards score several answers in one pass, which attention {kind!r} cannot mask",
-            "load the model with attn_implementation sdpa or eager",
-        )
+def _apart(model: Any, longest: int, answers: Sequence[Sequence[int]]) -> bool:
+    """Whether the model takes no answers side by side: then each is run behind each prefix, several times slower.
+
+    So it is with a cache that is not keys and values (state spaces, linear attention), with attention that takes no
+    mask of ours, a window shorter than the text, and rotary positions that keep sequences apart.
+    """
+    together = longest + sum(map(len, answers))
     window = getattr(model.config, "sliding_window", None)
-    if window is not None and length > window:
-        raise DereasonError(
-            f"verifier-free rewards would need {length} positions, and the model's sliding window has {window}",
-            "shorten max_new_tokens, or take a reward with a verifier",
-        )
+    return (
+        unusual_cache(model) is not None
+        or getattr(model.config, "_attn_implementation", "sdpa") not in ("sdpa", "eager")
+        or (window is not None and together > window)
+        or rope_edge(model, together) is not None
+    )
+
+
+def _row_logps(
+    model: Any,
+    prefixes: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    temperature: float,
+    pad_id: int,
+    rows: int,
+) -> list[list[np.ndarray]]:
+    every = [Row(prefix, answer) for prefix in prefixes for answer in answers if len(answer)]
+    edge = rope_edge(model, max((len(row.prompt) + len(row.response) for row in every), default=0))
+    plan = plan_micro_batches(every, range(len(every)), micro_batch=rows, pair_cost=None, edge=edge)
+    found: dict[int, np.ndarray] = {}
+    for segments in plan:
+        batch = make_batch(every, segments, pad_id=pad_id, device=model.device)
+        scores = score_tokens(model, model.get_output_embeddings(), batch, temperature=temperature)
+        parts = np.split(scores.logp.double().cpu().numpy(), np.cumsum(batch.lengths)[:-1])
+        found |= dict(zip(batch.rows, parts, strict=True))
+    scored = (found[i] for i in range(len(every)))
+    return [[next(scored) if len(answer) else np.empty(0) for answer in answers] for _ in prefixes]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, assert_never
 
 from pydantic import Field, field_validator, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.base import LanguageModel
+from dereason.lm.endings import reply_end
 from dereason.lm.load import load_model
 from dereason.lm.local.model import ModelSettings
+from dereason.lm.thoughts import opens_thought
 from dereason.settings import Settings
 from dereason.training.rewards.grader import GenerativeVerifier, GenerativeVerifierSettings
 from dereason.training.rewards.judge import JudgeReward, When
@@ -72,14 +74,15 @@ class Format(Weighted):
     """The regular expression that the whole response must match; for `regex` only."""
     time_limit: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     """Seconds that `pattern` may take for one response; a response that takes longer gets no reward at all."""
-    opened_by_prompt: bool = False
-    """Whether the chat template itself writes `<think>`, so that responses begin after it; for `think` only."""
+    opened_by_prompt: bool | None = None
+    """Whether the chat template itself writes `<think>`, so that responses begin after it; null looks at the template.
+    For `think` only."""
 
     @model_validator(mode="after")
     def _fields_fit_the_shape(self) -> Self:
         if (self.pattern is not None) != (self.shape == "regex"):
             raise ValueError("shape: regex needs a pattern, and no other shape takes one")
-        if self.opened_by_prompt and self.shape != "think":
+        if self.opened_by_prompt is not None and self.shape != "think":
             raise ValueError("opened_by_prompt says something of shape: think alone")
         if self.pattern is not None:
             import regex
@@ -198,6 +201,7 @@ def build(
     stop_ids: Sequence[int] | None = None,
     load: LoadModel = load_model,
     judging: Judging | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[RewardFunction]:
     """Make TRL reward functions of settings, in order; they share one judging of each batch.
 
@@ -205,13 +209,17 @@ def build(
         rewards: the settings.
         tokenizer: of the model in training.
         max_new_tokens: length limit of a response in tokens.
-        stop_ids: token ids that end a response; the tokenizer's end token where None.
+        stop_ids: token ids that end a response; where None, the tokenizer's end token and what its template writes
+            behind a reply.
         load: makes the judging model; called once for each model that the settings name.
         judging: shared with other rewards, in place of one that is made of the arguments above.
+        chat_template_kwargs: extra arguments of the chat template; None: there are none.
 
     Raises:
-        DereasonError: an overlong buffer that is longer than the limit, or a judging model that does not load.
+        DereasonError: an overlong buffer that is longer than the limit, a judging model that does not load, or a
+            demanded shape that the chat template contradicts.
     """
+    rewards = with_opening(rewards, tokenizer, chat_template_kwargs or {})
     judging = judging or _judging(rewards, tokenizer, max_new_tokens, stop_ids)
     loaded: dict[str, LanguageModel] = {}
 
@@ -242,8 +250,39 @@ def combine(
 
 
 def _judging(rewards: Rewards, tokenizer: Any, max_new_tokens: int, stop_ids: Sequence[int] | None) -> Judging:
-    ends = (tokenizer.eos_token_id,) if stop_ids is None else stop_ids
-    return Judging(stop_ids=ends, max_new_tokens=max_new_tokens, marks=rewards.counted)
+    if stop_ids is None:
+        stop_ids = [i for i in (tokenizer.eos_token_id, reply_end(tokenizer, {})) if i is not None]
+    return Judging(stop_ids=stop_ids, max_new_tokens=max_new_tokens, marks=rewards.counted)
+
+
+def with_opening(rewards: Rewards, tokenizer: Any, kwargs: Mapping[str, Any]) -> Rewards:
+    """The rewards, `opened_by_prompt` said by the tokenizer's chat template where they leave it to that.
+
+    Args:
+        rewards: the settings.
+        tokenizer: of the model in training; None, or one without a template, opens nothing.
+        kwargs: extra arguments of the chat template.
+
+    Raises:
+        DereasonError: a reward says otherwise than the template.
+    """
+    if not any(isinstance(reward, Format) and reward.shape == "think" for reward in rewards.of):
+        return rewards
+    template = getattr(tokenizer, "chat_template", None) is not None
+    opened = template and opens_thought(tokenizer, kwargs)
+    found: list[Reward] = []
+    for reward in rewards.of:
+        if isinstance(reward, Format) and reward.shape == "think":
+            if template and reward.opened_by_prompt not in (None, opened):
+                raise DereasonError(
+                    f"the reward format has opened_by_prompt: {str(reward.opened_by_prompt).lower()}, and the chat "
+                    f"template {'opens' if opened else 'does not open'} a thought before the reply",
+                    "leave opened_by_prompt out: the template is looked at",
+                )
+            said = opened if reward.opened_by_prompt is None else reward.opened_by_prompt
+            reward = reward.model_copy(update={"opened_by_prompt": said})
+        found.append(reward)
+    return rewards.model_copy(update={"of": found})
 
 
 def _build_one(
@@ -263,7 +302,7 @@ def _build_one(
         case Format(shape="regex", pattern=str(pattern)):
             return FormatReward(judging, "format_regex", PatternMatch(pattern, reward.time_limit))
         case Format(shape="think"):
-            shape = ThinkThenAnswer(opened_by_prompt=reward.opened_by_prompt)
+            shape = ThinkThenAnswer(opened_by_prompt=bool(reward.opened_by_prompt))
             return FormatReward(judging, "format_think", shape)
         case Format():
             return FormatReward(judging, "format_boxed", boxed_last)

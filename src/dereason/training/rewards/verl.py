@@ -28,6 +28,8 @@ class VerlReward(Settings):
     """What is rewarded, and which answers count."""
     max_new_tokens: int = Field(gt=0)
     """Length limit of a response in tokens."""
+    stop_ids: list[int]
+    """Token ids that end a response; the reward manager reads them."""
     verifier: VerifierSettings = VerifierSettings(workers=1)
     """Limits of the verifier; each of verl's reward workers has one."""
 
