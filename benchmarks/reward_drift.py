@@ -126,7 +126,9 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         stages.setdefault("before" if of["stage"] == "base" else of["arm"], []).append(shares(answers))
     print(f"\n{answers.height} held-out problems, one answer each, at temperature {options.temperature}:")
     for arm, found in stages.items():
-        each = ", ".join(f"{100 * lenient:.0f}/{100 * strict:.0f}" for lenient, strict in dict.fromkeys(found))
+        if arm == "before":
+            found = found[:1]  # one model answers once, for all arms and seeds
+        each = ", ".join(f"{100 * lenient:.0f}/{100 * strict:.0f}" for lenient, strict in found)
         lenient, strict = ([pair[k] for pair in found] for k in (0, 1))
         gap = [a - b for a, b in found]
         print(f"{arm}: lenient {spread(lenient)}, strict {spread(strict)}, gap {spread(gap)} ({each})")
