@@ -104,8 +104,7 @@ def test_only_a_routers_own_loss_depends_on_the_micro_batch(balanced: bool, tiny
         num_key_value_heads=1,
         num_local_experts=4,
         initializer_range=0.5,
-        router_aux_loss_coef=1.0,
-        output_router_logits=balanced,
+        router_aux_loss_coef=float(balanced),
         eos_token_id=tokenizer.eos_token_id,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "moe")
