@@ -9,8 +9,6 @@ Shape legend: B segments of T tokens, N response tokens of a micro-batch, V voca
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,6 +58,8 @@ def score_tokens(
         hits: whether to compare with the most probable tokens.
         router: whether to ask for the load-balancing loss.
     """
+    from dereason.lm.local.head import run_scored
+
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
     if batch.visible is not None:
         inputs |= {"attention_mask": _mask(model, batch.visible), "position_ids": batch.position_ids}
@@ -68,53 +68,10 @@ def score_tokens(
     # Without a mask attention is plainly causal: what stands after a token, padding too, is never seen.
     if router:
         inputs["output_router_logits"] = True
-    with _logits_at(head, batch.predictors):
-        out = model(**inputs)
-    logits = out.logits
-    if logits.shape[:2] == batch.input_ids.shape and logits.shape[:2] != (1, len(batch.predictors)):
-        logits = logits.flatten(0, 1)[batch.predictors]  # a model that makes logits without calling its head
-    else:
-        logits = logits.reshape(len(batch.predictors), -1)
-    logp, spread = token_logps(logits, batch.targets, temperature=temperature, entropy=entropy)
-    best = logits.detach().argmax(-1) == batch.targets if hits else None
+    (logp, spread, best), out = run_scored(
+        model, head, batch.predictors, batch.targets, inputs, temperature=temperature, entropy=entropy, hits=hits
+    )
     return TokenScores(logp, spread, best, out.aux_loss if router else None)
-
-
-def token_logps(
-    logits_NV: Tensor, targets_N: Tensor, *, temperature: float = 1.0, entropy: Entropy = "none"
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities (N,) of the targets, and entropies (N,) in nats; half precision is computed in float32."""
-    import torch
-
-    logits = logits_NV.float() if logits_NV.dtype in (torch.float16, torch.bfloat16) else logits_NV
-    if temperature != 1.0:
-        logits = logits / temperature
-    total = logits.logsumexp(-1)
-    logp = logits.gather(1, targets_N[:, None])[:, 0] - total
-    if entropy == "none":
-        return logp, None
-    with torch.set_grad_enabled(entropy == "gradient" and torch.is_grad_enabled()):
-        kept = logits if entropy == "gradient" else logits.detach()
-        norm = total if entropy == "gradient" else total.detach()
-        spread = norm - (torch.exp(kept - norm[:, None]) * kept).sum(-1)
-    return logp, spread
-
-
-@contextmanager
-def _logits_at(head: Any, predictors_N: Tensor) -> Iterator[None]:
-    """Let the head see only the hidden states that predict a response token, as (1, N, hidden)."""
-    if head is None:
-        yield
-        return
-
-    def pick(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0].flatten(0, 1)[predictors_N][None], *args[1:])
-
-    handle = head.register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _mask(model: Any, visible_BTT: Tensor) -> Tensor:
