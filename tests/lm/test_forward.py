@@ -166,7 +166,7 @@ def test_no_logits_of_all_tokens_exist(monkeypatch: pytest.MonkeyPatch, tmp_path
     step()  # gradients are there, and the model is known
     whole = 4 * tokens * vocabulary
     monkeypatch.setattr(head_module, "block_tokens", lambda vocabulary, device: tokens // 16)
-    assert peak_bytes(step, tmp_path / "blocks.json") < whole / 4
+    assert peak_bytes(step, tmp_path / "blocks.json") < whole / 2
     monkeypatch.setattr(head_module, "block_tokens", lambda vocabulary, device: tokens)
     assert whole < peak_bytes(step, tmp_path / "one.json") < 3.5 * whole
 

@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 if TYPE_CHECKING:
     from dereason.lm.local.forward import Entropy
@@ -59,7 +60,7 @@ def token_logps(
 class _TokenLogps(torch.autograd.Function):
     """``z_y - log Σ exp z`` and ``log Σ exp z - Σ p z`` of z = logits / temperature, with their gradients by hand::
 
-        d logp / dz = onehot(y) - p        d entropy / dz = -p (log p + entropy)
+    d logp / dz = onehot(y) - p        d entropy / dz = -p (log p + entropy)
     """
 
     @staticmethod
@@ -122,7 +123,7 @@ def behind_head(model: Any, head: Any, input_ids: Tensor) -> Post | None:
         head: ``get_output_embeddings()`` of the unwrapped model, or None.
         input_ids: (B, T) of any text.
     """
-    if head is None:
+    if head is None or is_deepspeed_zero3_enabled():  # ZeRO-3 frees the head's weights before backward asks for them
         return None
     if head not in _known:
         _known[head] = _examine(model, head, input_ids[:1, :2])
@@ -222,10 +223,9 @@ def run_scored(
         if logits.shape[:2] == inputs["input_ids"].shape and logits.shape[:2] != (1, len(predictors_N)):
             logits = logits.flatten(0, 1)[predictors_N]  # it makes logits without calling its head
         return score(logits.reshape(len(predictors_N), -1), targets_N), out
-    blocks = _Blocks(head, post, predictors_N, targets_N, score)
+    blocks = _Blocks(post, predictors_N, targets_N, score)
     hooks = [
-        head.register_forward_pre_hook(blocks.take),
-        head.register_forward_hook(blocks.run),
+        head.register_forward_pre_hook(blocks.run),
         # before those of a sharded model, which look at what goes out
         unwrapped(model).register_forward_hook(blocks.tie, prepend=True),
     ]
@@ -241,47 +241,34 @@ def run_scored(
 
 
 class _Blocks:
-    """The hooks of one forward pass: the head is given nothing, and afterwards the blocks one by one."""
+    """The hooks of one forward pass: before the head runs, it is run on the blocks, and then on no token at all."""
 
-    def __init__(self, head: Any, post: Post, predictors_N: Tensor, targets_N: Tensor, score: Any) -> None:
-        self.head, self.post, self.predictors, self.targets, self.score = head, post, predictors_N, targets_N, score
-        self.running = False
+    def __init__(self, post: Post, predictors_N: Tensor, targets_N: Tensor, score: Any) -> None:
+        self.post, self.predictors, self.targets, self.score = post, predictors_N, targets_N, score
 
-    def take(self, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Before the head: keep the hidden states that predict something."""
-        if self.running:
-            return None
-        self.hidden = args[0].flatten(0, -2)[self.predictors]
-        return (self.hidden[None, :0], *args[1:])
+    def run(self, head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The blocks. Its ``forward`` is called: a sharded module's hooks would free its weights after the first."""
+        hidden = args[0].flatten(0, -2)[self.predictors]
+        nothing = hidden[None, :0]
+        block = partial(self._block, head.forward)
+        count = -(-len(hidden) // block_tokens(head.forward(nothing).size(-1), hidden.device))
+        if count > 1 and torch.is_grad_enabled():
+            block = partial(checkpoint, block, use_reentrant=False)
+        parts = [block(h, t) for h, t in zip(hidden.chunk(count), self.targets.chunk(count), strict=True)]
+        self.scored = tuple(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
+        return (nothing, *args[1:])
 
-    def run(self, module: Any, args: Any, output: Tensor) -> None:
-        """After it, where hooks that gather and free its weights take turns with it as ever: the blocks."""
-        if self.running:
-            return
-        self.running = True
-        size = block_tokens(output.size(-1), output.device)
-        count = max(1, -(-len(self.targets) // size))
-        hidden, targets = self.hidden.chunk(count), self.targets.chunk(count)
-        del self.hidden
-        if count == 1 or not torch.is_grad_enabled():
-            parts = [self._block(h, t) for h, t in zip(hidden, targets, strict=True)]
-        else:
-            parts = [
-                checkpoint(self._block, h, t, use_reentrant=False) for h, t in zip(hidden, targets, strict=True)
-            ]
-        logp, spread, best = zip(*parts, strict=True)
-        self.scored = tuple(None if part[0] is None else torch.cat(part) for part in (logp, spread, best))
-
-    def _block(self, hidden: Tensor, targets: Tensor) -> Scored:
-        return self.score(self.post(self.head(hidden[None])).flatten(0, 1), targets)
+    def _block(self, forward: Any, hidden: Tensor, targets: Tensor) -> Scored:
+        return self.score(self.post(forward(hidden[None])).flatten(0, 1), targets)
 
     def tie(self, module: Any, args: Any, output: Any) -> Any:
         """After the model: zeros that hang on the log-probabilities go out in place of logits.
 
-        DDP and FSDP look for what backward will reach in what the model returns.
+        DDP and FSDP look for what backward will reach in what a module returns, the head too.
         """
         logp = self.scored[0]
-        output.logits = torch.where(torch.ones_like(logp, dtype=torch.bool), torch.zeros_like(logp), logp)
+        zeros = torch.where(torch.ones_like(logp, dtype=torch.bool), torch.zeros_like(logp), logp)
+        output.logits = zeros + output.logits.sum() if torch.distributed.is_initialized() else zeros
         return output
 
 
