@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dereason.lm.local import engine, fit, packed, places
+from dereason.lm.local import engine, fallback, fit, packed, places
 from dereason.lm.local.engine import decode, plan_batches, stream
 from dereason.lm.local.packed import PackedLinears
 from dereason.lm.local.prefill import prefill, shared_prefix
@@ -210,6 +210,9 @@ def test_other_caches_fall_back_to_generate_and_say_so(
     assert re.search(reason, record.getMessage())
     assert model.generation_config.repetition_penalty == 1.7
     assert [[len(s) for s in group] for group in ids(drawn)] == [[5, 9]] * len(UNLIKE)
+    with watched(model) as shapes:
+        run(model, UNLIKE)
+    assert [shape for shape in shapes if shape[1] > 1] == [(5, 6)], "prompts of several lengths are one batch, padded"
     check_logps(model, UNLIKE, drawn, 0.8, tolerance=1e-5)  # generate hands out float32
     model.generation_config.repetition_penalty = 1.0
     check_greedy(model, UNLIKE, None)
@@ -232,6 +235,40 @@ def test_a_model_that_the_trial_contradicts_falls_back(double: Any, monkeypatch:
     assert "differed from a plain forward pass" in reason
     monkeypatch.setattr(places.PlaceCache, "mask_and_positions", honest)
     assert fit._trial(double, places.PlaceCache, UNLIKE[2], 2) is None
+
+
+def test_a_recurrent_model_whose_state_padding_reaches_is_given_none() -> None:
+    plain, leaky = (make("Mamba", vocab_size=700, hidden_size=32, num_hidden_layers=2, state_size=4) for _ in range(2))
+    leaky.backbone.register_forward_pre_hook(
+        lambda _, args, kwargs: (args, {**kwargs, "attention_mask": None}), with_kwargs=True
+    )
+    assert ids(run(leaky, UNLIKE, max_new_tokens=4)) == ids(run(plain, UNLIKE, max_new_tokens=4))
+    assert fallback._padded[plain]
+    assert not fallback._padded[leaky]
+
+
+@pytest.mark.parametrize("way", ["autocast", "weights"])
+def test_the_trial_is_in_float32_whatever_decodes(tiny_model: Path, way: str) -> None:
+    """An RL phase on a GPU has float32 weights and bfloat16 by autocast, evaluation bfloat16 weights.
+
+    In both the engine's layout differs from a plain pass by some per cent, and is right.
+    """
+    from dereason.lm.local.grouped import GroupedCache
+
+    dtype = torch.float32 if way == "autocast" else torch.bfloat16
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype).eval()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast")
+    model.forward = wrapper = autocast(model.forward)  # as accelerate prepares a model
+    with autocast, torch.no_grad():
+        rounded = fit._trial_gap(model, GroupedCache, UNLIKE[2], 2)
+        run(model, UNLIKE, max_new_tokens=2)
+    assert rounded > 1e-3, "what a bound for float32 refuses"
+    assert fit._known[model] is GroupedCache
+    assert model.forward is wrapper
+    for name, p in model.named_parameters():
+        assert p.dtype == dtype
+        assert torch.equal(p, before[name])
 
 
 def check_logps(

@@ -100,6 +100,32 @@ def test_every_row_has_its_own_log_probabilities_and_gradient(
                 torch.testing.assert_close(p.grad, want[name], rtol=1e-4, atol=2e-6)
 
 
+class MaskIgnored(LlamaForCausalLM):
+    """Attention is causal, whatever it is told."""
+
+    def forward(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, **more: Any) -> Any:
+        return super().forward(input_ids, position_ids=position_ids, **more)
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.5])
+@pytest.mark.parametrize("way", ["autocast", "weights"])
+def test_a_shared_prompt_is_tried_in_float32_and_a_model_that_ignores_the_mask_is_caught(
+    spread: float, way: str
+) -> None:
+    """Weights of every size: those of a fresh model make responses that see each other differ by little."""
+    torch.manual_seed(0)
+    honest, ignores = (
+        kind(LlamaConfig(**SMALL, initializer_range=spread)).eval() for kind in (LlamaForCausalLM, MaskIgnored)
+    )
+    for model in (honest, ignores):
+        if way == "weights":
+            model.bfloat16()
+        else:  # as accelerate prepares a model on a GPU
+            model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+    assert can_share_prompts(honest, honest.get_output_embeddings()) is None
+    assert "see each other" in str(can_share_prompts(ignores, ignores.get_output_embeddings()))
+
+
 def test_models_that_cannot_share_prompts_say_why() -> None:
     assert "sliding" in str(can_share_prompts(model_of("gemma2", "eager"), None))
     mamba = AutoModelForCausalLM.from_config(

@@ -3,7 +3,7 @@
 N tokens have N x V logits, and with a vocabulary of 150,000 these, their gradient and what lies between outweigh model
 and moments together. So the head is run on blocks of tokens inside the model's own forward pass (where a sharded
 model's weights are whole and autocast is the model's), each block's log-probabilities are kept and its logits are not:
-backward makes them again. Where a block would hold all of a pass's tokens, its logits are kept and nothing is run twice.
+backward makes them again. Where one block holds all of a pass's tokens, its logits are kept and nothing is run twice.
 
 It is the model's head that runs, as a module: with its bias, its adapter, its hooks. What the model does to logits
 behind its head (a soft cap, a scale) is found out once, by giving it numbers in place of logits
