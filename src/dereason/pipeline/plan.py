@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dereason.lm.local.model import WITHOUT_VLLM, has_vllm, resolve_backend, resolve_device
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
 from dereason.pipeline.dates import recorded_date
@@ -90,8 +91,25 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         "steps": rows,
         "cached": sum(r["cached"] for r in rows),
         "left_out": _left_out(recipe),
+        "slow": _slow(recipe),
         "differs": [d.words() for d in differences((s, steps / s.folder) for s in planned)],
     }
+
+
+def _slow(recipe: Recipe) -> list[str]:
+    """What a GPU would do faster than this plan."""
+    sampled = [recipe.model, *recipe.models()]
+    engine = [
+        f"arm {arm.name}: rollouts by {phase.settled(recipe.model).rollouts}"
+        for arm in recipe.arms
+        for phase in arm.phases
+        if isinstance(phase, RL) and not phase.settled(recipe.model).samples_elsewhere
+    ]
+    local = [f"{model.name}: responses by the local backend" for model in sampled if resolve_backend(model) == "local"]
+    if not (engine or local) or resolve_device(recipe.model.device) != "cuda":
+        return []
+    mend = "set rollouts and backend" if has_vllm() else "pip install 'dereason[vllm]'"
+    return [f"{'; '.join(dict.fromkeys([*local, *engine]))}: {WITHOUT_VLLM}; {mend}"]
 
 
 def _left_out(recipe: Recipe) -> list[str]:
