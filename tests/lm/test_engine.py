@@ -291,6 +291,7 @@ def test_logps_are_those_of_a_plain_forward_pass(double: Any, temperature: float
 
 def test_places_are_never_more_than_allowed_and_are_filled_again(double: Any) -> None:
     limits = [[2, 9, 3], [1, 1, 12], [5, 2, 2], [8, 1, 4], [3, 3, 3]]
+    run(double, PROMPTS[:1])  # the trial run is over
     with watched(double) as shapes:
         drawn = run(double, PROMPTS, 3, temperature=1.0, batch_size=4, max_new_tokens=limits, stop_ids=[])
     assert [[len(s) for s in group] for group in ids(drawn)] == limits
@@ -300,6 +301,39 @@ def test_places_are_never_more_than_allowed_and_are_filled_again(double: Any) ->
     assert sum(decoding) == steps, "no row runs that has ended"
     assert decoding == sorted(decoding, reverse=True), "places stay full until nothing waits"
     assert decoding.count(4) >= steps // 4 - 3
+
+
+@pytest.mark.parametrize("kind", ["GroupedCache", "PlaceCache"])
+def test_where_memory_is_short_samples_wait_and_are_gone_on_with(
+    double: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One long sample among short ones: storage is never larger than it may be, every sample what it would be."""
+    from dereason.lm.local.grouped import GroupedCache
+
+    cache = GroupedCache if kind == "GroupedCache" else places.PlaceCache
+    monkeypatch.setitem(fit._known, double, cache)
+    monkeypatch.setattr(places, "_SPARE", 3)
+    limits = [[40, 9, 12], [14, 25, 3], [15, 8, 11], [9, 20, 30]]
+    asked: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": limits, "stop_ids": [], "batch_size": 8}
+    plain = run(double, PROMPTS[:4], 3, **asked)
+    sizes: list[int] = []
+    grow, halt, halted = places.PlaceCache._make_room, engine._Decoder._halt, []
+
+    def watch(self: Any, *args: Any) -> int:
+        low = grow(self, *args)
+        sizes.append(self.places * self.columns)
+        return low
+
+    cells = 4 * 6 + 60 if kind == "GroupedCache" else 3 * 45  # prompts have a storage of their own, or none
+    cell = 2 * 2 * 2 * 8 * 8  # layers, keys and values, heads, head size, bytes
+    monkeypatch.setattr(places, "cache_bytes", lambda device: cells * cell)
+    monkeypatch.setattr(places.PlaceCache, "_make_room", watch)
+    monkeypatch.setattr(engine._Decoder, "_halt", lambda self, row: halted.append(row) or halt(self, row))
+    short = run(double, PROMPTS[:4], 3, **asked)
+    assert ids(short) == ids(plain)
+    check_logps(double, PROMPTS[:4], short, 1.0, tolerance=1e-9)
+    assert halted, "nothing had to wait"
+    assert max(sizes) <= cells
 
 
 def test_samples_come_as_soon_as_their_prompt_is_done(double: Any) -> None:

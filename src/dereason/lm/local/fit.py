@@ -39,9 +39,8 @@ def _choose(model: Any, prompt: Sequence[int], pad_id: int) -> type[PlaceCache] 
 
     reason = unusual_cache(model)
     if reason is None:
-        # on a GPU the fused kernels win over fewer reads
         plain_attention = model.config.get_text_config(decoder=True)._attn_implementation in ("sdpa", "eager")
-        if model.device.type == "cpu" and plain_attention and not any(sliding_layers(model)):
+        if plain_attention and not any(sliding_layers(model)):
             reason = _trial(model, GroupedCache, prompt, pad_id)
             if reason is None:
                 return GroupedCache

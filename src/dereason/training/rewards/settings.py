@@ -105,8 +105,8 @@ class Judge(Weighted):
     name: Literal["judge"] = "judge"
     """The name of this reward."""
     model: ModelSettings
-    """The judging model, for example `{name: TIGER-Lab/general-verifier}`. It shares the device with training: `backend:
-    auto` is `local` here."""
+    """The judging model, for example `{name: TIGER-Lab/general-verifier}`. It shares the device with training, so that
+    `backend: auto` is `local` here."""
     chat_template_kwargs: dict[str, Any] = {}
     """Extra arguments of the judging model's chat template."""
     when: When = "no_rule"
