@@ -25,6 +25,7 @@ def in_float32(model: Any) -> Iterator[bool]:
 
     precision = torch.get_float32_matmul_precision()
     forward = vars(model).pop("forward", None)  # accelerate's, which opens autocast of its own
+    attention = model.config.get_text_config(decoder=True)._attn_implementation
     layers = _layers(model)
     inside = {id(m) for layer in layers for m in layer.modules()}
     with ExitStack() as undo:
@@ -32,6 +33,9 @@ def in_float32(model: Any) -> Iterator[bool]:
         torch.set_float32_matmul_precision("highest")
         if forward is not None:
             undo.callback(setattr, model, "forward", forward)
+        if "flash" in (attention or ""):  # which has no float32
+            undo.callback(model.set_attn_implementation, attention)
+            model.set_attn_implementation("sdpa")
         undo.enter_context(torch.autocast(model.device.type, enabled=False))
         undo.callback(_raised([m for m in model.modules() if id(m) not in inside]))
         for layer in layers:
