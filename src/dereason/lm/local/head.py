@@ -245,6 +245,7 @@ class _Blocks:
 
     def __init__(self, post: Post, predictors_N: Tensor, targets_N: Tensor, score: Any) -> None:
         self.post, self.predictors, self.targets, self.score = post, predictors_N, targets_N, score
+        self.scored: tuple[Any, Any, Any]
 
     def run(self, head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The blocks. Its ``forward`` is called: a sharded module's hooks would free its weights after the first."""
@@ -255,7 +256,8 @@ class _Blocks:
         if count > 1 and torch.is_grad_enabled():
             block = partial(checkpoint, block, use_reentrant=False)
         parts = [block(h, t) for h, t in zip(hidden.chunk(count), self.targets.chunk(count), strict=True)]
-        self.scored = tuple(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
+        logp, spread, best = (None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
+        self.scored = (logp, spread, best)
         return (nothing, *args[1:])
 
     def _block(self, forward: Any, hidden: Tensor, targets: Tensor) -> Scored:
