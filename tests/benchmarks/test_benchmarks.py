@@ -39,6 +39,7 @@ SMALLEST: dict[str, list[tuple[list[str], str]]] = {
     "graph_metrics": [
         (["--nodes=40", "--responses=8", "--steps=10", "--repeats=1", "--study=2", "--graphlets=igraph"], "2 graphs of")
     ],
+    "head_memory": [(["--tokens=8", "--blocks", "2", "--model=TINY"], "ours, 2 blocks")],
     "joint_step": [
         (["--methods=weighted", "--steps=2", "--prompts=2", "--group=2", "--tokens=4", "--model=TINY"], "`weighted`")
     ],
