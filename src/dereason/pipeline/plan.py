@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dereason.lm.local.model import WITHOUT_VLLM, has_vllm, resolve_backend, resolve_device
+from dereason.lm.local.model import WITHOUT_VLLM, has_vllm, on_cuda, resolve_backend
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
 from dereason.pipeline.dates import recorded_date
@@ -106,7 +106,7 @@ def _slow(recipe: Recipe) -> list[str]:
         if isinstance(phase, RL) and not phase.settled(recipe.model).samples_elsewhere
     ]
     local = [f"{model.name}: responses by the local backend" for model in sampled if resolve_backend(model) == "local"]
-    if not (engine or local) or resolve_device(recipe.model.device) != "cuda":
+    if not (engine or local) or not on_cuda(recipe.model.device):
         return []
     mend = "set rollouts and backend" if has_vllm() else "pip install 'dereason[vllm]'"
     return [f"{'; '.join(dict.fromkeys([*local, *engine]))}: {WITHOUT_VLLM}; {mend}"]

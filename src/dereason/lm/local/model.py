@@ -174,13 +174,18 @@ def resolve_backend(settings: ModelSettings) -> Literal["local", "vllm", "api"]:
     """Who generates where ``backend`` is `auto`: vLLM on CUDA where it is installed, but not with an adapter's folder.
 
     Raises:
-        DereasonError: vLLM is installed, and there is no such device; or an adapter's base is not there.
+        DereasonError: an adapter's base is not there.
     """
     if settings.backend != "auto":
         return settings.backend
     # vLLM is looked for first: torch takes seconds to import
-    there = has_vllm() and resolve_device(settings.device) == "cuda"
+    there = has_vllm() and on_cuda(settings.device)
     return "vllm" if there and adapter_base(settings) is None else "local"
+
+
+def on_cuda(device: str) -> bool:
+    """Whether ``device`` names a CUDA GPU, on this machine where it is `auto`: a plan may be made for another one."""
+    return device == "cuda" or (device == "auto" and resolve_device(device) == "cuda")
 
 
 def has_vllm() -> bool:
