@@ -147,8 +147,9 @@ def _examine(model: Any, head: Any, input_ids: Tensor) -> Post | None:
         hook.remove()
     if len(shown) != 1 or shown[0].dim() != 3 or made.shape != shown[0].shape:
         return None
+    eps = max(torch.finfo(x.dtype).eps for x in (shown[0], made))
     made = made.double()
-    bound = 4 * torch.finfo(shown[0].dtype).eps * (1 + made.abs())
+    bound = 4 * eps * (1 + made.abs())
     for post in _candidates(unwrapped(model).config.get_text_config()):
         if bool(((post(shown[0]).double() - made).abs() <= bound).all()):
             return post
