@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ class Script:
         right: whether they are right, by the same; None: see :class:`Planted`.
         shown: demonstrations.
         limit: of a rollout's tokens.
-        said: log-probabilities of drawn tokens by the engine.
+        said: log-probabilities of drawn tokens by the engine; NaN: no sampler drew them.
         worth: what a demonstration is paid.
     """
 
@@ -58,7 +59,7 @@ class Script:
     right: Callable[[str, int, int], bool | None] | None = None
     shown: Mapping[str, str] = field(default_factory=lambda: SHOWN)
     limit: int = LIMIT
-    said: float = -1.0
+    said: float = math.nan
     worth: float = 1.0
 
     def tokens(self, tokenizer: Any) -> tuple[dict[str, list[int]], dict[str, list[list[int]]], dict[str, list[int]]]:
@@ -124,7 +125,8 @@ def recorded(
     Its ``before`` has the weights before its last step, ``grads`` the gradients of it.
     """
     script = script or Script()
-    tokenizer = load_tokenizer(ModelSettings(name=str(folder)))
+    model_settings = ModelSettings(name=str(folder), device="cpu")
+    tokenizer = load_tokenizer(model_settings)
     model = wrap(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64))
     prompts, rollouts, demonstrations = script.tokens(tokenizer)
     rows = [
@@ -133,7 +135,7 @@ def recorded(
     ]
 
     class Recorded(make_class()):  # type: ignore[misc]
-        def _decode(self, asked: Any, n: int, limits: Any, seed: int | None = None) -> list[list[Drawn]]:
+        def _decode(self, asked: Any, n: int, limits: Any, *_: Any) -> list[list[Drawn]]:
             drawn = []
             for k, ids in enumerate(asked):
                 id = next(id for id, head in prompts.items() if ids[: len(head)] == head)
@@ -181,7 +183,7 @@ def recorded(
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    trainer.phase, trainer.rollouts, trainer.selection = phase, reward, None
+    trainer.phase, trainer.rollouts, trainer.selection = phase.settled(model_settings), reward, None
     trainer.problems = {row["problem_id"]: row for row in rows}
     trainer.demonstrations = {id: demonstrations[id] for id in shown}
     trainer.worth = dict.fromkeys(shown, script.worth)

@@ -187,7 +187,7 @@ class Case:
         adapter: whether a LoRA is trained in place of the weights.
         rewards: of rollouts.
         single: numbers in it pass through float32.
-        said: log-probabilities of drawn tokens by the engine.
+        said: log-probabilities of drawn tokens by the engine; NaN: no sampler drew them.
     """
 
     kind: str
@@ -196,7 +196,7 @@ class Case:
     adapter: bool = False
     rewards: Callable[[str, int, int], float | None] = verdicts
     single: bool = False
-    said: float = -1.0
+    said: float = float("nan")
 
 
 LOSSES = ("dapo", "grpo", "dr_grpo", "rloo")
@@ -248,7 +248,7 @@ def make_cases() -> dict[str, Case]:
         "rl dapo, batch scale": Case("rl", {"scale_rewards": "batch"}, rewards=shares, single=True),
         "rl grpo, undecided": Case("rl", {"loss": "grpo"}, rewards=undecided),
         "rl dapo, other engine": Case("rl", {"rollouts": "vllm-server"}, rewards=shares, said=-5.5),
-        "rl rloo, verifree": Case("rl", {"algorithm": "rloo", "rewards": [{"name": "verifree"}]}, rewards=shares),
+        "rl rloo, verifree": Case("rl", {"algorithm": "rloo", "rewards": {"of": [{"name": "verifree"}]}}, rewards=shares),
         "rl dapo, lora": Case("rl", {"kl": 0.1}, adapter=True, rewards=shares),
         "rl dapo, moe": Case("rl", {}, model="moe", rewards=shares, single=True),
         "sft": Case("sft"),

@@ -111,7 +111,7 @@ def test_what_is_drawn_has_the_probability_that_is_told(tiny_model: Path, engine
         (lambda: RL(temperature=1e-40), r"greater than or equal to 0\.01"),
         (lambda: Sampling(top_p=0), "greater than 0"),
         (lambda: Sampling(min_p=1), "less than 1"),
-        (lambda: RL(top_p=0.9, rewards=[{"name": "verifree"}]), "verifree's loss takes reasonings"),
+        (lambda: RL(top_p=0.9, rewards={"of": [{"name": "verifree"}]}), "verifree's loss takes reasonings"),
     ],
 )
 def test_settings_that_draw_nothing_sensible_are_refused(build: Any, words: str) -> None:

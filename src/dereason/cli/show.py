@@ -39,6 +39,8 @@ def show_plan(plan: dict[str, Any]) -> None:
         out.print(f"not planned: {escape(what)}")
     for what in plan["warnings"]:
         out.print(f"[yellow]warning:[/] {escape(what)}")
+    for what in plan["slow"]:
+        out.print(f"slow: {escape(what)}")
     for what in plan["differs"]:
         out.print(f"note: {escape(what)}")
     out.print(f"{plan['cached']} of {len(plan['steps'])} steps are cached. Nothing was run.")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dereason.lm.local.model import WITHOUT_VLLM, has_vllm, on_cuda, resolve_backend
 from dereason.pipeline.actions import Context
 from dereason.pipeline.audit import planned_warnings
 from dereason.pipeline.build import build
@@ -102,6 +103,7 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
                 for warning in unasked(phase.rewards, recipe.prompt)
             ),
         ],
+        "slow": _slow(recipe),
         "differs": [d.words() for d in differences((s, steps / s.folder) for s in planned)],
     }
 
@@ -114,6 +116,22 @@ def _references(recipe: Recipe, graph: Graph, steps: Path, base: Path) -> list[s
         return list(record["info"]["warnings"])
     made = steps / graph.problems.folder
     return planned_warnings(recipe.problems, base, made if finished(made) else None, recipe.verifier)
+
+
+def _slow(recipe: Recipe) -> list[str]:
+    """What a GPU would do faster than this plan."""
+    sampled = [recipe.model, *recipe.models()]
+    engine = [
+        f"arm {arm.name}: rollouts by {phase.settled(recipe.model).rollouts}"
+        for arm in recipe.arms
+        for phase in arm.phases
+        if isinstance(phase, RL) and not phase.settled(recipe.model).rollouts.startswith("vllm")
+    ]
+    local = [f"{model.name}: responses by the local backend" for model in sampled if resolve_backend(model) == "local"]
+    if not (engine or local) or not on_cuda(recipe.model.device):
+        return []
+    mend = "set rollouts and backend" if has_vllm() else "pip install 'dereason[vllm]'"
+    return [f"{'; '.join(dict.fromkeys([*local, *engine]))}: {WITHOUT_VLLM}; {mend}"]
 
 
 def _left_out(recipe: Recipe) -> list[str]:

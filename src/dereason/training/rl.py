@@ -19,7 +19,7 @@ from dereason.errors import DereasonError
 from dereason.lm.base import LEAST_TEMPERATURE, Filters, Progress
 from dereason.lm.endings import stop_ids
 from dereason.lm.load import load_model
-from dereason.lm.local.model import ModelSettings, load_weights
+from dereason.lm.local.model import ModelSettings, has_vllm, load_weights, on_cuda, resolve_device
 from dereason.lm.local.room import check_room, is_tight
 from dereason.lm.local.sampling import twins
 from dereason.lm.prompts import Prompt
@@ -155,8 +155,10 @@ class RL(PhaseSettings, Filters):
     """When a warning says that the rollouts' answers drift: lenient and strict accuracy part, marks are left out."""
     early_warning: EarlyWarning | None = None
     """Log whether correct responses become alike while pass@k stands still; null logs nothing of it."""
-    rollouts: Literal["engine", "transformers", "vllm-colocate", "vllm-server"] = "engine"
-    """Who samples: our in-process engine, `transformers.generate`, or vLLM in the same process or as a server."""
+    rollouts: Literal["auto", "engine", "transformers", "vllm-colocate", "vllm-server"] = "auto"
+    """Who samples: our in-process engine, `transformers.generate`, or vLLM in the same process or as a server. `auto`
+    is `vllm-colocate` on CUDA where vLLM is installed, and `engine` elsewhere, with `dynamic_sampling`, VeriFree, and
+    joint methods whose rollouts only the engine can draw."""
     vllm: VllmRollouts = VllmRollouts()
     """How vLLM is reached; for `rollouts: vllm-…` only."""
     sampler_cap: float = Field(default=2.0, ge=1)
@@ -234,6 +236,18 @@ class RL(PhaseSettings, Filters):
         return any(isinstance(reward, VeriFree) for reward in self.rewards.of)
 
     @property
+    def engine_alone(self) -> bool:
+        """Whether the settings ask for what our engine alone can draw, in however many processes."""
+        return self.verifree or self.dynamic_sampling is not None
+
+    def settled(self, model: ModelSettings) -> Self:
+        """These settings with ``rollouts: auto`` replaced by what it is on this machine."""
+        if self.rollouts != "auto":
+            return self
+        there = has_vllm() and on_cuda(model.device)
+        return self.model_copy(update={"rollouts": "vllm-colocate" if there and not self.engine_alone else "engine"})
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the loss has the starting model in it."""
         return self.kl > 0
@@ -284,6 +298,7 @@ def run_rl(
 
     if settings.early_warning is not None and measures is None:
         raise ValueError("early_warning needs measures: pass dereason.pipeline.early_warning.MEASURES")
+    settings = settings.settled(model)
     problems = join_problems(problems, problems["id"], "the RL set")
     check_set_size(problems.height, settings)
     student, tokenizer, found_hash = load_student(model, prompt, expected_hash, adapter=settings.adapter, seed=seed)
@@ -344,18 +359,20 @@ def run_rl(
         arguments = trainer_arguments(rounded, model, work, seed=seed)
         arguments["per_device_train_batch_size"] = settings.prompts_per_generation * settings.group_size
         make_class, shown = make_trainer_class, None
+        method: Any = None
         if demonstrations is not None:
             from dereason.training.joint.demonstrations import encode_demonstrations, worth_of
             from dereason.training.joint.queue import Waiting
             from dereason.training.joint.settings import Joint
 
             assert isinstance(settings, Joint)
-            make_class = settings.method.trainer_class
+            method = settings.method
+            make_class = method.trainer_class
             shown = encode_demonstrations(tokenizer, problems, demonstrations, prompt, settings)
             if asked:
                 texts = [[*asked[name], *reply] for name, reply in shown.items()]
                 check_room(student, tokenizer, texts, model.name, setting="max_length")
-            student = settings.method.wrap(student, model, seed)
+            student = method.wrap(student, model, seed)
         trainer = make_class()(
             model=student,
             reward_funcs=rollouts,
@@ -372,7 +389,7 @@ def run_rl(
                 disable_dropout=True,  # rollouts come from the network without it
                 beta=0.0,  # the KL term is ours, and so is its reference
                 chat_template_kwargs=dict(prompt.chat_template_kwargs),
-                **settings.vllm.arguments(settings.rollouts, stops),
+                **settings.vllm.arguments(settings.rollouts, stops, resolve_device(model.device)),
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
@@ -390,9 +407,9 @@ def run_rl(
         trainer.phase, trainer.rollouts = settings, rollouts
         if shown is not None:
             trainer.demonstrations = shown
-            trainer.worth = worth_of(shown, rows, rollouts.reward, tokenizer) if settings.method.joins else {}
-            if settings.method.supervised is not None:
-                trainer.waiting = Waiting(trainer, settings.method.supervised, resume)
+            trainer.worth = worth_of(shown, rows, rollouts.reward, tokenizer) if method.joins else {}
+            if method.supervised is not None:
+                trainer.waiting = Waiting(trainer, method.supervised, resume)
         trainer.problems = {row["problem_id"]: row for row in rows}
         twin = twins(tuple(message["content"] for message in row["prompt"]) for row in rows)
         trainer.twins = {row["problem_id"]: number for row, number in zip(rows, twin, strict=True)}

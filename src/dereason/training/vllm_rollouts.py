@@ -47,8 +47,11 @@ class VllmRollouts(Settings):
                 "set rollouts: engine (or vllm-colocate)",
             )
 
-    def arguments(self, rollouts: str, stops: Sequence[int]) -> dict[str, Any]:
-        """Arguments of TRL's ``GRPOConfig``; empty where vLLM draws no rollouts. ``stops`` end a rollout."""
+    def arguments(self, rollouts: str, stops: Sequence[int], device: str) -> dict[str, Any]:
+        """Arguments of TRL's ``GRPOConfig``; empty where vLLM draws no rollouts. ``stops`` end a rollout.
+
+        On CUDA the engine sleeps between generations: its weights and cache leave the GPU to the update.
+        """
         if not rollouts.startswith("vllm"):
             return {}
         shared = {
@@ -62,6 +65,7 @@ class VllmRollouts(Settings):
             "vllm_mode": "colocate",
             "vllm_gpu_memory_utilization": self.memory,
             "vllm_max_model_length": self.max_length,
+            "vllm_enable_sleep_mode": device == "cuda",
             "vllm_tensor_parallel_size": self.tensor_parallel,
         }
 

@@ -109,13 +109,19 @@ class Judge(Weighted):
     name: Literal["judge"] = "judge"
     """The name of this reward."""
     model: ModelSettings
-    """The judging model, for example `{name: TIGER-Lab/general-verifier}`."""
+    """The judging model, for example `{name: TIGER-Lab/general-verifier}`. It shares the device with training, so that
+    `backend: auto` is `local` here."""
     chat_template_kwargs: dict[str, Any] = {}
     """Extra arguments of the judging model's chat template."""
     when: When = "no_rule"
     """Which answers it is asked about: all, wrong ones whose reference is free text, or all that rules call wrong."""
     prompt: GenerativeVerifierSettings = GenerativeVerifierSettings()
     """How it is asked."""
+
+    @field_validator("model")
+    @classmethod
+    def _beside_training(cls, model: ModelSettings) -> ModelSettings:
+        return model.model_copy(update={"backend": "local"}) if model.backend == "auto" else model
 
 
 class CER(Weighted):
