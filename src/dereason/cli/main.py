@@ -64,6 +64,7 @@ def run(
     folder = run_dir or Path("runs") / loaded.name
     if dry_run:
         from dereason.cli.show import show_plan
+        from dereason.pipeline.estimates import refuse
         from dereason.pipeline.plan import make_plan
         from dereason.pipeline.recipe import resolved_yaml
 
@@ -73,6 +74,9 @@ def run(
         else:
             sys.stdout.write(resolved_yaml(loaded) + "\n")
             show_plan(plan)
+        for row in plan["steps"]:
+            if row["memory"] is not None and not row["cached"]:
+                refuse(row["name"], row["memory"])
         return
     from dereason.cli.show import show_result
     from dereason.pipeline.run import run_recipe
@@ -412,14 +416,16 @@ def recipes(as_json: Json = False) -> None:
     from dereason.pipeline.recipe import load_recipe, shipped
 
     rows = [
-        {"name": name, "path": str(path), "description": load_recipe(path).description}
+        {"name": name, "path": str(path), "description": found.description, "tried": found.tried}
         for name, path in shipped().items()
+        for found in [load_recipe(path)]
     ]
     if as_json:
         print_json(rows)
         return
     for row in rows:
-        sys.stdout.write(f"{row['name']}\n    {row['description']}\n    {row['path']}\n")
+        tried = "never run as it stands; its plan is checked" if row["tried"] == "never" else f"run on {row['tried']}"
+        sys.stdout.write(f"{row['name']}\n    {row['description']}\n    {tried}\n    {row['path']}\n")
 
 
 @recipe_app.command("explain")

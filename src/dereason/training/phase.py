@@ -82,6 +82,7 @@ class PhaseResult:
         tokens_generated: tokens sampled in rollouts, 0 for SFT.
         template_hash: of the saved tokenizer.
         left_out: targets longer than the phase takes; 0 for RL.
+        longest: tokens of the longest prompt + target that it takes; 0 for RL.
     """
 
     model: Path
@@ -90,6 +91,7 @@ class PhaseResult:
     tokens_generated: int
     template_hash: str
     left_out: int = 0
+    longest: int = 0
 
 
 def load_student(
@@ -121,7 +123,7 @@ def load_student(
     else:
         weights = load_weights(model.model_copy(update={"dtype": "float32"}))
     ends = [tokenizer.pad_token_id, *stop_ids(weights, tokenizer)]
-    check_room(weights, tokenizer, [[i] for i in ends], model.name)
+    check_room(weights, tokenizer, [[i] for i in ends], model)
     student = weights if adapter is None else attach(weights, adapter, model, seed)
     return student, tokenizer, found
 

@@ -18,10 +18,10 @@ from pydantic import Field, model_validator
 from dereason.errors import DereasonError
 from dereason.lm.base import Progress
 from dereason.lm.load import load_model
+from dereason.lm.local.context import longest_target
 from dereason.lm.local.model import ModelSettings, load_weights, stop_ids
-from dereason.lm.local.room import check_room, is_tight
+from dereason.lm.local.room import check_length, check_room, encode_long, room_of
 from dereason.lm.prompts import Prompt
-from dereason.lm.rendering import chat_ids
 from dereason.problems.schema import Verdict
 from dereason.training.early_warning import EarlyWarning, Measures
 from dereason.training.losses import LossName, RatioLevel, Scale
@@ -291,14 +291,10 @@ def run_rl(
         }
         for r in problems.select("id", "question", "answer", "options", "source", "metadata").iter_rows(named=True)
     ]
-    asked: dict[str, list[int]] = {}
-    if is_tight(student, tokenizer):
-        for row in rows:
-            asked[row["problem_id"]] = chat_ids(
-                tokenizer, row["prompt"], prompt.chat_template_kwargs, reply_follows=True
-            )
-        prompts, limit = list(asked.values()), settings.max_new_tokens
-        check_room(student, tokenizer, prompts, model.name, new_tokens=limit, setting="max_new_tokens")
+    chats = {row["problem_id"]: row["prompt"] for row in rows}
+    limit = settings.max_new_tokens
+    asked = encode_long(student, tokenizer, chats, prompt.chat_template_kwargs, model, new_tokens=limit)
+    check_room(student, tokenizer, asked.values(), model, new_tokens=limit, setting="max_new_tokens")
     # A checkpoint between two updates of one generation would lose the rollouts of the second.
     whole = settings.updates_per_generation * settings.iterations
     every = -(-settings.optimiser.checkpoint_every // whole) * whole
@@ -340,10 +336,11 @@ def run_rl(
 
             assert isinstance(settings, Joint)
             make_class = settings.method.trainer_class
-            shown = encode_demonstrations(tokenizer, problems, demonstrations, prompt, settings)
-            if asked:
-                texts = [[*asked[name], *reply] for name, reply in shown.items()]
-                check_room(student, tokenizer, texts, model.name, setting="max_length")
+            room = room_of(student, model)
+            check_length(model.name, room, settings.max_length, 0, "max_length")
+            longest = longest_target(settings.max_length, room)
+            shown = encode_demonstrations(tokenizer, problems, demonstrations, prompt, settings, longest)
+            check_room(student, tokenizer, shown.values(), model)
             student = settings.method.wrap(student, model, seed)
         trainer = make_class()(
             model=student,

@@ -77,6 +77,14 @@ class ModelSettings(Settings):
     """Floating point type outside training; `auto` is float32 on CPU, else bfloat16. Training keeps float32 weights."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where it runs; `auto` takes CUDA, then Apple's MPS, then the CPU."""
+    device_memory: float | None = Field(default=None, gt=0)
+    """Memory of one such device in GiB, for the estimate of `--dry-run`; null takes that of the device here."""
+    max_positions: int | None = Field(default=None, gt=0)
+    """Longest prompt + response in tokens, in place of what its configuration says (rope scaling included); at your own
+    risk where it is more. Weights stay as they are, and a learned table of positions cannot be exceeded."""
+    config: dict[str, Any] | None = None
+    """What its `config.json` says (`model_type` and sizes), for a plan on a machine that does not have the file; the
+    file counts where it is there."""
     backend: Literal["local", "vllm", "api"] = "local"
     """Who generates: our in-process engine, vLLM in process (`pip install 'dereason[vllm]'`), or an endpoint
     (`pip install 'dereason[api]'`). Training never uses this."""
@@ -307,7 +315,7 @@ class LocalModel(ChatModel):
 
     def _check(self, *sequences: Sequence[int], new_tokens: int = 0) -> None:
         setting = "max_new_tokens" if new_tokens else None
-        check_room(self.model, self.tokenizer, sequences, self.settings.name, new_tokens=new_tokens, setting=setting)
+        check_room(self.model, self.tokenizer, sequences, self.settings, new_tokens=new_tokens, setting=setting)
 
     def choice_probabilities(
         self, prompts: Sequence[Sequence[Message]], choices: Sequence[str], batch_size: int

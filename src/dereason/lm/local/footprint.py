@@ -1,0 +1,164 @@
+"""How much memory a model takes where it generates, estimated before anything is loaded.
+
+Everything here is arithmetic on a :class:`~dereason.lm.local.shape.Shape`. The estimate is of what torch's allocator
+holds at its peak; the process itself, and what an allocator keeps without using it, come on top (:data:`PROCESS`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dereason.lm.local.model import ModelSettings
+    from dereason.lm.local.shape import Shape
+
+GIB = 2**30
+PROCESS = {"cpu": 0.8 * GIB, "cuda": 0.7 * GIB, "mps": 0.8 * GIB}
+"""Bytes that a process takes before there is a model in it, by device: Python and its libraries (measured), or the
+context of a GPU and what its allocator holds in reserve (not measured)."""
+
+SPARE = 128
+"""Columns that the engine's cache has beyond those in use."""
+GROWTH = 1.25
+"""By how much more than it needs the cache may grow at a time."""
+DRAWN = 2.5
+"""Copies of its logits in float32 that drawing a token for each place takes."""
+
+_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is held at one time, in bytes by what it is.
+
+    Attributes:
+        name: ``update``, ``rollouts``, ``responses``, ``scores``.
+        parts: bytes of one process on one device.
+    """
+
+    name: str
+    parts: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a step takes on one device.
+
+    Attributes:
+        moments: those at which the most is held.
+        processes: how many processes share the device's memory: on a GPU each has one of its own.
+        unknown: what is not in the figures, in words.
+    """
+
+    moments: list[Moment]
+    processes: int = 1
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def peak(self) -> Moment:
+        """The moment at which the most is held."""
+        return max(self.moments, key=lambda moment: moment.total)
+
+    def needed(self, device: str) -> float:
+        """Bytes of the device that all its processes need, with what they take besides torch's tensors."""
+        return self.processes * (self.peak.total + PROCESS.get(device, PROCESS["cpu"]))
+
+
+def planned_device(settings: ModelSettings) -> str:
+    """The device that settings name, whether or not it is here; ``auto`` is the one that is."""
+    if settings.device != "auto":
+        return settings.device
+    nowhere = ("/proc/driver/nvidia/version", "/dev/kfd")  # NVIDIA's and AMD's drivers
+    if sys.platform == "linux" and not any(map(os.path.exists, nowhere)) and shutil.which("nvidia-smi") is None:
+        return "cpu"
+    from dereason.lm.local.model import resolve_device
+
+    return resolve_device("auto")
+
+
+def element_bytes(dtype: str, device: str) -> int:
+    """Bytes of a weight of ``model.dtype`` on a device."""
+    return (4 if device == "cpu" else 2) if dtype == "auto" else _SIZES[dtype]
+
+
+def device_bytes(settings: ModelSettings, device: str) -> float | None:
+    """Memory of one device of that kind: as the settings say, or of the one here; None where there is none here."""
+    if settings.device_memory is not None:
+        return settings.device_memory * GIB
+    if device != "cuda":
+        return installed_bytes()
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
+
+
+def installed_bytes() -> float | None:
+    """Memory that this process may use: the machine's, or less where a container bounds it."""
+    try:
+        there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError):
+        return None
+    try:
+        bound = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return there
+    return min(there, float(bound)) if bound.isdecimal() else there
+
+
+def generation(
+    settings: ModelSettings, shape: Shape, device: str, *, places: int, prompt: int, new_tokens: int
+) -> Moment:
+    """What drawing responses takes.
+
+    Args:
+        settings: of the model.
+        shape: its sizes.
+        device: where it runs.
+        places: responses decoded at once.
+        prompt: tokens of the longest prompt.
+        new_tokens: length limit of a response.
+    """
+    size = element_bytes(settings.dtype, device)
+    if settings.backend == "vllm":
+        share = settings.vllm.memory or (0.4 if device == "cpu" else 0.9)
+        return Moment("responses", {"vllm": share * (device_bytes(settings, device) or 0.0)})
+    return Moment(
+        "responses",
+        {"weights": float(shape.parameters * size)}
+        | decoding(shape, device, size, places=places, prompt=prompt, new_tokens=new_tokens),
+    )
+
+
+def decoding(shape: Shape, device: str, size: int, *, places: int, prompt: int, new_tokens: int) -> dict[str, float]:
+    """What the engine takes besides the weights; see :func:`generation`."""
+    columns = prompt + GROWTH * new_tokens + SPARE
+    parts = {
+        "cache": places * columns * shape.cache * size,
+        "logits": DRAWN * places * shape.vocabulary * 4,
+    }
+    if device == "cpu" and size == 4 and places * new_tokens >= 512:
+        parts["rearranged weights"] = 4.0 * (shape.linear + shape.vocabulary * shape.hidden)
+    return parts
+
+
+def words(parts: Mapping[str, float]) -> str:
+    """Parts in words, the largest first; what is less than a hundredth of all is left out."""
+    total = sum(parts.values())
+    shown = sorted(((b, n) for n, b in parts.items() if b >= 0.01 * total), reverse=True)
+    return ", ".join(f"{name} {gib(size)}" for size, name in shown)
+
+
+def gib(size: float) -> str:
+    """Bytes as a number of GiB."""
+    return f"{size / GIB:.1f}" if size >= 0.1 * GIB else f"{size / GIB:.2g}"
