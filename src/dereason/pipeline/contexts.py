@@ -122,7 +122,8 @@ def pools_in(folder: Path) -> dict[Whose, Pool]:
     def pool(whose: Whose) -> Pool:
         return Pool(f"{folder.name} {whose}", lambda: read_table("problem", folder / f"{whose}.parquet"))
 
-    return {"train": pool("train"), "test": pool("test")}
+    sides: tuple[Whose, ...] = ("train", "test")
+    return {whose: pool(whose) for whose in sides if (folder / f"{whose}.parquet").is_file()}
 
 
 class Prompts:
@@ -131,6 +132,7 @@ class Prompts:
     def __init__(self, prompt: Prompt, pools: Mapping[Whose, Pool]) -> None:
         """Keep the prompt's settings and the problems by whose they are, as far as they are at hand."""
         self.prompt, self.pools = prompt, pools
+        self._found: dict[str, int | None] = {}
 
     def longest(self, ask: Ask) -> int | None:
         """Tokens of the longest prompt of an ask; None without the problems or the model's tokenizer.
@@ -149,7 +151,7 @@ class Prompts:
         def make() -> list[list[Message]]:
             return [word(question, options) for question, options in pool.load().select("question", "options").rows()]
 
-        return longest_prompt(ask.model, f"{worded} {pool.name}", make, self.prompt.chat_template_kwargs)
+        return self._longest(ask.model, f"{worded} {pool.name}", make)
 
     def longest_solution(self, model: ModelSettings) -> int | None:
         """Tokens of the longest solution in the pool, with a template around it; None where it is not known."""
@@ -160,7 +162,13 @@ class Prompts:
         def make() -> list[list[Message]]:
             return [[{"role": "user", "content": text}] for text in pool.load()["solution"].drop_nulls()]
 
-        return longest_prompt(model, f"solutions {pool.name}", make, self.prompt.chat_template_kwargs)
+        return self._longest(model, f"solutions {pool.name}", make)
+
+    def _longest(self, model: ModelSettings, name: str, make: Callable[[], list[list[Message]]]) -> int | None:
+        key = f"{model.name} {model.revision} {name}"
+        if key not in self._found:
+            self._found[key] = longest_prompt(model, name, make, self.prompt.chat_template_kwargs)
+        return self._found[key]
 
 
 def asks_of(recipe: Recipe) -> list[Ask]:

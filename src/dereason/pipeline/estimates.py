@@ -46,6 +46,7 @@ class Estimates:
     def __init__(self, recipe: Recipe, pools: Mapping[Whose, Pool]) -> None:
         self.recipe = recipe
         self.prompts = Prompts(recipe.prompt, pools)
+        self._found: dict[str, Info | None] = {}
 
     def of(self, kind: str, phase: Phase | None) -> Info | None:
         """A step's memory for a plan; None where it has no model here, or one whose sizes are not known.
@@ -60,6 +61,12 @@ class Estimates:
             ``processes`` on the device, ``fits`` (None: not known), ``certain`` (False: the longest target is not
             known, and the limit stands for it), ``unknown``, ``lower`` (what to change) and ``words``.
         """
+        key = kind if phase is None else f"{kind} {phase.model_dump_json()}"
+        if key not in self._found:
+            self._found[key] = self._of(kind, phase)
+        return self._found[key]
+
+    def _of(self, kind: str, phase: Phase | None) -> Info | None:
         if phase is not None and kind.startswith("train-"):
             return self._training(phase)
         recipe, model = self.recipe, self.recipe.model

@@ -16,10 +16,11 @@ import yaml
 from dereason.lm.local.footprint import Footprint, Moment, decoding, device_bytes, element_bytes
 from dereason.lm.local.forward import head_bytes
 from dereason.lm.local.packing import Row, plan_micro_batches
-from dereason.lm.local.shape import Shape, kept_of
+from dereason.lm.local.shape import Shape, kept_of, shape_of
 from dereason.training.joint.bridge import Bridge
 from dereason.training.joint.settings import Joint
 from dereason.training.launch import Launch, find_config
+from dereason.training.rewards.settings import Judge
 from dereason.training.rl import RL
 from dereason.training.sft import SFT
 from dereason.training.update import CPU_TOKENS
@@ -107,16 +108,24 @@ def training(
     """
     share = sharing_of(launch)
     frozen = element_bytes(model.dtype, device) if phase.adapter is not None else 4
-    state, trained = _state(phase, shape, frozen, share)
     unknown: list[str] = []
+    state, trained = _state(phase, model, shape, device, frozen, share, unknown)
     moments = [_update(phase, model, shape, device, lengths, share, frozen, state, trained, unknown)]
     if isinstance(phase, RL):
-        moments.append(_rollouts(phase, model, shape, device, lengths, share.processes, frozen, state))
+        moments.append(_rollouts(phase, shape, device, lengths, share, frozen, state))
     here = launch.processes // launch.machines if device == "cpu" else 1
     return Footprint(moments, here, unknown)
 
 
-def _state(phase: SFT | RL, shape: Shape, frozen: int, share: Sharing) -> tuple[dict[str, float], int]:
+def _state(
+    phase: SFT | RL,
+    model: ModelSettings,
+    shape: Shape,
+    device: str,
+    frozen: int,
+    share: Sharing,
+    unknown: list[str],
+) -> tuple[dict[str, float], int]:
     """What a process holds between steps, gradients included, and how many parameters learn."""
     weights, trained = float(shape.parameters * frozen), shape.parameters
     if phase.adapter is not None:
@@ -140,8 +149,21 @@ def _state(phase: SFT | RL, shape: Shape, frozen: int, share: Sharing) -> tuple[
         parts["gathered weights"] = 2.0 * (2 * layer + shape.embedding + shape.head)
     if share.copied:
         parts["gradients to exchange"] = 4.0 * trained
-    if isinstance(phase, RL) and phase.needs_reference and phase.adapter is None:
-        parts["reference"] = float(shape.parameters * frozen) / share.weights
+    if not isinstance(phase, RL):
+        return parts, trained
+    if phase.needs_reference and phase.adapter is None:
+        size = element_bytes(model.dtype, device)
+        parts["reference"] = float(shape.parameters * size) / share.weights
+    for reward in phase.rewards:
+        if isinstance(reward, Judge) and reward.model.backend == "local":
+            judge = shape_of(reward.model)
+            if judge is None:
+                unknown.append(f"the weights of the judge {reward.model.name}")
+            else:
+                size = element_bytes(reward.model.dtype, device)
+                parts["judge"] = parts.get("judge", 0.0) + float(judge.parameters * size)
+    if phase.rollouts == "vllm-colocate":
+        parts["vllm"] = phase.vllm.memory * (device_bytes(model, device) or 0.0)
     return parts, trained
 
 
@@ -160,9 +182,11 @@ def _update(
     tokens, logits, seen, passes = _widest_pass(phase, shape, device, lengths, share.processes)
     mixed = device == "cuda"
     rank = 0 if phase.adapter is None else phase.adapter.rank
+    # where processes share the weights, they are gathered in bfloat16, and there is nothing left to convert
+    size = 2 if mixed and (share.half or share.weights > 1) else frozen
     kept = kept_of(
         model,
-        frozen={4: "float32", 2: "bfloat16"}[frozen],
+        frozen={4: "float32", 2: "bfloat16"}[size],
         mixed=mixed,
         rank=rank,
         modules="all-linear" if phase.adapter is None else phase.adapter.target_modules,
@@ -172,10 +196,10 @@ def _update(
         activations = 0.0
     elif phase.optimiser.gradient_checkpointing:
         one = (kept.fixed + kept.token * tokens) / shape.layers
-        activations = kept.fixed + shape.layers * shape.hidden * frozen * tokens + one
+        activations = kept.fixed + shape.layers * shape.hidden * size * tokens + one
     else:
         activations = kept.fixed + kept.token * tokens
-    activations += seen
+    activations += seen * (1 if phase.optimiser.gradient_checkpointing else shape.layers)
     # The head's gradient is made whole before it is added to what is there; so is the embedding's, at the end, and
     # where the two are one weight both and their sum are there at once.
     head = 4.0 * shape.embedding if phase.adapter is None else 0.0
@@ -214,31 +238,28 @@ def _widest_pass(
     )
     tokens = max(len(batch) * batch[0].length for batch in passes)
     logits = max(sum(segment.responses for segment in batch) for batch in passes)
-    # a mask of our own is kept as numbers, once a layer
+    # a mask of our own is kept as numbers, by each layer
     masks = [len(b) * b[0].length ** 2 for b in passes if any(len(s.rows) > 1 for s in b)]
     size = 2 if device == "cuda" else 4
-    return tokens, logits, float(size * shape.layers * max(masks, default=0)), len(passes)
+    return tokens, logits, float(size * max(masks, default=0)), len(passes)
 
 
 def _rollouts(
     phase: RL,
-    model: ModelSettings,
     shape: Shape,
     device: str,
     lengths: Lengths,
-    processes: int,
+    share: Sharing,
     frozen: int,
     state: dict[str, float],
 ) -> Moment:
     """Rollouts: gradients are gone, all else that lasts is there."""
     held: dict[str, float] = {name: size for name, size in state.items() if name != "gradients"}
-    if phase.rollouts == "vllm-colocate":
-        held["vllm"] = phase.vllm.memory * (device_bytes(model, device) or 0.0)
-    elif phase.rollouts != "vllm-server":
+    if not phase.samples_elsewhere:
         size = 2 if device == "cuda" else frozen
-        if device == "cuda" and phase.adapter is None:
+        if device == "cuda" and phase.adapter is None and not share.half:
             held["weights in bfloat16"] = 2.0 * shape.linear
-        places = min(phase.rollout_batch, phase.prompts_per_generation // processes * phase.group_size)
+        places = min(phase.rollout_batch, phase.prompts_per_generation // share.processes * phase.group_size)
         held |= decoding(shape, device, size, places=places, prompt=lengths.prompt, new_tokens=lengths.response)
     return Moment("rollouts", held)
 

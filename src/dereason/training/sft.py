@@ -101,12 +101,16 @@ def run_sft(
     rows = [row for row in every if len(row.prompt) + len(row.response) <= longest]
     if not rows:
         shortest = min(len(row.prompt) + len(row.response) for row in every)
-        limit = (
-            f"max_length {longest}" if room is None or longest < room.tokens else f"{model.name} has {room.words} for"
-        )
+        if room is not None and longest == room.tokens:
+            raise DereasonError(
+                f"{model.name} has {room.words}, and all {len(every)} targets are longer with their prompts (the "
+                f"shortest has {shortest} tokens)",
+                "take shorter targets, or a model with a longer context",
+            )
         raise DereasonError(
-            f"all {len(every)} targets are longer with their prompts than {limit} (the shortest has {shortest} tokens)",
-            "raise max_length as far as the model's context allows; a cut target would teach the model not to answer",
+            f"all {len(every)} targets are longer with their prompts than max_length {longest} (the shortest has "
+            f"{shortest} tokens)",
+            "raise max_length; a cut target would teach the model not to answer",
         )
     check_room(student, tokenizer, [[*r.prompt, *r.response] for r in rows], model, setting="max_length")
     with guarded(settings.optimiser.micro_batch):
