@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from dereason.lm.local.context import fetch_config
 from dereason.memory import peak_bytes
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
-from dereason.pipeline.contexts import Ask, asks_of, check_contexts, pools_in
+from dereason.pipeline.contexts import asks_of, check_contexts, pools_in
 from dereason.pipeline.dates import settled_date
 from dereason.pipeline.differences import differences, say_differences
 from dereason.pipeline.environment import environment
@@ -61,8 +60,7 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
             phase.vllm.check(phase.rollouts, device)
         if isinstance(phase, Joint):
             check_processes_of(phase, recipe.launch.processes)
-    asks = asks_of(recipe)
-    check_contexts(asks)
+    check_contexts(asks_of(recipe))
     recipe = recipe.model_copy(update={"prompt": settled_date(recipe.prompt, recipe.models(), run_dir)})
     verifier = Verifier(recipe.verifier)
     calls = run_dir / "calls"
@@ -76,7 +74,7 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
         log.event("run-start", recipe=recipe.name, recipe_hash=digest(recipe.model_dump(mode="json")))
         folders = [(s, run_dir / "steps" / s.folder) for s in graph.steps()]
         say_differences(folders, screen, log)
-        cached = _steps(recipe, graph, run_dir, ctx, log, asks)
+        cached = _steps(recipe, graph, run_dir, ctx, log)
         peak = _peak_memory(run_dir)
         summary = summarise(recipe, graph, run_dir, cached, peak)
         # once more: a branch on the hub may have moved meanwhile, and the environment is that of this process alone
@@ -90,7 +88,7 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
     return summary
 
 
-def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log, asks: Sequence[Ask]) -> dict[str, bool]:
+def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) -> dict[str, bool]:
     cached: dict[str, bool] = {}
     steps = run_dir / "steps"
     routed: dict[str, list[Arm]] = {}
@@ -105,7 +103,7 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log, 
             ctx.screen.stop()
         cached[step.folder] = was_there
         if step is graph.problems:
-            _check_room(recipe, graph, steps, asks)
+            _check_room(recipe, graph, steps)
         for arm in routed.get(step.folder, []):
             _check_sets(arm, record["info"])
         how = "cached" if was_there else f"{record['seconds']:.0f} s"
@@ -119,14 +117,14 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log, 
     return cached
 
 
-def _check_room(recipe: Recipe, graph: Graph, steps: Path, asks: Sequence[Ask]) -> None:
+def _check_room(recipe: Recipe, graph: Graph, steps: Path) -> None:
     """Once the problems are there, refuse prompts that a model has no context for, and steps without the memory.
 
     An estimate is right within a fifth: what it finds a little too large is tried.
     """
     folder = steps / graph.problems.folder
     estimates, phases = Estimates(recipe, pools_in(folder)), phases_of(recipe, graph)
-    check_contexts(asks, estimates.prompts.longest)
+    check_contexts(asks_of(recipe), estimates.prompts.longest)
     for step in graph.steps():
         if finished(steps / step.folder) is None:
             found = phases.get(step.folder)
