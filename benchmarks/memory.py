@@ -1,6 +1,6 @@
 """Memory of a phase as `--dry-run` estimates it, against the peak of torch's allocator.
 
-    python benchmarks/memory.py [--models embedded random-0.36b random-0.41b] [--phases sft rl lora eval] [--tokens 128]
+    python benchmarks/memory.py [--models embedded random-0.19b random-0.24b] [--phases sft rl lora eval] [--tokens 128]
 
 Each phase runs as a run would run it (two optimiser steps, saving included) inside torch's profiler, which sees every
 allocation of the CPU's allocator; the largest sum is the peak. Weights are mapped from their file, which no allocator
@@ -39,13 +39,13 @@ from dereason.training.sft import SFT, run_sft
 
 PROMPT = Prompt(suffix="")
 RANDOM: dict[str, dict[str, Any]] = {
-    "random-0.36b": {
-        **{"model_type": "llama", "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32},
-        **{"num_attention_heads": 15, "num_key_value_heads": 5, "tie_word_embeddings": True},
+    "random-0.19b": {
+        **{"model_type": "llama", "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 24},
+        **{"num_attention_heads": 12, "num_key_value_heads": 4, "tie_word_embeddings": True},
     },
-    "random-0.41b": {
-        **{"model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 20},
-        **{"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False},
+    "random-0.24b": {
+        **{"model_type": "qwen3", "hidden_size": 896, "intermediate_size": 2688, "num_hidden_layers": 16},
+        **{"num_attention_heads": 14, "num_key_value_heads": 7, "head_dim": 64, "tie_word_embeddings": False},
     },
 }
 
@@ -169,7 +169,10 @@ def main() -> None:
                     found, peak, resident_peak = phase(kind, path, options, Path(work))
                 said = [found.peak.total / GIB, peak / GIB, found.peak.total / peak, resident_peak / GIB]
                 figures = " | ".join(f"{value:.2f}" for value in said)
-                print(f"| {Path(name).name} | {kind} | {figures} | {found.peak.name}: {words(found.peak.parts)} |")
+                print(
+                    f"| {Path(name).name} | {kind} | {figures} | {found.peak.name}: {words(found.peak.parts)} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ from dereason.training.update import CPU_TOKENS
 if TYPE_CHECKING:
     from dereason.lm.local.model import ModelSettings
 
+COMPARED = 3200.0
+"""Bytes for each token id that the hand-off takes to compare logits (measured)."""
 NF4 = 0.52
 """Bytes of a weight in 4 bits, its scales included (QLoRA, arXiv 2305.14314)."""
 
@@ -111,6 +113,8 @@ def training(
     unknown: list[str] = []
     state, trained = _state(phase, model, shape, device, frozen, share, unknown)
     moments = [_update(phase, model, shape, device, lengths, share, frozen, state, trained, unknown)]
+    if device == "cpu":
+        moments.append(_saving(phase, shape, state))
     if isinstance(phase, RL):
         moments.append(_rollouts(phase, shape, device, lengths, share, frozen, state))
     here = launch.processes // launch.machines if device == "cpu" else 1
@@ -262,6 +266,14 @@ def _rollouts(
         places = min(phase.rollout_batch, phase.prompts_per_generation // share.processes * phase.group_size)
         held |= decoding(shape, device, size, places=places, prompt=lengths.prompt, new_tokens=lengths.response)
     return Moment("rollouts", held)
+
+
+def _saving(phase: SFT | RL, shape: Shape, state: dict[str, float]) -> Moment:
+    """The hand-off: what was saved is compared with what was trained; weights that are read again stay in their file."""
+    held = {name: size for name, size in state.items() if name != "gradients"}
+    if phase.adapter is not None and phase.adapter.merge:
+        held["merged weights"] = 4.0 * shape.linear
+    return Moment("saving", held | {"logits compared": COMPARED * shape.vocabulary})
 
 
 def lower(phase: Any, footprint: Footprint) -> str:

@@ -38,7 +38,7 @@ class Moment:
     """What is held at one time, in bytes by what it is.
 
     Attributes:
-        name: ``update``, ``rollouts``, ``responses``, ``scores``.
+        name: ``update``, ``rollouts``, ``saving``, ``responses``, ``scores``.
         parts: bytes of one process on one device.
     """
 

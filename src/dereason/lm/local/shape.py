@@ -164,7 +164,9 @@ def _outline(config: Any) -> Shape:
 
 def _made(config: Any, dtype: Any) -> Any:
     from transformers import AttentionInterface, AutoModelForCausalLM
+    from transformers.utils import logging as notices
 
+    notices.set_verbosity_error()
     AttentionInterface.register(_ATTENTION, _attention)
     try:  # to attention that it does not know transformers gives no mask: nothing here has content to make one of
         return AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype, attn_implementation=_ATTENTION)
