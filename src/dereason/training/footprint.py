@@ -269,7 +269,7 @@ def _rollouts(
 
 
 def _saving(phase: SFT | RL, shape: Shape, state: dict[str, float]) -> Moment:
-    """The hand-off: what was saved is compared with what was trained; weights that are read again stay in their file."""
+    """The hand-off, which compares what was saved with what was trained; weights read again stay in their file."""
     held = {name: size for name, size in state.items() if name != "gradients"}
     if phase.adapter is not None and phase.adapter.merge:
         held["merged weights"] = 4.0 * shape.linear
