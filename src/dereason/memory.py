@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 _earlier = 0
@@ -36,6 +37,25 @@ def interval_peak_bytes() -> int:
     """Peak since :func:`begin_interval`: of the CUDA device where torch has one in use, else resident memory."""
     cuda = _cuda()
     return _mark() if cuda is None else int(cuda.max_memory_allocated())
+
+
+def available_bytes() -> float:
+    """RAM that can be had without swapping; without an answer from the system, 4 GiB."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4.0 * (1 << 30)
+
+
+def free_bytes(device: Any) -> float:
+    """Memory that can still be had on a device: a CUDA GPU's, torch's own reserve included, else RAM."""
+    if device.type != "cuda":
+        return available_bytes()
+    import torch
+
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(torch.cuda.mem_get_info(device)[0] + kept)
 
 
 def _mark() -> int:

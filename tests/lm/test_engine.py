@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dereason.lm.local import engine, fit, packed, places
+from dereason.lm.local import engine, fallback, fit, packed, places
 from dereason.lm.local.engine import decode, plan_batches, stream
 from dereason.lm.local.packed import PackedLinears
 from dereason.lm.local.prefill import prefill, shared_prefix
@@ -210,6 +210,9 @@ def test_other_caches_fall_back_to_generate_and_say_so(
     assert re.search(reason, record.getMessage())
     assert model.generation_config.repetition_penalty == 1.7
     assert [[len(s) for s in group] for group in ids(drawn)] == [[5, 9]] * len(UNLIKE)
+    with watched(model) as shapes:
+        run(model, UNLIKE)
+    assert [shape for shape in shapes if shape[1] > 1] == [(5, 6)], "prompts of several lengths are one batch, padded"
     check_logps(model, UNLIKE, drawn, 0.8, tolerance=1e-5)  # generate hands out float32
     model.generation_config.repetition_penalty = 1.0
     check_greedy(model, UNLIKE, None)
@@ -234,6 +237,40 @@ def test_a_model_that_the_trial_contradicts_falls_back(double: Any, monkeypatch:
     assert fit._trial(double, places.PlaceCache, UNLIKE[2], 2) is None
 
 
+def test_a_recurrent_model_whose_state_padding_reaches_is_given_none() -> None:
+    plain, leaky = (make("Mamba", vocab_size=700, hidden_size=32, num_hidden_layers=2, state_size=4) for _ in range(2))
+    leaky.backbone.register_forward_pre_hook(
+        lambda _, args, kwargs: (args, {**kwargs, "attention_mask": None}), with_kwargs=True
+    )
+    assert ids(run(leaky, UNLIKE, max_new_tokens=4)) == ids(run(plain, UNLIKE, max_new_tokens=4))
+    assert fallback._padded[plain]
+    assert not fallback._padded[leaky]
+
+
+@pytest.mark.parametrize("way", ["autocast", "weights"])
+def test_the_trial_is_in_float32_whatever_decodes(tiny_model: Path, way: str) -> None:
+    """An RL phase on a GPU has float32 weights and bfloat16 by autocast, evaluation bfloat16 weights.
+
+    In both the engine's layout differs from a plain pass by some per cent, and is right.
+    """
+    from dereason.lm.local.grouped import GroupedCache
+
+    dtype = torch.float32 if way == "autocast" else torch.bfloat16
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype).eval()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast")
+    model.forward = wrapper = autocast(model.forward)  # as accelerate prepares a model
+    with autocast, torch.no_grad():
+        rounded = fit._trial_gap(model, GroupedCache, UNLIKE[2], 2)
+        run(model, UNLIKE, max_new_tokens=2)
+    assert rounded > 1e-3, "what a bound for float32 refuses"
+    assert fit._known[model] is GroupedCache
+    assert model.forward is wrapper
+    for name, p in model.named_parameters():
+        assert p.dtype == dtype
+        assert torch.equal(p, before[name])
+
+
 def check_logps(
     model: Any, prompts: list[list[int]], drawn: list[list[Drawn]], temperature: float, tolerance: float
 ) -> None:
@@ -254,6 +291,7 @@ def test_logps_are_those_of_a_plain_forward_pass(double: Any, temperature: float
 
 def test_places_are_never_more_than_allowed_and_are_filled_again(double: Any) -> None:
     limits = [[2, 9, 3], [1, 1, 12], [5, 2, 2], [8, 1, 4], [3, 3, 3]]
+    run(double, PROMPTS[:1])  # the trial run is over
     with watched(double) as shapes:
         drawn = run(double, PROMPTS, 3, temperature=1.0, batch_size=4, max_new_tokens=limits, stop_ids=[])
     assert [[len(s) for s in group] for group in ids(drawn)] == limits
@@ -263,6 +301,39 @@ def test_places_are_never_more_than_allowed_and_are_filled_again(double: Any) ->
     assert sum(decoding) == steps, "no row runs that has ended"
     assert decoding == sorted(decoding, reverse=True), "places stay full until nothing waits"
     assert decoding.count(4) >= steps // 4 - 3
+
+
+@pytest.mark.parametrize("kind", ["GroupedCache", "PlaceCache"])
+def test_where_memory_is_short_samples_wait_and_are_gone_on_with(
+    double: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One long sample among short ones: storage is never larger than it may be, every sample what it would be."""
+    from dereason.lm.local.grouped import GroupedCache
+
+    cache = GroupedCache if kind == "GroupedCache" else places.PlaceCache
+    monkeypatch.setitem(fit._known, double, cache)
+    monkeypatch.setattr(places, "_SPARE", 3)
+    limits = [[40, 9, 12], [14, 25, 3], [15, 8, 11], [9, 20, 30]]
+    asked: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": limits, "stop_ids": [], "batch_size": 8}
+    plain = run(double, PROMPTS[:4], 3, **asked)
+    sizes: list[int] = []
+    grow, halt, halted = places.PlaceCache._make_room, engine._Decoder._halt, []
+
+    def watch(self: Any, *args: Any) -> int:
+        low = grow(self, *args)
+        sizes.append(self.places * self.columns)
+        return low
+
+    cells = 4 * 6 + 60 if kind == "GroupedCache" else 3 * 45  # prompts have a storage of their own, or none
+    cell = 2 * 2 * 2 * 8 * 8  # layers, keys and values, heads, head size, bytes
+    monkeypatch.setattr(places, "cache_bytes", lambda device: cells * cell)
+    monkeypatch.setattr(places.PlaceCache, "_make_room", watch)
+    monkeypatch.setattr(engine._Decoder, "_halt", lambda self, row: halted.append(row) or halt(self, row))
+    short = run(double, PROMPTS[:4], 3, **asked)
+    assert ids(short) == ids(plain)
+    check_logps(double, PROMPTS[:4], short, 1.0, tolerance=1e-9)
+    assert halted, "nothing had to wait"
+    assert max(sizes) <= cells
 
 
 def test_samples_come_as_soon_as_their_prompt_is_done(double: Any) -> None:

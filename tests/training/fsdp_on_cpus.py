@@ -11,6 +11,7 @@ import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
+from dereason.lm.local import head
 from dereason.training import worker
 
 
@@ -23,5 +24,6 @@ def _gloo(self: object, cpu: bool = False, sagemaker_dp: bool = False, backend: 
 if __name__ == "__main__":
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     PartialState._prepare_backend = _gloo
+    head.BLOCK_CPU = 1 << 20  # a score of tokens: blocks are run again in backward, on sharded weights
     if worker.main(Path(sys.argv[1])):
         os._exit(1)

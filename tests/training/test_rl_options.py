@@ -145,3 +145,89 @@ def test_truncated_rollouts_can_leave_the_loss(solvable: set[str], tiny_model: P
 def test_what_does_not_fit_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(words)):
         RL.model_validate({"prompts_per_generation": 4, **options})
+
+
+def test_a_phase_that_computes_in_16_bits_is_decoded_by_the_engine_from_a_copy_in_16_bits(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a GPU: autocast over float32 weights. Nothing falls back, and the copy is made once a generation."""
+    from dereason.lm.local.places import PlaceCache
+    from dereason.lm.local.working import WorkingCopy
+    from dereason.training import rl
+
+    arguments, allocate, filled = rl.trainer_arguments, PlaceCache.allocate, WorkingCopy.filled
+    caches: list[torch.dtype] = []
+    copies: list[WorkingCopy] = []
+    fills: list[int] = []
+
+    def note(self: PlaceCache, example: Any, *args: Any) -> None:
+        caches.append(example.layers[0].keys.dtype)
+        allocate(self, example, *args)
+
+    def count(self: WorkingCopy) -> Any:
+        copies.append(self)
+        fills.append(self._depth)
+        return filled(self)
+
+    monkeypatch.setattr(rl, "trainer_arguments", lambda *a, **k: arguments(*a, **k) | {"bf16": True})
+    monkeypatch.setattr(PlaceCache, "allocate", note)
+    monkeypatch.setattr(WorkingCopy, "filled", count)
+    format_ = [{"name": "format"}, {"name": "overlong", "buffer": 6}]
+    logged = run(tmp_path, tiny_model, dynamic_sampling={"max_draws": 2}, rewards=format_)
+    assert not [r.getMessage() for r in caplog.records if "generate" in r.getMessage() or "own copy" in r.getMessage()]
+    assert len(logged) == 2
+    assert set(caches) == {torch.float32, torch.bfloat16}, "the trial's, and all others"
+    assert fills.count(0) == 2, "one copy a generation, however often it is drawn from"
+    assert len(fills) > 4
+    assert len(set(map(id, copies))) == 1
+    assert not sum(own.numel() for _, own in copies[0]._pairs), "it holds no memory between generations"
+
+
+def test_vllm_is_the_default_on_cuda_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dereason.lm.local import model as models
+    from dereason.training import rl
+    from dereason.training.joint.settings import Joint
+    from dereason.training.rewards.settings import Judge, VeriFree
+
+    settings = ModelSettings(name="some/model")
+    here = {"vllm": False, "device": "cuda"}
+    for module in (models, rl):
+        monkeypatch.setattr(module, "has_vllm", lambda: here["vllm"])
+        monkeypatch.setattr(module, "resolve_device", lambda device: here["device"])
+    engine_only = (
+        RL(dynamic_sampling=DynamicSampling()),
+        RL(rewards=[VeriFree()]),
+        Joint.model_validate({"method": {"name": "uft"}}),
+        Joint.model_validate({"method": {"name": "bridge"}}),
+    )
+    for vllm, device, rollouts, backend in (
+        (True, "cuda", "vllm-colocate", "vllm"),
+        (False, "cuda", "engine", "local"),
+        (True, "cpu", "engine", "local"),
+    ):
+        here |= {"vllm": vllm, "device": device}
+        assert RL().settled(settings).rollouts == rollouts
+        assert models.resolve_backend(settings) == settings.numerics()["backend"] == backend
+        assert [phase.settled(settings).rollouts for phase in engine_only] == ["engine"] * 4
+        assert RL(rollouts="vllm-server").settled(settings).rollouts == "vllm-server"
+        assert Judge(model=settings).model.backend == "local", "it shares its GPU with training"
+    arguments = RL().vllm.arguments
+    assert arguments("vllm-colocate", "cuda")["vllm_enable_sleep_mode"]
+    assert not arguments("vllm-colocate", "cpu")["vllm_enable_sleep_mode"]
+
+
+def test_adams_numbers_and_the_attention_reach_the_trainer(tiny_model: Path, tmp_path: Path) -> None:
+    from dereason.errors import DereasonError
+    from dereason.lm.local.model import load_weights
+    from dereason.training.phase import Optimiser, PhaseSettings, trainer_arguments
+
+    settings = PhaseSettings(optimiser=Optimiser(adam_betas=(0.8, 0.95), adam_epsilon=1e-6))
+    made = trainer_arguments(settings, ModelSettings(device="cpu"), tmp_path, seed=0)
+    assert (made["adam_beta1"], made["adam_beta2"], made["adam_epsilon"]) == (0.8, 0.95, 1e-6)
+    with pytest.raises(ValidationError, match="adam_betas"):
+        Optimiser(adam_betas=(0.9, 1.0))
+    eager = ModelSettings(name=str(tiny_model), device="cpu", attention="eager")
+    assert load_weights(eager).config._attn_implementation == "eager"
+    assert eager.numerics()["attention"] == "eager"
+    with pytest.raises(DereasonError, match=r"flash_attention_2, which needs a CUDA GPU.*set model.attention=sdpa"):
+        load_weights(eager.model_copy(update={"attention": "flash_attention_2"}))

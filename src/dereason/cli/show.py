@@ -47,6 +47,8 @@ def show_plan(plan: dict[str, Any]) -> None:
         out.print(f"note: {escape(what)}")
     for what in plan["left_out"]:
         out.print(f"not planned: {escape(what)}")
+    for what in plan["slow"]:
+        out.print(f"slow: {escape(what)}")
     for what in plan["differs"]:
         out.print(f"note: {escape(what)}")
     out.print(f"{plan['cached']} of {len(plan['steps'])} steps are cached. Nothing was run.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dereason.lm.api.model import ApiModel, check_endpoint
-from dereason.lm.local.model import LocalModel, ModelSettings, resolve_device
+from dereason.lm.local.model import LocalModel, ModelSettings, check_attention, resolve_backend, resolve_device
 from dereason.lm.vllm import VllmModel, check_installed
 
 
@@ -23,6 +23,7 @@ def check_model(settings: ModelSettings) -> str:
     if settings.backend == "api":
         check_endpoint(settings)
         return "endpoint"
+    check_attention(settings)
     if settings.backend == "vllm":
         check_installed("model.backend=vllm", "model.backend=local")
     return resolve_device(settings.device)
@@ -47,5 +48,5 @@ def load_model(
     """
     if settings.backend == "api":
         return ApiModel(settings, chat_template_kwargs, identity=identity, store=store)
-    backend = VllmModel if settings.backend == "vllm" else LocalModel
+    backend = VllmModel if resolve_backend(settings) == "vllm" else LocalModel
     return backend(settings, chat_template_kwargs, identity=identity, day=day)

@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +26,7 @@ from dereason.lm.local.adapter import adapter_base
 from dereason.lm.local.engine import plan_batches
 from dereason.lm.local.model import (
     ModelSettings,
+    has_vllm,
     load_tokenizer,
     model_identity,
     model_path,
@@ -50,7 +50,7 @@ def check_installed(asked: str, instead: str) -> None:
     Raises:
         DereasonError: vLLM is not installed.
     """
-    if find_spec("vllm") is None:
+    if not has_vllm():
         raise DereasonError(
             f"{asked} needs vLLM, which is not installed here",
             f"pip install 'dereason[vllm]' (on a CPU: docs/guide/vllm.md), or set {instead}",

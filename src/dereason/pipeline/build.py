@@ -349,9 +349,12 @@ class _Builder:
 
     def _phase_config(self, phase: Phase, seed: int) -> Info:
         model = self.recipe.model
+        phase = phase.settled(model) if isinstance(phase, RL) else phase
         # Weights that learn are always float32; those below an adapter, and vLLM's copy of them, are not.
         drawn = isinstance(phase, RL) and phase.rollouts == "vllm-colocate"
         frozen = {"dtype": model.dtype} if phase.adapter is not None or drawn else {}
+        if model.attention != "auto":
+            frozen["attention"] = model.attention
         return {**self.student, **frozen, "device": model.device, "seed": seed, "phase": phase_key(phase)}
 
     def _train_sft(self, phase: SFTPhase, round_: Round, targets: Step, before: Step | None, words: str) -> Step:

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from dereason.errors import DereasonError
 from dereason.lm import embedded
 from dereason.lm.local.footprint import GIB, PROCESS, device_bytes
-from dereason.lm.local.model import ModelSettings
+from dereason.lm.local.model import WITHOUT_VLLM, ModelSettings, has_vllm
 from dereason.pipeline.environment import cores, cpu_name, gpu_name, memory_bytes
 from dereason.training import stack
 
@@ -135,6 +135,10 @@ def _device(add: Any) -> None:
     name = gpu_name()
     memory = memory_bytes()
     size = f"{memory / 2**30:.0f} GiB memory" if memory else "memory unknown"
+    if name and not has_vllm():
+        add("vllm", "slow", f"not installed: {WITHOUT_VLLM}", "pip install 'dereason[vllm]' (docs/guide/vllm.md)")
+    elif have := _version("vllm"):
+        add("vllm", "ok", have)
     if name:
         add("device", "ok", f"cuda: {name}; {cpu_name()}, {cores()} cores, {size}")
     elif torch.backends.mps.is_available():

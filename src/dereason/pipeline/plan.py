@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dereason.lm.local.footprint import device_bytes, planned_device
+from dereason.lm.local.model import WITHOUT_VLLM, has_vllm, resolve_backend
 from dereason.lm.local.shape import shape_of
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
@@ -116,6 +117,7 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         "context": _context(recipe),
         "unknown": _unknown(recipe, asks),
         "left_out": _left_out(recipe),
+        "slow": _slow(recipe),
         "differs": [d.words() for d in differences((s, steps / s.folder) for s in planned)],
     }
 
@@ -136,6 +138,22 @@ def _unknown(recipe: Recipe, asks: Sequence[Ask]) -> list[str]:
             "of one in GiB"
         )
     return found
+
+
+def _slow(recipe: Recipe) -> list[str]:
+    """What a GPU would do faster than this plan."""
+    sampled = [recipe.model, *recipe.models()]
+    engine = [
+        f"arm {arm.name}: rollouts by {phase.settled(recipe.model).rollouts}"
+        for arm in recipe.arms
+        for phase in arm.phases
+        if isinstance(phase, RL) and not phase.settled(recipe.model).samples_elsewhere
+    ]
+    local = [f"{model.name}: responses by the local backend" for model in sampled if resolve_backend(model) == "local"]
+    if not (engine or local) or planned_device(recipe.model) != "cuda":
+        return []
+    mend = "set rollouts and backend" if has_vllm() else "pip install 'dereason[vllm]'"
+    return [f"{'; '.join(dict.fromkeys([*local, *engine]))}: {WITHOUT_VLLM}; {mend}"]
 
 
 def _left_out(recipe: Recipe) -> list[str]:

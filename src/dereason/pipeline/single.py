@@ -123,10 +123,11 @@ def run_single(
         device = resolve_device(settings.model.device)
         check_launch(launch, device)
         if isinstance(settings, RLJob):
-            settings.phase.vllm.check(settings.phase.rollouts, device)
+            settled = settings.phase.settled(settings.model)
+            settled.vllm.check(settled.rollouts, device)
         if isinstance(settings, JointJob):
             check_processes_of(settings.phase, launch.processes)
-        config["phase"] = phase_key(settings.phase)
+        config["phase"] = phase_key(settled if isinstance(settings, RLJob) else settings.phase)
     limits = getattr(settings, "verifier", None)
     if limits is not None:
         config["verifier"] = limits.key()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from pydantic import Field
@@ -46,6 +46,10 @@ class Optimiser(Settings):
     """Share of the optimiser steps that warm up."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
+    adam_betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """AdamW's decay of the gradient's running mean, and of its square's."""
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the square root that AdamW divides by."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     micro_batch: int = Field(default=8, gt=0)
@@ -145,6 +149,9 @@ def trainer_arguments(settings: PhaseSettings, model: ModelSettings, work: Path,
         "lr_scheduler_type": optimiser.schedule,
         "warmup_steps": optimiser.warmup_ratio,
         "weight_decay": optimiser.weight_decay,
+        "adam_beta1": optimiser.adam_betas[0],
+        "adam_beta2": optimiser.adam_betas[1],
+        "adam_epsilon": optimiser.adam_epsilon,
         "max_grad_norm": optimiser.max_grad_norm,
         "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": 1,

@@ -19,7 +19,7 @@ from dereason.errors import DereasonError
 from dereason.lm.base import Progress
 from dereason.lm.load import load_model
 from dereason.lm.local.context import longest_target
-from dereason.lm.local.model import ModelSettings, load_weights, stop_ids
+from dereason.lm.local.model import ModelSettings, has_vllm, load_weights, resolve_device, stop_ids
 from dereason.lm.local.room import check_length, check_room, encode_long, room_of
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict
@@ -146,8 +146,10 @@ class RL(PhaseSettings):
     """Let problems rest that the model always or never solves; null takes every problem."""
     early_warning: EarlyWarning | None = None
     """Log whether correct responses become alike while pass@k stands still; null logs nothing of it."""
-    rollouts: Literal["engine", "transformers", "vllm-colocate", "vllm-server"] = "engine"
-    """Who samples: our in-process engine, `transformers.generate`, or vLLM in the same process or as a server."""
+    rollouts: Literal["auto", "engine", "transformers", "vllm-colocate", "vllm-server"] = "auto"
+    """Who samples: our in-process engine, `transformers.generate`, or vLLM in the same process or as a server. `auto`
+    is `vllm-colocate` on CUDA where vLLM is installed, and `engine` elsewhere, with `dynamic_sampling`, VeriFree, and
+    joint methods whose rollouts only the engine can draw."""
     vllm: VllmRollouts = VllmRollouts()
     """How vLLM is reached; for `rollouts: vllm-…` only."""
     sampler_cap: float = Field(default=2.0, ge=1)
@@ -221,6 +223,22 @@ class RL(PhaseSettings):
         return any(isinstance(reward, VeriFree) for reward in self.rewards)
 
     @property
+    def engine_alone(self) -> bool:
+        """Whether the settings ask for what our engine alone can draw, in however many processes."""
+        return self.verifree or self.dynamic_sampling is not None
+
+    def settled(self, model: ModelSettings) -> Self:
+        """These settings with ``rollouts: auto`` replaced by what it is on this machine.
+
+        Raises:
+            DereasonError: vLLM is installed, and there is no such device.
+        """
+        if self.rollouts != "auto":
+            return self
+        there = has_vllm() and resolve_device(model.device) == "cuda"
+        return self.model_copy(update={"rollouts": "vllm-colocate" if there and not self.engine_alone else "engine"})
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the loss has the starting model in it."""
         return self.kl > 0
@@ -276,6 +294,7 @@ def run_rl(
 
     if settings.early_warning is not None and measures is None:
         raise ValueError("early_warning needs measures: pass dereason.pipeline.early_warning.MEASURES")
+    settings = settings.settled(model)
     problems = join_problems(problems, problems["id"], "the RL set")
     check_set_size(problems.height, settings)
     student, tokenizer, found_hash = load_student(model, prompt, expected_hash, adapter=settings.adapter, seed=seed)
@@ -355,7 +374,7 @@ def run_rl(
                 disable_dropout=True,  # rollouts come from the network without it
                 beta=0.0,  # the KL term is ours, and so is its reference
                 chat_template_kwargs=dict(prompt.chat_template_kwargs),
-                **settings.vllm.arguments(settings.rollouts),
+                **settings.vllm.arguments(settings.rollouts, resolve_device(model.device)),
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,

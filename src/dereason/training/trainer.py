@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def make_trainer_class() -> Any:
     from accelerate.utils import gather_object
     from trl import GRPOTrainer
 
+    from dereason.lm.local.working import WorkingCopy
+
     class RLTrainer(Watched, GRPOTrainer):  # type: ignore[misc,unused-ignore]
         """See the module's docstring.
 
@@ -53,6 +56,7 @@ def make_trainer_class() -> Any:
         selection: Any = None
         problems: dict[str, dict[str, Any]]
         _head: Any = None
+        _copy: Any = None
         _pair_cost: float | None = None
         _logs_of_step: dict[str, list[tuple[float, int]]]
 
@@ -118,11 +122,8 @@ def make_trainer_class() -> Any:
             self, prompts: list[list[int]], n: int, limits: int | list[list[int]], seed: int | None = None
         ) -> list[list[Drawn]]:
             """Continuations by the engine, [prompt][sample], each at most as long as its limit."""
-            model = self.accelerator.unwrap_model(self.model)
-            training = model.training
-            model.eval()
-            with self.accelerator.autocast():  # an adapter's base, which the engine calls, has none of its own
-                drawn = decode(
+            with self._sampler() as model:
+                return decode(
                     model,
                     prompts,
                     n,
@@ -134,8 +135,28 @@ def make_trainer_class() -> Any:
                     seed=self.args.seed * 1_000_003 + self.state.global_step if seed is None else seed,
                     batch_size=self.phase.rollout_batch,
                 )
-            model.train(training)
-            return drawn
+
+        @contextmanager
+        def _sampler(self) -> Iterator[Any]:
+            """The policy for our engine to draw from, made anew in the outermost of these contexts.
+
+            Where training computes in 16 bits by autocast, a copy in 16 bits; elsewhere the model itself.
+            """
+            model = self.accelerator.unwrap_model(self.model)
+            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
+            if self.phase.rollouts != "engine":  # TRL's generation, with what it changes around it
+                yield model
+            elif dtype is None:
+                training = model.training
+                model.eval()
+                yield model
+                model.train(training)
+            else:
+                if self._copy is None:
+                    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+                    self._copy = WorkingCopy(inner, dtype)
+                with self._copy.filled() as copy:
+                    yield copy
 
         def _draw_groups(
             self, problems: Sequence[dict[str, Any]], prefixes: Sequence[Sequence[Sequence[int]]] | None = None
@@ -204,9 +225,10 @@ def make_trainer_class() -> Any:
                 chosen = [self.problems[i] for i in ids]
             share = len(chosen) // world
             first = rank * share
-            groups = self._draw_groups(chosen[first : first + share])
-            if self.phase.dynamic_sampling is not None:
-                self._replace_flat(groups, {p["problem_id"] for p in chosen}, first, step)
+            with self._sampler():
+                groups = self._draw_groups(chosen[first : first + share])
+                if self.phase.dynamic_sampling is not None:
+                    self._replace_flat(groups, {p["problem_id"] for p in chosen}, first, step)
             if self.selection is not None:
                 self.selection.observe(step, self.rollouts.finish(step, self._log))
                 if self.phase.bands is not None:

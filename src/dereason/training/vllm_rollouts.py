@@ -47,8 +47,11 @@ class VllmRollouts(Settings):
                 "set rollouts: engine (or vllm-colocate)",
             )
 
-    def arguments(self, rollouts: str) -> dict[str, Any]:
-        """Arguments of TRL's ``GRPOConfig``; empty where vLLM draws no rollouts."""
+    def arguments(self, rollouts: str, device: str) -> dict[str, Any]:
+        """Arguments of TRL's ``GRPOConfig``; empty where vLLM draws no rollouts.
+
+        On CUDA the engine sleeps between generations: its weights and cache leave the GPU to the update.
+        """
         if not rollouts.startswith("vllm"):
             return {}
         shared = {"use_vllm": True, "vllm_importance_sampling_correction": False}  # our loss corrects
@@ -58,6 +61,7 @@ class VllmRollouts(Settings):
             "vllm_mode": "colocate",
             "vllm_gpu_memory_utilization": self.memory,
             "vllm_max_model_length": self.max_length,
+            "vllm_enable_sleep_mode": device == "cuda",
             "vllm_tensor_parallel_size": self.tensor_parallel,
         }
 

@@ -176,6 +176,7 @@ class _Decoder:
         self.head: Any = None
         self.queue = deque(sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i)))
         self.waiting: deque[_Waiting] = deque()
+        self.halted: deque[_Place] = deque()
         self.rows: list[_Place | None] = []
         self.samples: dict[int, dict[int, Drawn]] = {}
         self.finished: list[tuple[int, list[Drawn]]] = []
@@ -194,6 +195,8 @@ class _Decoder:
         import torch
 
         device = self.model.device
+        for _ in range(self.cache.surplus()):
+            self._halt(self.cache.youngest())
         rows = [place for place in self.rows if place is not None]  # after filling there is no hole
         self.cache.next_column()
         mask, positions = self.cache.mask_and_positions(device)
@@ -234,15 +237,23 @@ class _Decoder:
         return ended
 
     def _fill(self) -> None:
-        """Waiting samples into free places; then no hole is left between the places in use."""
-        while True:
-            free = [row for row, place in enumerate(self.rows) if place is None]
-            free += range(len(self.rows), self.cache.places)
-            if not free or not (self.waiting or self.queue):
-                break
+        """Halted and waiting samples into free places; then no hole is left between the places in use."""
+        while (free := self._free()) and (self.halted or self.waiting or self.queue):
+            if self.halted:
+                self._resume(free)
+                continue
             if not self.waiting:
                 self._prefill(len(free))
+                free = self._free()  # the first prompts say how many places memory has room for
             self._seat(free)
+        self._close_up()
+
+    def _free(self) -> list[int]:
+        free = [row for row, place in enumerate(self.rows) if place is None]
+        return [*free, *range(len(self.rows), self.cache.places)]
+
+    def _close_up(self) -> None:
+        """Leave no hole between the places in use."""
         while None in self.rows:
             last = self.rows.pop()
             if last is not None:
@@ -273,11 +284,40 @@ class _Decoder:
         for prompt, (w, rows) in by_prompt.items():
             self.cache.seat(rows, prompt, w.source.cache, w.row, len(self.prompts[prompt]), self.shared)
 
+    def _halt(self, row: int) -> None:
+        """Put a sample back; its tokens stay, its keys and values do not."""
+        place = self.rows[row]
+        assert place is not None
+        self.halted.append(place)
+        self.rows[row] = None
+        self.cache.leave(row)
+        self._close_up()
+
+    def _resume(self, free: list[int]) -> None:
+        """Go on with halted samples: prompt and tokens so far are run again, and the next token drawn."""
+        count = min(len(free), len(self.halted)) if self.padding else 1
+        texts = [[*self.prompts[p.prompt], *p.ids] for p in self.halted]
+        while count > 1 and count * max(map(len, texts[:count])) > self._most_tokens():
+            count -= 1
+        taken, texts = [self.halted.popleft() for _ in range(count)], texts[:count]
+        own = [len(place.ids) for place in taken]
+        cache, logits, _, _ = prefill_behind(self.model, self.head, self.shared, texts, self.pad_id)
+        ended = self._draw(logits, taken)
+        going = [k for k in range(count) if not ended[k]]
+        for row, k in zip(free, going, strict=False):
+            if row == len(self.rows):
+                self.rows.append(None)
+            self.rows[row] = taken[k]
+            self.cache.seat([row], taken[k].prompt, cache, k, len(texts[k]), self.shared, own[k])
+
+    def _most_tokens(self) -> int:
+        return _MAX_PREFILL_TOKENS_CPU if self.model.device.type == "cpu" else _MAX_PREFILL_TOKENS
+
     def _prefill(self, free: int) -> None:
         """Run the next prompts: as many as fill the free places, and some more where they are short."""
         if self.head is None and self.shared:
             self.head = run_head(self.model, self.prompts[0][: self.shared])
-        most = _MAX_PREFILL_TOKENS_CPU if self.model.device.type == "cpu" else _MAX_PREFILL_TOKENS
+        most = self._most_tokens()
         members: list[int] = []
         while self.queue and len(members) < self.cache.places:
             length = len(self.prompts[self.queue[0]])

@@ -34,6 +34,8 @@ def read_weights(settings: ModelSettings, path: str, device: str, **options: Any
     """
     from transformers import AutoModelForCausalLM, GenerationConfig
 
+    if settings.attention != "auto":
+        options["attn_implementation"] = settings.attention
     try:
         if (Path(path) / "generation_config.json").is_file():
             GenerationConfig.from_pretrained(path)  # a broken one would be passed over, and with it the ends of a text

@@ -1,4 +1,4 @@
-"""Attention of decoding on a CPU that reads a prompt's keys and values once for all its samples.
+"""Attention of decoding that reads a prompt's keys and values once for all its samples.
 
 With n samples a prompt, plain attention reads the prompt's keys and values n times a step, a few query rows at a time.
 Here a sequence is kept in three parts: the *head* that all prompts share (one copy), its *prompt* (one copy for all
@@ -43,25 +43,42 @@ class GroupedCache(PlaceCache):
         self.shared = shared
         self.head = None if head is None else [(x.keys[0], x.values[0]) for x in head.layers]
         self.prompts = [
-            [t.new_zeros((self.places, t.size(1), longest_prompt - shared, t.size(3))) for t in (x.keys, x.values)]
+            [t.new_zeros((0, t.size(1), longest_prompt - shared, t.size(3))) for t in (x.keys, x.values)]
             for x in example.layers
         ]
 
-    def seat(self, rows: Sequence[int], name: Any, prefilled: Any, source: int, length: int, shared: int) -> None:
+    def seat(
+        self, rows: Sequence[int], name: Any, prefilled: Any, source: int, length: int, shared: int, own: int = 0
+    ) -> None:
         """See :meth:`PlaceCache.seat`; the prompt is copied unless another sample of it is being decoded."""
+        self._reach(own, max(rows) + 1)
         slot = next((s for s, known in self.names.items() if known == name), None)
         if slot is None:
-            slot = next(s for s in range(self.places) if s not in self.names)
-            tail = length - shared
+            slot = next(s for s in range(len(self.names) + 1) if s not in self.names)
+            if slot == len(self.prompts[0][0]):
+                self._add_slots()
+            tail = length - own - shared
             self.names[slot], self.lengths[slot] = name, tail
             for ours, other in zip(self.prompts, prefilled.layers, strict=True):
                 for mine, theirs in zip(ours, (other.keys, other.values), strict=True):
-                    mine[slot, :, mine.size(2) - tail :] = theirs[source, :, theirs.size(2) - tail :]
+                    stop = theirs.size(2) - own
+                    mine[slot, :, mine.size(2) - tail :] = theirs[source, :, stop - tail : stop]
+        if own:
+            for layer, other in zip(self.layers, prefilled.layers, strict=True):
+                for mine, theirs in ((layer.keys, other.keys), (layer.values, other.values)):
+                    mine[list(rows), :, self.end - own : self.end] = theirs[source, :, theirs.size(2) - own :]
         for row in rows:
             if row == len(self.starts):
                 self.starts.append(0)
                 self.slots.append(0)
-            self.starts[row], self.slots[row] = self.end, slot
+            self.starts[row], self.slots[row] = self.end - own, slot
+
+    def _add_slots(self) -> None:
+        """Storage for more prompts: as many again, or four; never for more than there may be places."""
+        more = min(max(4, len(self.prompts[0][0])), self.most - len(self.prompts[0][0]))
+        for ours in self.prompts:
+            ours[:] = [torch.cat([t, t.new_zeros((more, *t.shape[1:]))]) for t in ours]
+        self.budget -= more * self.prompts[0][0].size(2) * self.cell
 
     def leave(self, row: int) -> None:
         """See :meth:`PlaceCache.leave`."""
@@ -98,21 +115,24 @@ class GroupedCache(PlaceCache):
         self.used = max(slots) + 1  # slots: G
         width = self.prompts[0][0].size(2)
         self.first = width - max(self.lengths.values())
-        tails = torch.tensor([self.lengths.get(s, 0) for s in range(self.used)])
-        slots_B = torch.tensor(slots)
+        tails = torch.tensor([self.lengths.get(s, 0) for s in range(self.used)], device=device)
+        slots_B = torch.tensor(slots, device=device)
         ranks: list[int] = []
         seen: Counter[int] = Counter()
         for slot in slots:
             ranks.append(seen[slot])
             seen[slot] += 1
-        self.most = max(seen.values())  # M
+        self.alongside = max(seen.values())  # M
         self.alike = slots == list(range(len(slots)))  # one row a prompt, in order: nothing to rearrange
-        self.at = slots_B * self.most + torch.tensor(ranks)  # of each row among (slot, rank)
-        self.rows_of = torch.zeros(self.used * self.most, dtype=torch.long)
-        self.rows_of[self.at] = torch.arange(len(slots))  # the other way; where no row is, row 0 runs in vain
-        visible = torch.arange(self.first, width) >= (width - tails)[slots_B][:, None]
+        self.at = slots_B * self.alongside + torch.tensor(ranks, device=device)  # of each row among (slot, rank)
+        self.rows_of = torch.zeros(self.used * self.alongside, dtype=torch.long, device=device)
+        self.rows_of[self.at] = torch.arange(
+            len(slots), device=device
+        )  # the other way; where no row is, row 0 runs in vain
+        visible = torch.arange(self.first, width, device=device) >= (width - tails)[slots_B][:, None]
         whole = torch.cat([visible.new_ones((len(slots), self.shared)), visible, mask.bool()], 1)
-        self.bias = torch.zeros(whole.shape, dtype=self.prompts[0][0].dtype).masked_fill_(~whole, -torch.inf)
+        self.bias = torch.zeros(whole.shape, dtype=self.prompts[0][0].dtype, device=device)
+        self.bias.masked_fill_(~whole, -torch.inf)
         self.bias = self.bias[:, None, None]
         return mask, positions + self.shared + tails[slots_B][:, None]
 
@@ -124,7 +144,11 @@ class GroupedCache(PlaceCache):
         if self.head is not None:
             head_keys, head_values = self.head[layer]
             scores.insert(0, _as_rows(_as_heads(query) @ head_keys.mT, len(query)))
-        shares = torch.cat(scores, -1).add_(self.bias).softmax(-1)
+        together = torch.cat(scores, -1).add_(self.bias)
+        if together.dtype in (torch.float16, torch.bfloat16):
+            shares = together.softmax(-1, dtype=torch.float32).to(values.dtype)
+        else:
+            shares = together.softmax(-1)
         parts = shares.split([s.size(-1) for s in scores], -1)
         out = parts[-1] @ values
         out += self._ungroup(self._group(parts[-2]) @ prompt_values)
@@ -137,16 +161,16 @@ class GroupedCache(PlaceCache):
         if self.alike:
             return x
         _, heads, queries, size = x.shape
-        split = x[self.rows_of].view(self.used, self.most, heads, queries, size)
-        return split.transpose(1, 2).reshape(self.used, heads, self.most * queries, size)
+        split = x[self.rows_of].view(self.used, self.alongside, heads, queries, size)
+        return split.transpose(1, 2).reshape(self.used, heads, self.alongside * queries, size)
 
     def _ungroup(self, x: Any) -> Any:
         """(G, H, M·Q, ·) as (B, H, Q, ·)."""
         if self.alike:
             return x
         _, heads, rows, size = x.shape
-        split = x.view(self.used, heads, self.most, rows // self.most, size)
-        return split.transpose(1, 2).reshape(self.used * self.most, heads, rows // self.most, size)[self.at]
+        split = x.view(self.used, heads, self.alongside, rows // self.alongside, size)
+        return split.transpose(1, 2).reshape(self.used * self.alongside, heads, rows // self.alongside, size)[self.at]
 
 
 def _as_heads(x: Any) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,9 +86,13 @@ class ModelSettings(Settings):
     config: dict[str, Any] | None = None
     """What its `config.json` says (`model_type` and sizes), for a plan on a machine that does not have the file; the
     file counts where it is there."""
-    backend: Literal["local", "vllm", "api"] = "local"
-    """Who generates: our in-process engine, vLLM in process (`pip install 'dereason[vllm]'`), or an endpoint
-    (`pip install 'dereason[api]'`). Training never uses this."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "auto"
+    """How transformers computes attention; `auto` is its choice for the model (`sdpa` where it has it). With flash
+    attention (16 bits on CUDA, a package of its own) an RL phase runs each rollout with its own copy of the prompt."""
+    backend: Literal["auto", "local", "vllm", "api"] = "auto"
+    """Who generates: our in-process engine (`local`), vLLM in process (`pip install 'dereason[vllm]'`), or an endpoint
+    (`pip install 'dereason[api]'`). `auto` is vLLM on CUDA where it is installed, else `local`. Training never uses
+    this."""
     vllm: VllmSettings = VllmSettings()
     """How vLLM is started; for `backend: vllm` only."""
     api: ApiSettings = ApiSettings()
@@ -103,8 +108,10 @@ class ModelSettings(Settings):
         """What besides the weights decides the logits; for keys."""
         if self.backend == "api":
             return {"backend": "api", "extra": self.api.extra}
-        kept = {"dtype", "device", "backend"} | ({"vllm"} if self.backend == "vllm" else set())
-        return self.model_dump(mode="json", include=kept)
+        backend = resolve_backend(self)
+        kept = {"dtype", "device"} | ({"vllm"} if backend == "vllm" else set())
+        kept |= {"attention"} if self.attention != "auto" and backend == "local" else set()
+        return self.model_dump(mode="json", include=kept) | {"backend": backend}
 
 
 def model_identity(settings: ModelSettings) -> str:
@@ -171,6 +178,47 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def resolve_backend(settings: ModelSettings) -> Literal["local", "vllm", "api"]:
+    """Who generates where ``backend`` is `auto`: vLLM on CUDA where it is installed, but not with an adapter's folder.
+
+    Raises:
+        DereasonError: vLLM is installed, and there is no such device; or an adapter's base is not there.
+    """
+    if settings.backend != "auto":
+        return settings.backend
+    # vLLM is looked for first: torch takes seconds to import
+    there = has_vllm() and resolve_device(settings.device) == "cuda"
+    return "vllm" if there and adapter_base(settings) is None else "local"
+
+
+def has_vllm() -> bool:
+    """Whether vLLM is installed."""
+    return find_spec("vllm") is not None
+
+
+WITHOUT_VLLM = (
+    "responses and rollouts come from our in-process engine or transformers.generate, which have no paged cache and no "
+    "CUDA graphs: on a GPU expect several times vLLM's time"
+)
+"""What doing without vLLM costs on a GPU."""
+
+
+def check_attention(settings: ModelSettings) -> None:
+    """Refuse, before anything is loaded, an attention that cannot run here.
+
+    Raises:
+        DereasonError: flash attention without its package, or on another device than a CUDA GPU.
+    """
+    package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(settings.attention)
+    if package is None:
+        return
+    if resolve_device(settings.device) != "cuda" or find_spec(package) is None:
+        raise DereasonError(
+            f"model.attention is {settings.attention}, which needs a CUDA GPU and the package {package}",
+            "set model.attention=sdpa (or auto), or install it",
+        )
+
+
 def resolve_dtype(dtype: str, device: str) -> Any:
     """The torch dtype that ``dtype`` names on a device."""
     import torch
@@ -231,6 +279,7 @@ def load_weights(settings: ModelSettings) -> Any:
         DereasonError: see :func:`~dereason.lm.local.files.read_weights`; or there is no such device.
     """
     quiet_libraries()
+    check_attention(settings)
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
     path = model_path(settings)

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
+
+from dereason.memory import available_bytes
 
 _MIN_WEIGHTS = 1 << 14  # smaller layers gain nothing
 _ROWS = 64  # the height that the layout is tuned for; any height runs
@@ -45,7 +46,7 @@ class PackedLinears:
             and m.weight.device.type == "cpu"
             and m.weight.numel() >= _MIN_WEIGHTS
         ]
-        if 4 * sum(m.weight.numel() for m in layers) > _available_bytes() / 2:
+        if 4 * sum(m.weight.numel() for m in layers) > available_bytes() / 2:
             return
         with torch.inference_mode():
             for together in _siblings(model, layers):
@@ -103,12 +104,3 @@ class _Product:
         if not any(part is not None for part in self.outputs):
             self.input, self.outputs = None, []
         return output
-
-
-def _available_bytes() -> float:
-    """Memory that can be had without swapping; without an answer from the system, 4 GiB."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4.0 * (1 << 30)

@@ -5,7 +5,9 @@ length k fills the k columns before it, so that short and long ones are aligned 
 left padding aligns them. Masks of every kind (full, sliding window, eager, SDPA) are therefore transformers' own.
 Attention reads the columns from ``low``, where the longest sequence starts, as a view; nothing is copied at a step.
 A sequence that leaves is overwritten by one that comes (one row), and when the columns run out the window moves back
-to the front (once in about a hundred steps).
+to the front (once in about a hundred steps). Then the storage is measured anew: it grows with the longest sequence
+being decoded, never beyond its share of the memory that is free. Where that is not enough for all places, there are
+fewer until the long sequences have ended; the engine puts the youngest samples back and goes on with them later.
 
     columns   0      low              end
     place 0   ·······ooooooooooooooooo         o: written, seen
@@ -22,7 +24,10 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from dereason.memory import free_bytes
+
 _SPARE = 128  # columns allocated beyond those in use
+_SHARE_GPU, _SHARE = 0.7, 0.5
 
 
 class PlaceLayer(CacheLayerMixin):
@@ -64,6 +69,7 @@ class PlaceCache(Cache):
     """The storage of all layers, and which columns each place uses.
 
     Attributes:
+        places: how many sequences there is storage for.
         starts: first column of each place in use.
         end: the column that the next token goes to.
     """
@@ -71,7 +77,7 @@ class PlaceCache(Cache):
     def __init__(self, model: Any, sliding: Sequence[bool], places: int) -> None:
         """Storage for ``places`` sequences of a model, not allocated yet; ``sliding``: see :class:`PlaceLayer`."""
         super().__init__(layers=[PlaceLayer(s) for s in sliding])
-        self.places = places
+        self.most = self.places = places
         self.starts: list[int] = []
         self.end = 0
         self.columns = 0
@@ -86,7 +92,12 @@ class PlaceCache(Cache):
             shared: how many those are.
         """
         self.end, self.longest_prompt = longest_prompt, longest_prompt
+        self.budget = cache_bytes(example.layers[0].keys.device)
         self.columns = longest_prompt + _SPARE
+        self.cell = sum(
+            t.size(1) * t.size(3) * t.element_size() for like in example.layers for t in (like.keys, like.values)
+        )
+        self.places = self._affordable(self.columns)
         for layer, like in zip(self.layers, example.layers, strict=True):
             # zeros, not empty: a masked column's value is still multiplied with 0
             layer.keys, layer.values = (
@@ -94,7 +105,23 @@ class PlaceCache(Cache):
             )
             layer.is_initialized = True
 
-    def seat(self, rows: Sequence[int], name: Any, prefilled: Any, source: int, length: int, shared: int) -> None:
+    def _affordable(self, columns: int) -> int:
+        """Places of so many columns that memory has room for; one in any case."""
+        return max(1, min(self.most, int(self.budget // (columns * self.cell))))
+
+    def surplus(self) -> int:
+        """How many places have to be left before the next column, because memory has no room for more of all."""
+        if self.end < self.columns:
+            return 0
+        return max(0, len(self.starts) - self._affordable(self._grown(self.end - min(self.starts))[1]))
+
+    def youngest(self) -> int:
+        """The place that has the shortest sequence."""
+        return max(range(len(self.starts)), key=lambda row: self.starts[row])
+
+    def seat(
+        self, rows: Sequence[int], name: Any, prefilled: Any, source: int, length: int, shared: int, own: int = 0
+    ) -> None:
         """Put a prompt into places, over what was there.
 
         Args:
@@ -103,9 +130,11 @@ class PlaceCache(Cache):
             prefilled: cache of prompts that end together, after ``shared`` tokens that all begin with; padding lies
                 between the two.
             source: which of its rows.
-            length: tokens of the prompt.
+            length: tokens of the prompt, and of a sample that is gone on with.
             shared: see above.
+            own: tokens of that sample among them.
         """
+        self._reach(length, max(rows) + 1)
         at = torch.tensor(rows, device=self.layers[0].keys.device)
         for layer, other in zip(self.layers, prefilled.layers, strict=True):
             # a sliding window's cache keeps no more than it needs; then nothing is shared
@@ -154,21 +183,39 @@ class PlaceCache(Cache):
         columns = torch.arange(self.layers[0].low, self.end + 1, device=device)
         return (columns >= starts).long(), self.end - starts
 
-    def _make_room(self, low: int) -> int:
-        """Move the columns in use to the front, in larger storage where they fill it; returns their new start."""
+    def _grown(self, used: int, reach: int = 0) -> tuple[int, int]:
+        """End and columns of the storage once the columns in use stand at its front."""
+        end = max(used, self.longest_prompt, reach)  # so that any prompt can still be seated
+        columns = end + max(_SPARE, used // 4)
+        # memory that is there is kept; where it is short, what long sequences have left is given to others
+        return end, columns if self.places < self.most else max(self.columns, columns)
+
+    def _reach(self, length: int, places: int) -> None:
+        """Make ready for a sequence of this length, in storage of at least so many places."""
+        if length > self.end:
+            self._make_room(min(self.starts, default=self.end), length, places)
+
+    def _make_room(self, low: int, reach: int = 0, places: int = 0) -> int:
+        """Move the columns in use to the front, in storage of another size where that is due; returns their start."""
         used = self.end - low
-        end = max(used, self.longest_prompt)  # so that any prompt can still be seated
-        columns = max(self.columns, end + max(_SPARE, used // 4))
+        end, columns = self._grown(used, reach)
+        places = max(self._affordable(columns), len(self.starts), places)
+        kept_places = min(places, self.places)
         for layer in self.layers:
             for name in ("keys", "values"):
                 old = getattr(layer, name)
-                kept = old[:, :, low : self.end]
-                if columns > self.columns:
-                    old = old.new_zeros((*old.shape[:2], columns, old.size(3)))
+                kept = old[:kept_places, :, low : self.end]
+                if (places, columns) != (self.places, self.columns):
+                    old = old.new_zeros((places, old.size(1), columns, old.size(3)))
                 else:
                     kept = kept.clone()  # source and target may overlap
-                old[:, :, end - used : end] = kept
+                old[:kept_places, :, end - used : end] = kept
                 setattr(layer, name, old)
         self.starts = [s - low + end - used for s in self.starts]
-        self.end, self.columns = end, columns
+        self.end, self.columns, self.places = end, columns, places
         return end - used
+
+
+def cache_bytes(device: Any) -> float:
+    """Memory for the cache: a share of what is free; the rest is for what a forward pass makes."""
+    return free_bytes(device) * (_SHARE_GPU if device.type == "cuda" else _SHARE)

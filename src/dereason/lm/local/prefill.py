@@ -76,24 +76,28 @@ def cache_argument(model: Any) -> str | None:
 def forward(model: Any, cache: Any, *, last: bool = True, **inputs: Any) -> Any:
     """Logits of a forward pass behind a cache, which it extends.
 
-    Not every model takes a cache, ``position_ids`` (ALiBi) or ``logits_to_keep``.
-
     Args:
         model: a causal language model of transformers.
         cache: of the tokens before.
         last: whether the logits of the last position are enough, where the model can leave out the others.
-        inputs: what else the model is given; what it does not take is left out.
+        inputs: what else the model is given.
 
     Returns:
         logits (rows, positions, V).
     """
+    return model(**inputs_behind(model, cache, **inputs, **({"logits_to_keep": 1} if last else {}))).logits
+
+
+def inputs_behind(model: Any, cache: Any, **inputs: Any) -> dict[str, Any]:
+    """What a model is called with behind a cache.
+
+    Not every model takes a cache, ``position_ids`` (ALiBi) or ``logits_to_keep``: what it does not take is left out.
+    """
     known = _inputs(model)
     inputs["use_cache"] = True
-    if last:
-        inputs["logits_to_keep"] = 1
     if (name := cache_argument(model)) is not None:
         inputs[name] = cache
-    return model(**{name: value for name, value in inputs.items() if name in known}).logits
+    return {name: value for name, value in inputs.items() if name in known}
 
 
 def run_head(model: Any, head: Sequence[int]) -> Any:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dereason.errors import DereasonError
-from dereason.lm.local.prefill import forward, prefill
+from dereason.lm.local.prefill import inputs_behind, prefill
 from dereason.verify.locate import find_box
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Logits held at once, in numbers: 2**26 float32 are 256 MiB.
+# Answers are packed into passes of as many tokens as have so many logits, which are made in blocks.
 MAX_LOGITS = 1 << 26
 
 BOX = "\\boxed{"
@@ -117,7 +117,7 @@ def _chunk_logps(
 ) -> list[list[np.ndarray]]:
     cache, logits_PV, mask_PL, positions_P = prefill(model, prefixes, pad_id)
     firsts = [a[0] for a in answers if a]
-    first_P = dict(zip(firsts, _gather(logits_PV[:, None], [0] * len(firsts), firsts, temperature).T, strict=True))
+    first_P = dict(zip(firsts, _gather(logits_PV, firsts, temperature).T, strict=True))
     out = [[np.empty(len(a)) for a in answers] for _ in prefixes]
     for u, answer in enumerate(answers):
         for p in range(len(prefixes)):
@@ -127,13 +127,11 @@ def _chunk_logps(
     budget = max(1, MAX_LOGITS // (len(prefixes) * logits_PV.size(1)))
     for members in _pack([len(a) - 1 for a in answers], budget):
         offsets = np.cumsum([0, *(len(answers[u]) - 1 for u in members)])
-        logits = _packed_forward(model, cache, mask_PL, positions_P, [answers[u][:-1] for u in members])
-        columns = list(range(logits.size(1)))
-        scored = _gather(logits, columns, [t for u in members for t in answers[u][1:]], temperature)
+        scored = _packed_logps(model, cache, mask_PL, positions_P, [answers[u] for u in members], temperature)
         for k, u in enumerate(members):
             for p in range(len(prefixes)):
                 out[p][u][1:] = scored[p, offsets[k] : offsets[k + 1]]
-        cache.crop(-len(columns))
+        cache.crop(-scored.shape[1])
     return out
 
 
@@ -152,13 +150,19 @@ def _pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return groups
 
 
-def _packed_forward(
-    model: Any, cache: Any, mask_PL: Tensor, positions_P: Tensor, pieces: list[Sequence[int]]
-) -> Tensor:
-    """Logits (P, Q, V) of answers side by side behind each cached prefix, none seeing another."""
+def _packed_logps(
+    model: Any, cache: Any, mask_PL: Tensor, positions_P: Tensor, answers: list[Sequence[int]], temperature: float
+) -> np.ndarray:
+    """Log-probabilities (P, Q) of answers side by side behind each cached prefix, none seeing another.
+
+    Those of an answer's first token, which the prefix predicts, are not among them.
+    """
     import torch
 
+    from dereason.lm.local.head import run_scored
+
     device, rows = mask_PL.device, mask_PL.size(0)
+    pieces = [answer[:-1] for answer in answers]
     ids = torch.tensor([t for piece in pieces for t in piece], device=device)
     offset = torch.tensor([i for piece in pieces for i in range(len(piece))], device=device)
     owner = torch.tensor([k for k, piece in enumerate(pieces) for _ in piece], device=device)
@@ -168,26 +172,32 @@ def _packed_forward(
     )
     bias = torch.zeros(seen.shape, dtype=model.dtype, device=device)
     bias.masked_fill_(~seen, torch.finfo(model.dtype).min)
-    return forward(
+    targets = torch.tensor([t for answer in answers for t in answer[1:]], device=device)
+    inputs = inputs_behind(
         model,
         cache,
-        last=False,
         input_ids=ids.expand(rows, -1),
         attention_mask=bias[:, None],
         position_ids=positions_P[:, None] + offset,
     )
+    (logp, _, _), _ = run_scored(
+        model,
+        model.get_output_embeddings(),
+        torch.arange(rows * len(ids), device=device),
+        targets.repeat(rows),
+        inputs,
+        temperature=temperature,
+    )
+    return np.asarray(logp.view(rows, -1).double().cpu())
 
 
-def _gather(logits_PQV: Tensor, columns: Sequence[int], tokens: Sequence[int], temperature: float) -> np.ndarray:
-    """Log-probabilities (P, len(tokens)): token k under the distribution at column k."""
+def _gather(logits_PV: Tensor, tokens: Sequence[int], temperature: float) -> np.ndarray:
+    """Log-probabilities (P, len(tokens)) of each token after each prefix."""
     import torch
 
-    scaled = logits_PQV if logits_PQV.dtype == torch.float64 else logits_PQV.float()
+    scaled = logits_PV if logits_PV.dtype == torch.float64 else logits_PV.float()
     scaled = scaled / temperature
-    total = scaled.logsumexp(-1)
-    at = torch.tensor(columns, dtype=torch.long, device=scaled.device)
-    ids = torch.tensor(tokens, dtype=torch.long, device=scaled.device)
-    return np.asarray((scaled[:, at, ids] - total[:, at]).double().cpu())
+    return np.asarray((scaled[:, list(tokens)] - scaled.logsumexp(-1)[:, None]).double().cpu())
 
 
 def _check_attention(model: Any, length: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self, assert_never
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dereason.errors import DereasonError
 from dereason.lm.base import LanguageModel
@@ -105,13 +105,19 @@ class Judge(Weighted):
     name: Literal["judge"] = "judge"
     """The name of this reward."""
     model: ModelSettings
-    """The judging model, for example `{name: TIGER-Lab/general-verifier}`."""
+    """The judging model, for example `{name: TIGER-Lab/general-verifier}`. It shares the device with training, so that
+    `backend: auto` is `local` here."""
     chat_template_kwargs: dict[str, Any] = {}
     """Extra arguments of the judging model's chat template."""
     when: When = "no_rule"
     """Which answers it is asked about: all, wrong ones whose reference is free text, or all that rules call wrong."""
     prompt: GenerativeVerifierSettings = GenerativeVerifierSettings()
     """How it is asked."""
+
+    @field_validator("model")
+    @classmethod
+    def _beside_training(cls, model: ModelSettings) -> ModelSettings:
+        return model.model_copy(update={"backend": "local"}) if model.backend == "auto" else model
 
 
 class CER(Weighted):
