@@ -15,10 +15,10 @@ from dereason.lm.local.footprint import (
     element_bytes,
     generation,
     gib,
+    head_bytes,
     planned_device,
     words,
 )
-from dereason.lm.local.forward import head_bytes
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.local.shape import Shape, shape_of
 from dereason.pipeline.contexts import Ask, Pool, Prompts, Whose
@@ -122,7 +122,7 @@ class Estimates:
         device = planned_device(model)
         parts = {
             "weights": float(shape.parameters * element_bytes(model.dtype, device)),
-            "logits": head_bytes(SCORED_AT_ONCE, shape.vocabulary),
+            "logits": head_bytes(SCORED_AT_ONCE, shape.vocabulary, device, device_bytes(model, device)),
         }
         return _info(Footprint([Moment("scores", parts)]), model, device, "take a smaller model or dtype bfloat16")
 

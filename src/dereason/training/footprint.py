@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dereason.lm.local.footprint import Footprint, Moment, decoding, device_bytes, element_bytes
-from dereason.lm.local.forward import head_bytes
+from dereason.lm.local.footprint import (
+    Footprint,
+    Moment,
+    decoding,
+    device_bytes,
+    draws_by_vllm,
+    element_bytes,
+    head_bytes,
+)
 from dereason.lm.local.packing import Row, plan_micro_batches
 from dereason.lm.local.shape import Shape, kept_of, shape_of
 from dereason.training.joint.bridge import Bridge
@@ -108,15 +115,19 @@ def training(
     Raises:
         DereasonError: the accelerate configuration is not there.
     """
-    share = sharing_of(launch)
+    share, memory = sharing_of(launch), device_bytes(model, device)
+    if isinstance(phase, RL) and phase.rollouts == "auto":
+        served = draws_by_vllm(device) and not phase.engine_alone
+        phase = phase.model_copy(update={"rollouts": "vllm-colocate" if served else "engine"})
     frozen = element_bytes(model.dtype, device) if phase.adapter is not None else 4
     unknown: list[str] = []
-    state, trained = _state(phase, model, shape, device, frozen, share, unknown)
-    moments = [_update(phase, model, shape, device, lengths, share, frozen, state, trained, unknown)]
+    state = _state(phase, model, shape, device, frozen, share, unknown)
+    update = {name: size for name, size in state.items() if name != "vllm" or device == "cpu"}  # elsewhere it sleeps
+    moments = [_update(phase, model, shape, device, memory, lengths, share, frozen, update, unknown)]
     if device == "cpu":
         moments.append(_saving(phase, shape, state))
     if isinstance(phase, RL):
-        moments.append(_rollouts(phase, shape, device, lengths, share, frozen, state))
+        moments.append(_rollouts(phase, shape, device, memory, lengths, share, frozen, state))
     here = launch.processes // launch.machines if device == "cpu" else 1
     return Footprint(moments, here, unknown)
 
@@ -129,8 +140,8 @@ def _state(
     frozen: int,
     share: Sharing,
     unknown: list[str],
-) -> tuple[dict[str, float], int]:
-    """What a process holds between steps, gradients included, and how many parameters learn."""
+) -> dict[str, float]:
+    """What a process holds between steps, gradients included."""
     weights, trained = float(shape.parameters * frozen), shape.parameters
     if phase.adapter is not None:
         trained = phase.adapter.rank * shape.edges
@@ -143,7 +154,7 @@ def _state(
     parts = {"weights": weights / share.weights, "gradients": 4.0 * trained / share.gradients}
     parts["moments"] = 8.0 * trained / share.moments
     if share.half:
-        parts["weights"], parts["gradients"] = parts["weights"] / 2, parts["gradients"] / 2
+        parts["weights"], parts["gradients"] = parts["weights"] * 2 / frozen, parts["gradients"] / 2
         parts["float32 weights"] = 4.0 * trained / share.moments
         if share.offloaded:
             del parts["moments"], parts["float32 weights"]
@@ -154,7 +165,7 @@ def _state(
     if share.copied:
         parts["gradients to exchange"] = 4.0 * trained
     if not isinstance(phase, RL):
-        return parts, trained
+        return parts
     if phase.needs_reference and phase.adapter is None:
         size = element_bytes(model.dtype, device)
         parts["reference"] = float(shape.parameters * size) / share.weights
@@ -168,7 +179,7 @@ def _state(
                 parts["judge"] = parts.get("judge", 0.0) + float(judge.parameters * size)
     if phase.rollouts == "vllm-colocate":
         parts["vllm"] = phase.vllm.memory * (device_bytes(model, device) or 0.0)
-    return parts, trained
+    return parts
 
 
 def _update(
@@ -176,14 +187,14 @@ def _update(
     model: ModelSettings,
     shape: Shape,
     device: str,
+    memory: float | None,
     lengths: Lengths,
     share: Sharing,
     frozen: int,
     state: dict[str, float],
-    trained: int,
     unknown: list[str],
 ) -> Moment:
-    tokens, logits, seen, passes = _widest_pass(phase, shape, device, lengths, share.processes)
+    tokens, logits, pairs, seen, passes = _widest_pass(phase, shape, device, lengths, share.processes)
     mixed = device == "cuda"
     rank = 0 if phase.adapter is None else phase.adapter.rank
     # where processes share the weights, they are gathered in bfloat16, and there is nothing left to convert
@@ -203,11 +214,14 @@ def _update(
         activations = kept.fixed + shape.layers * shape.hidden * size * tokens + one
     else:
         activations = kept.fixed + kept.token * tokens
+    if model.attention == "eager":  # scores, shares and the shares once more, of every pair of positions
+        seen += 3 * shape.heads * pairs * size
     activations += seen * (1 if phase.optimiser.gradient_checkpointing else shape.layers)
     # The head's gradient is made whole before it is added to what is there; so is the embedding's, at the end, and
     # where the two are one weight both and their sum are there at once.
     head = 4.0 * shape.embedding if phase.adapter is None else 0.0
-    begin = {"activations": activations, "logits": head_bytes(logits, shape.vocabulary), "gradient of the head": head}
+    made = head_bytes(logits, shape.vocabulary, device, memory)
+    begin = {"activations": activations, "logits": made, "gradient of the head": head}
     end = {"gradient of the embedding": head if shape.head else 3 * head}
     gradients = state["gradients"] if passes > 1 else 0.0
     moments = [Moment("update", state | {"gradients": gradients} | begin), Moment("update", state | end)]
@@ -216,8 +230,9 @@ def _update(
 
 def _widest_pass(
     phase: SFT | RL, shape: Shape, device: str, lengths: Lengths, processes: int
-) -> tuple[int, int, float, int]:
-    """Of an update on longest rows alone: tokens, logits and bytes of masks of the widest pass; how many passes."""
+) -> tuple[int, int, int, float, int]:
+    """Of an update on longest rows alone: all tokens, those with logits, pairs of positions and bytes of a mask of the
+    widest pass; how many passes."""
     if isinstance(phase, RL):
         groups = max(1, phase.prompts_per_generation // phase.updates_per_generation // processes)
         groups = min(groups, phase.optimiser.micro_batch + 1)  # more are only more passes
@@ -242,16 +257,18 @@ def _widest_pass(
     )
     tokens = max(len(batch) * batch[0].length for batch in passes)
     logits = max(sum(segment.responses for segment in batch) for batch in passes)
+    pairs = max(len(batch) * batch[0].length ** 2 for batch in passes)
     # a mask of our own is kept as numbers, by each layer
     masks = [len(b) * b[0].length ** 2 for b in passes if any(len(s.rows) > 1 for s in b)]
     size = 2 if device == "cuda" else 4
-    return tokens, logits, float(size * max(masks, default=0)), len(passes)
+    return tokens, logits, pairs, float(size * max(masks, default=0)), len(passes)
 
 
 def _rollouts(
     phase: RL,
     shape: Shape,
     device: str,
+    memory: float | None,
     lengths: Lengths,
     share: Sharing,
     frozen: int,
@@ -262,9 +279,10 @@ def _rollouts(
     if not phase.samples_elsewhere:
         size = 2 if device == "cuda" else frozen
         if device == "cuda" and phase.adapter is None and not share.half:
-            held["weights in bfloat16"] = 2.0 * shape.linear
+            held["weights in bfloat16"] = 2.0 * shape.parameters
         places = min(phase.rollout_batch, phase.prompts_per_generation // share.processes * phase.group_size)
-        held |= decoding(shape, device, size, places=places, prompt=lengths.prompt, new_tokens=lengths.response)
+        asked = {"places": places, "prompt": lengths.prompt, "new_tokens": lengths.response}
+        held |= decoding(shape, device, size, memory, held, **asked)
     return Moment("rollouts", held)
 
 

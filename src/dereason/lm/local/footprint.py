@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,17 @@ PROCESS = {"cpu": 0.8 * GIB, "cuda": 0.7 * GIB, "mps": 0.8 * GIB}
 """Bytes that a process takes before there is a model in it, by device: Python and its libraries (measured), or the
 context of a GPU and what its allocator holds in reserve (not measured)."""
 
+BLOCK_CPU = 1 << 25
+"""Logits that the head makes at once on a CPU, in numbers (128 MiB in float32): enough for its matrix products to be
+fast."""
+BLOCK_GPU = 1 / 64
+"""The same on a GPU, as a share of its memory, in float32."""
+HEAD_COPIES = 2.6
+"""What a block of the head takes with its gradient and what lies between, in copies of its logits in float32."""
+CACHE_GPU, CACHE_CPU = 0.7, 0.5
+"""Share of the free memory that the engine's cache may take; the rest is for what a forward pass makes."""
+ASSUMED_GPU = 24 * GIB
+"""Memory of a GPU that is neither here nor described, where the size of the head's blocks depends on it."""
 SPARE = 128
 """Columns that the engine's cache has beyond those in use."""
 GROWTH = 1.25
@@ -129,22 +141,52 @@ def generation(
         prompt: tokens of the longest prompt.
         new_tokens: length limit of a response.
     """
-    size = element_bytes(settings.dtype, device)
-    if settings.backend == "vllm":
+    size, memory = element_bytes(settings.dtype, device), device_bytes(settings, device)
+    if settings.backend == "vllm" or (settings.backend == "auto" and draws_by_vllm(device)):
         share = settings.vllm.memory or (0.4 if device == "cpu" else 0.9)
-        return Moment("responses", {"vllm": share * (device_bytes(settings, device) or 0.0)})
-    return Moment(
-        "responses",
-        {"weights": float(shape.parameters * size)}
-        | decoding(shape, device, size, places=places, prompt=prompt, new_tokens=new_tokens),
-    )
+        return Moment("responses", {"vllm": share * (memory or 0.0)})
+    held = {"weights": float(shape.parameters * size)}
+    more = decoding(shape, device, size, memory, held, places=places, prompt=prompt, new_tokens=new_tokens)
+    return Moment("responses", held | more)
 
 
-def decoding(shape: Shape, device: str, size: int, *, places: int, prompt: int, new_tokens: int) -> dict[str, float]:
-    """What the engine takes besides the weights; see :func:`generation`."""
+def draws_by_vllm(device: str) -> bool:
+    """Whether `auto` is vLLM on such a device."""
+    return device == "cuda" and find_spec("vllm") is not None
+
+
+def head_bytes(tokens: int, vocabulary: int, device: str, memory: float | None) -> float:
+    """Bytes that the head takes at its peak, a block at a time, for the log-probabilities of some tokens.
+
+    Args:
+        tokens: how many of them one pass has.
+        vocabulary: logits of each.
+        device: where it runs.
+        memory: of the device; None: not known.
+    """
+    numbers = (memory or ASSUMED_GPU) * BLOCK_GPU / 4 if device == "cuda" else BLOCK_CPU
+    return HEAD_COPIES * 4 * vocabulary * min(tokens, max(1, int(numbers // max(1, vocabulary))))
+
+
+def decoding(
+    shape: Shape,
+    device: str,
+    size: int,
+    memory: float | None,
+    held: Mapping[str, float],
+    *,
+    places: int,
+    prompt: int,
+    new_tokens: int,
+) -> dict[str, float]:
+    """What the engine takes besides what is held; see :func:`generation`. Its cache keeps to its share of the rest."""
     columns = prompt + GROWTH * new_tokens + SPARE
+    cache = places * columns * shape.cache * size
+    if memory is not None:
+        free = max(0.0, memory - sum(held.values()) - PROCESS.get(device, 0.0))
+        cache = min(cache, free * (CACHE_GPU if device == "cuda" else CACHE_CPU))
     parts = {
-        "cache": places * columns * shape.cache * size,
+        "cache": cache,
         "logits": DRAWN * places * shape.vocabulary * 4,
     }
     if device == "cpu" and size == 4 and places * new_tokens >= 512:

@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 Entropy = Literal["none", "value", "gradient"]
 
 
-HEAD_COPIES = 6.0
-"""Copies of the logits in float32 that a forward and backward pass holds at its peak."""
-
-
-def head_bytes(tokens: int, vocabulary: int) -> float:
-    """Bytes that the head takes at its peak for the log-probabilities of some tokens."""
-    return HEAD_COPIES * tokens * vocabulary * 4
-
-
 @dataclass(frozen=True)
 class TokenScores:
     """What a forward pass says of N response tokens.

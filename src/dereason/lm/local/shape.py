@@ -38,7 +38,8 @@ class Shape:
         vocabulary: token ids that it makes logits of.
         hidden: width of the hidden states.
         layers: how many there are.
-        width: of all queries together.
+        heads: of queries in a layer.
+        width: of all its queries together.
         parameters: all of them, a tied one once.
         embedding: the input embedding.
         head: the output layer, where it has weights of its own; 0 where they are the embedding's.
@@ -52,6 +53,7 @@ class Shape:
     vocabulary: int
     hidden: int
     layers: int
+    heads: int
     width: int
     parameters: int
     embedding: int
@@ -91,7 +93,7 @@ def shape_of(settings: ModelSettings) -> Shape | None:
         except Exception:  # no causal language model, or sizes that make none: loading it says which
             return None
 
-    found = remembered(f"shape {key}", look)
+    found = remembered(f"shape {sorted(Shape.__dataclass_fields__)} {key}", look)
     return None if found is None else Shape(**found)
 
 
@@ -152,6 +154,7 @@ def _outline(config: Any) -> Shape:
         vocabulary=int(text.vocab_size),
         hidden=int(text.hidden_size),
         layers=int(text.num_hidden_layers),
+        heads=_heads(text)[0],
         width=_heads(text)[0] * _heads(text)[2],
         parameters=sum(weights.values()),
         embedding=words.weight.numel(),
