@@ -159,6 +159,7 @@ def _manifest(recipe: Recipe, graph: Graph, run_dir: Path, device: str) -> None:
         "recipe_hash": digest(recipe.model_dump(mode="json")),
         "seeds": recipe.seeds,
         "date": recipe.prompt.date,
+        "max_positions": {m.name: m.max_positions for m in (recipe.model, *recipe.models()) if m.max_positions},
         "environment": environment(device),
         "commits": {str(r): commit for s in graph.steps() for r in s.repositories if (commit := r.commit())},
         "steps": {s.folder: {"label": s.label, "inputs": [i.folder for i in s.inputs.values()]} for s in graph.steps()},
