@@ -64,8 +64,7 @@ def run(
     folder = run_dir or Path("runs") / loaded.name
     if dry_run:
         from dereason.cli.show import show_plan
-        from dereason.pipeline.estimates import refuse
-        from dereason.pipeline.plan import make_plan
+        from dereason.pipeline.plan import check_memory, make_plan
         from dereason.pipeline.recipe import resolved_yaml
 
         plan = make_plan(loaded, folder, path.parent)
@@ -74,9 +73,7 @@ def run(
         else:
             sys.stdout.write(resolved_yaml(loaded) + "\n")
             show_plan(plan)
-        for row in plan["steps"]:
-            if row["memory"] is not None and not row["cached"]:
-                refuse(row["name"], row["memory"])
+        check_memory(plan)
         return
     from dereason.cli.show import show_result
     from dereason.pipeline.run import run_recipe
@@ -413,6 +410,7 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def recipes(as_json: Json = False) -> None:
     """List the shipped recipes."""
+    from dereason.cli.show import show_recipes
     from dereason.pipeline.recipe import load_recipe, shipped
 
     rows = [
@@ -422,10 +420,8 @@ def recipes(as_json: Json = False) -> None:
     ]
     if as_json:
         print_json(rows)
-        return
-    for row in rows:
-        tried = "never run as it stands; its plan is checked" if row["tried"] == "never" else f"run on {row['tried']}"
-        sys.stdout.write(f"{row['name']}\n    {row['description']}\n    {tried}\n    {row['path']}\n")
+    else:
+        show_recipes(rows)
 
 
 @recipe_app.command("explain")

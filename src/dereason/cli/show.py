@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,13 @@ def show_findings(found: list[dict[str, Any]]) -> None:
         state = f"[{colour[row['state']]}]{row['state']}[/]"
         table.add_row(row["check"], state, escape(row["found"]), escape(row["mend"]))
     out.print(table)
+
+
+def show_recipes(rows: list[dict[str, Any]]) -> None:
+    """Shipped recipes, and on what each was run."""
+    for row in rows:
+        tried = "never run as it stands; its plan is checked" if row["tried"] == "never" else f"run on {row['tried']}"
+        sys.stdout.write(f"{row['name']}\n    {row['description']}\n    {tried}\n    {row['path']}\n")
 
 
 def show_fields(rows: list[tuple[str, str, str, str]]) -> None:

@@ -28,7 +28,7 @@ from dereason.pipeline.contexts import (
 )
 from dereason.pipeline.dates import recorded_date
 from dereason.pipeline.differences import differences
-from dereason.pipeline.estimates import Estimates
+from dereason.pipeline.estimates import Estimates, refuse
 from dereason.pipeline.graph import Graph, Stage
 from dereason.pipeline.pool import load_problems
 from dereason.pipeline.progress import Screen
@@ -120,6 +120,17 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         "slow": _slow(recipe),
         "differs": [d.words() for d in differences((s, steps / s.folder) for s in planned)],
     }
+
+
+def check_memory(plan: Info) -> None:
+    """Refuse a plan with a step that the named device has not the memory for.
+
+    Raises:
+        DereasonError: there is one among those that are still to do.
+    """
+    for row in plan["steps"]:
+        if row["memory"] is not None and not row["cached"]:
+            refuse(row["name"], row["memory"])
 
 
 def _context(recipe: Recipe) -> Info:
