@@ -219,11 +219,11 @@ def test_a_plan_refuses_what_the_device_does_not_hold_and_names_what_to_lower(
     }
     optimiser = {"micro_batch": 8}
     phase = RL | {"max_new_tokens": 1000, "group_size": 8, "optimiser": optimiser}
-    model = ELSEWHERE | {"config": sizes, "device": "cuda", "device_memory": 8}
+    model = ELSEWHERE | {"config": sizes, "device": "cuda", "device_memory": 2}
     path = recipe_file(tmp_path, model, [phase])
     error = errors(capsys, "run", path, "--dry-run")
     assert "train a, seed 0, 1-rl: about " in error
-    assert "the cuda has 8.0 GiB" in error
+    assert "the cuda has 2.0 GiB" in error
     assert " — lower optimiser.micro_batch (now 8), set optimiser.gradient_checkpointing=true" in error
     assert main(["run", str(path), "--dry-run", "--json", "--set", "model.device_memory=64"]) == 0
     rows = {row["kind"]: row["memory"] for row in json.loads(capsys.readouterr().out)["steps"]}
