@@ -30,9 +30,16 @@ SMALLEST: dict[str, list[tuple[list[str], str]]] = {
     "early_warning": [
         (["--steps=2", "--prompts=2", "--group=2", "--tokens=4", "--every=1", "--model=TINY"], "3 readings")
     ],
+    "gpu_smoke": [
+        (
+            ["--problems=2", "--samples=2", "--tokens=4", "--steps=1", "--model=TINY", "--device=cpu"],
+            "3 of 3 parts went",
+        )
+    ],
     "graph_metrics": [
         (["--nodes=40", "--responses=8", "--steps=10", "--repeats=1", "--study=2", "--graphlets=igraph"], "2 graphs of")
     ],
+    "head_memory": [(["--tokens=8", "--blocks", "2", "--model=TINY"], "ours, 2 blocks")],
     "joint_step": [
         (["--methods=weighted", "--steps=2", "--prompts=2", "--group=2", "--tokens=4", "--model=TINY"], "`weighted`")
     ],

@@ -166,3 +166,33 @@ def test_doctor_sees_a_gpu_that_torch_cannot_use(
     assert row["state"] == "slow"
     assert "cannot use this machine's NVIDIA GPU" in row["found"]
     assert words in row["mend"]
+
+
+def test_a_gpu_without_vllm_is_said_to_be_slow_and_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dereason.cli.main import main
+    from dereason.lm.local import model as models
+    from dereason.pipeline import plan
+    from dereason.training import rl
+
+    here = {"vllm": False}
+    for module in (models, plan, rl):
+        monkeypatch.setattr(module, "on_cuda", lambda device: True)
+    for module in (models, plan, rl, doctor):
+        monkeypatch.setattr(module, "has_vllm", lambda: here["vllm"])
+    monkeypatch.setattr(doctor, "gpu_name", lambda: "a GPU")
+    (found,) = [f for f in doctor.examine(tmp_path) if f["check"] == "vllm"]
+    assert found["state"] == "slow"
+    assert "several times" in found["found"]
+    assert "dereason[vllm]" in found["mend"]
+    dry = ["run", "quickstart", "--dry-run", "--json", "--run-dir", str(tmp_path / "run")]
+    assert main(dry) == 0
+    (slow,) = json.loads(capsys.readouterr().out)["slow"]
+    assert "responses by the local backend; arm" in slow
+    assert "rollouts by engine" in slow
+    here["vllm"] = True
+    assert main(dry) == 0
+    assert not json.loads(capsys.readouterr().out)["slow"]
+    assert main([*dry, "--set", "model.backend=local"]) == 0
+    assert "set rollouts and backend" in json.loads(capsys.readouterr().out)["slow"][0]

@@ -193,7 +193,7 @@ def test_vllm_is_the_default_on_cuda_where_it_is_installed(monkeypatch: pytest.M
     here = {"vllm": False, "device": "cuda"}
     for module in (models, rl):
         monkeypatch.setattr(module, "has_vllm", lambda: here["vllm"])
-        monkeypatch.setattr(module, "resolve_device", lambda device: here["device"])
+        monkeypatch.setattr(module, "on_cuda", lambda device: here["device"] == "cuda")
     engine_only = (
         RL(dynamic_sampling=DynamicSampling()),
         RL(rewards=[VeriFree()]),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dereason.lm.local.footprint import device_bytes, planned_device
-from dereason.lm.local.model import WITHOUT_VLLM, has_vllm, resolve_backend
+from dereason.lm.local.model import WITHOUT_VLLM, has_vllm, on_cuda, resolve_backend
 from dereason.lm.local.shape import shape_of
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
@@ -161,7 +161,7 @@ def _slow(recipe: Recipe) -> list[str]:
         if isinstance(phase, RL) and not phase.settled(recipe.model).samples_elsewhere
     ]
     local = [f"{model.name}: responses by the local backend" for model in sampled if resolve_backend(model) == "local"]
-    if not (engine or local) or planned_device(recipe.model) != "cuda":
+    if not (engine or local) or not on_cuda(recipe.model.device):
         return []
     mend = "set rollouts and backend" if has_vllm() else "pip install 'dereason[vllm]'"
     return [f"{'; '.join(dict.fromkeys([*local, *engine]))}: {WITHOUT_VLLM}; {mend}"]

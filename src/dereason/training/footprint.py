@@ -220,7 +220,7 @@ def _update(
     # The head's gradient is made whole before it is added to what is there; so is the embedding's, at the end, and
     # where the two are one weight both and their sum are there at once.
     head = 4.0 * shape.embedding if phase.adapter is None else 0.0
-    made = head_bytes(logits, shape.vocabulary, device, memory)
+    made = head_bytes(logits, shape.vocabulary, device, memory, whole=share.half and share.weights > 1)
     begin = {"activations": activations, "logits": made, "gradient of the head": head}
     end = {"gradient of the embedding": head if shape.head else 3 * head}
     gradients = state["gradients"] if passes > 1 else 0.0

@@ -19,7 +19,7 @@ from dereason.errors import DereasonError
 from dereason.lm.base import Progress
 from dereason.lm.load import load_model
 from dereason.lm.local.context import longest_target
-from dereason.lm.local.model import ModelSettings, has_vllm, load_weights, resolve_device, stop_ids
+from dereason.lm.local.model import ModelSettings, has_vllm, load_weights, on_cuda, resolve_device, stop_ids
 from dereason.lm.local.room import check_length, check_room, encode_long, room_of
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import Verdict
@@ -228,14 +228,10 @@ class RL(PhaseSettings):
         return self.verifree or self.dynamic_sampling is not None
 
     def settled(self, model: ModelSettings) -> Self:
-        """These settings with ``rollouts: auto`` replaced by what it is on this machine.
-
-        Raises:
-            DereasonError: vLLM is installed, and there is no such device.
-        """
+        """These settings with ``rollouts: auto`` replaced by what it is on this machine."""
         if self.rollouts != "auto":
             return self
-        there = has_vllm() and resolve_device(model.device) == "cuda"
+        there = has_vllm() and on_cuda(model.device)
         return self.model_copy(update={"rollouts": "vllm-colocate" if there and not self.engine_alone else "engine"})
 
     @property

@@ -25,7 +25,7 @@ def in_float32(model: Any) -> Iterator[bool]:
 
     precision = torch.get_float32_matmul_precision()
     forward = vars(model).pop("forward", None)  # accelerate's, which opens autocast of its own
-    attention = model.config.get_text_config(decoder=True)._attn_implementation
+    attention = attention_name(model)
     layers = _layers(model)
     inside = {id(m) for layer in layers for m in layer.modules()}
     with ExitStack() as undo:
@@ -41,6 +41,12 @@ def in_float32(model: Any) -> Iterator[bool]:
         for layer in layers:
             undo.callback(_raise_while_running(layer))
         yield all(p.is_floating_point() and p.element_size() > 1 for p in model.parameters())
+
+
+def attention_name(model: Any) -> str | None:
+    """What transformers calls the attention that a model computes with; a wrapper may be around the model."""
+    inner = getattr(model, "module", model)
+    return getattr(inner.config.get_text_config(), "_attn_implementation", None)
 
 
 def _layers(model: Any) -> list[Any]:

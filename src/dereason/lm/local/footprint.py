@@ -7,8 +7,6 @@ holds at its peak; the process itself, and what an allocator keeps without using
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -89,14 +87,11 @@ class Footprint:
 
 def planned_device(settings: ModelSettings) -> str:
     """The device that settings name, whether or not it is here; ``auto`` is the one that is."""
+    from dereason.lm.local.model import may_have_gpu, resolve_device
+
     if settings.device != "auto":
         return settings.device
-    nowhere = ("/proc/driver/nvidia/version", "/dev/kfd")  # NVIDIA's and AMD's drivers
-    if sys.platform == "linux" and not any(map(os.path.exists, nowhere)) and shutil.which("nvidia-smi") is None:
-        return "cpu"
-    from dereason.lm.local.model import resolve_device
-
-    return resolve_device("auto")
+    return resolve_device("auto") if may_have_gpu() else "cpu"
 
 
 def element_bytes(dtype: str, device: str) -> int:
@@ -155,7 +150,7 @@ def draws_by_vllm(device: str) -> bool:
     return device == "cuda" and find_spec("vllm") is not None
 
 
-def head_bytes(tokens: int, vocabulary: int, device: str, memory: float | None) -> float:
+def head_bytes(tokens: int, vocabulary: int, device: str, memory: float | None, *, whole: bool = False) -> float:
     """Bytes that the head takes at its peak, a block at a time, for the log-probabilities of some tokens.
 
     Args:
@@ -163,9 +158,11 @@ def head_bytes(tokens: int, vocabulary: int, device: str, memory: float | None) 
         vocabulary: logits of each.
         device: where it runs.
         memory: of the device; None: not known.
+        whole: whether all of them are made at once, as under ZeRO-3.
     """
     numbers = (memory or ASSUMED_GPU) * BLOCK_GPU / 4 if device == "cuda" else BLOCK_CPU
-    return HEAD_COPIES * 4 * vocabulary * min(tokens, max(1, int(numbers // max(1, vocabulary))))
+    at_once = max(1, int(numbers // max(1, vocabulary)))
+    return HEAD_COPIES * 4 * vocabulary * (tokens if whole else min(tokens, at_once))
 
 
 def decoding(

@@ -146,8 +146,9 @@ def _examine(model: Any, head: Any, input_ids: Tensor) -> Post | None:
         hook.remove()
     if len(shown) != 1 or shown[0].dim() != 3 or made.shape != shown[0].shape:
         return None
+    eps = max(torch.finfo(x.dtype).eps for x in (shown[0], made))
     made = made.double()
-    bound = 4 * torch.finfo(shown[0].dtype).eps * (1 + made.abs())
+    bound = 4 * eps * (1 + made.abs())
     for post in _candidates(unwrapped(model).config.get_text_config()):
         if bool(((post(shown[0]).double() - made).abs() <= bound).all()):
             return post
@@ -244,6 +245,7 @@ class _Blocks:
 
     def __init__(self, post: Post, predictors_N: Tensor, targets_N: Tensor, score: Any) -> None:
         self.post, self.predictors, self.targets, self.score = post, predictors_N, targets_N, score
+        self.scored: tuple[Any, Any, Any]
 
     def run(self, head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The blocks. Its ``forward`` is called: a sharded module's hooks would free its weights after the first."""
@@ -254,7 +256,8 @@ class _Blocks:
         if count > 1 and torch.is_grad_enabled():
             block = partial(checkpoint, block, use_reentrant=False)
         parts = [block(h, t) for h, t in zip(hidden.chunk(count), self.targets.chunk(count), strict=True)]
-        self.scored = tuple(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
+        logp, spread, best = (None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
+        self.scored = (logp, spread, best)
         return (nothing, *args[1:])
 
     def _block(self, forward: Any, hidden: Tensor, targets: Tensor) -> Scored:

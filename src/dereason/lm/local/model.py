@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.util import find_spec
@@ -182,13 +184,24 @@ def resolve_backend(settings: ModelSettings) -> Literal["local", "vllm", "api"]:
     """Who generates where ``backend`` is `auto`: vLLM on CUDA where it is installed, but not with an adapter's folder.
 
     Raises:
-        DereasonError: vLLM is installed, and there is no such device; or an adapter's base is not there.
+        DereasonError: an adapter's base is not there.
     """
     if settings.backend != "auto":
         return settings.backend
     # vLLM is looked for first: torch takes seconds to import
-    there = has_vllm() and resolve_device(settings.device) == "cuda"
+    there = has_vllm() and on_cuda(settings.device)
     return "vllm" if there and adapter_base(settings) is None else "local"
+
+
+def on_cuda(device: str) -> bool:
+    """Whether ``device`` names a CUDA GPU, on this machine where it is `auto`: a plan may be made for another one."""
+    return device == "cuda" or (device == "auto" and may_have_gpu() and resolve_device(device) == "cuda")
+
+
+def may_have_gpu() -> bool:
+    """Whether torch, which takes seconds to import, has to be asked: on Linux not without a GPU's driver."""
+    drivers = ("/proc/driver/nvidia/version", "/dev/kfd")  # NVIDIA's and AMD's
+    return sys.platform != "linux" or any(map(os.path.exists, drivers)) or shutil.which("nvidia-smi") is not None
 
 
 def has_vllm() -> bool:
