@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from dereason.pipeline.plan import phases_of
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.reasoning import check_analysis
 from dereason.pipeline.recipe import Arm, Recipe, resolved_yaml, set_names
-from dereason.pipeline.store import Info, Log, digest, execute, finished, locked, read_json, write_json
+from dereason.pipeline.store import Info, Log, Step, digest, execute, finished, locked, read_json, write_json
 from dereason.pipeline.summary import summarise
 from dereason.training.adapters import check_adapter
 from dereason.training.joint.settings import Joint, check_processes_of
@@ -94,7 +95,8 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
     routed: dict[str, list[Arm]] = {}
     for arm in recipe.arms:
         routed.setdefault(graph.first_round(arm.name).route.folder, []).append(arm)
-    for step in graph.steps():
+    planned = list(graph.steps())
+    for step in planned:
         ctx.label = step.label
         try:
             inputs = {role: steps / s.folder for role, s in step.inputs.items()}
@@ -103,7 +105,7 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
             ctx.screen.stop()
         cached[step.folder] = was_there
         if step is graph.problems:
-            _check_room(recipe, graph, steps)
+            _check_room(recipe, graph, planned, steps)
         for arm in routed.get(step.folder, []):
             _check_sets(arm, record["info"])
         how = "cached" if was_there else f"{record['seconds']:.0f} s"
@@ -117,7 +119,7 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
     return cached
 
 
-def _check_room(recipe: Recipe, graph: Graph, steps: Path) -> None:
+def _check_room(recipe: Recipe, graph: Graph, planned: Sequence[Step], steps: Path) -> None:
     """Once the problems are there, refuse prompts that a model has no context for, and steps without the memory.
 
     An estimate is right within a fifth: what it finds a little too large is tried.
@@ -125,9 +127,10 @@ def _check_room(recipe: Recipe, graph: Graph, steps: Path) -> None:
     folder = steps / graph.problems.folder
     estimates, phases = Estimates(recipe, pools_in(folder)), phases_of(recipe, graph)
     check_contexts(asks_of(recipe), estimates.prompts.longest)
-    for step in graph.steps():
-        if finished(steps / step.folder) is None:
-            found = phases.get(step.folder)
+    for step in planned:
+        folder = steps / step.folder
+        if finished(folder) is None:
+            found = phases.get(folder.name)
             info = estimates.of(step.kind, None if found is None else found[1])
             if info is not None:
                 refuse(step.label, info, spare=1.2)
