@@ -46,7 +46,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            max_position_embeddings=512,
+            max_position_embeddings=8192,
             initializer_range=0.5,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,

@@ -248,7 +248,9 @@ def make_cases() -> dict[str, Case]:
         "rl dapo, batch scale": Case("rl", {"scale_rewards": "batch"}, rewards=shares, single=True),
         "rl grpo, undecided": Case("rl", {"loss": "grpo"}, rewards=undecided),
         "rl dapo, other engine": Case("rl", {"rollouts": "vllm-server"}, rewards=shares, said=-5.5),
-        "rl rloo, verifree": Case("rl", {"algorithm": "rloo", "rewards": {"of": [{"name": "verifree"}]}}, rewards=shares),
+        "rl rloo, verifree": Case(
+            "rl", {"algorithm": "rloo", "rewards": {"of": [{"name": "verifree"}]}}, rewards=shares
+        ),
         "rl dapo, lora": Case("rl", {"kl": 0.1}, adapter=True, rewards=shares),
         "rl dapo, moe": Case("rl", {}, model="moe", rewards=shares, single=True),
         "sft": Case("sft"),

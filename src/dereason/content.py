@@ -9,11 +9,12 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dereason.errors import DereasonError
 
@@ -94,7 +95,32 @@ def _recorded(record: Path, state: dict[str, int]) -> str | None:
     return found if kept == state and re.fullmatch("[0-9a-f]{64}", found) else None
 
 
-def _record(record: Path, value: dict[str, int | str]) -> None:
+_found: dict[str, dict[str, Any] | None] = {}
+
+
+def remembered(key: str, look: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+    """What was found once under a key, in this process or before, and else what is looked up now, and kept.
+
+    Args:
+        key: all that decides it but the versions of this package and of those that look: they are added.
+        look: finds it; JSON, None where there is nothing to find, which is kept as well.
+    """
+    versions = []
+    for package in ("dereason", "torch", "transformers"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions.append(version(package))
+    digest = hashlib.sha256(f"{versions} {key}".encode(errors="replace")).hexdigest()[:32]
+    if digest not in _found:
+        file = cache_dir() / "found" / f"{digest}.json"
+        try:
+            _found[digest] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none yet, or torn
+            _found[digest] = look()
+            _record(file, _found[digest])
+    return _found[digest]
+
+
+def _record(record: Path, value: dict[str, Any] | None) -> None:
     """Keep a record by atomic rename; a cache that cannot be written is no error."""
     with contextlib.suppress(OSError):
         record.parent.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,7 @@ SMALLEST: dict[str, list[tuple[list[str], str]]] = {
     "joint_step": [
         (["--methods=weighted", "--steps=2", "--prompts=2", "--group=2", "--tokens=4", "--model=TINY"], "`weighted`")
     ],
+    "memory": [(["--models=TINY", "--phases=eval", "--batch=2", "--micro=2", "--tokens=8"], "| eval |")],
     "nodes": [(["--sentences=200", "--nodes=10", "--dimensions=8", "--data=RESPONSES"], "split: 52 responses")],
     "planted_decay": [(["--draws=2"], "| 1.5 | 10240 |")],
     "reward_drift": [

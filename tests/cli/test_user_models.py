@@ -220,7 +220,7 @@ def test_every_command_refuses_what_is_longer_than_the_table_of_positions(
     question = "What is 1 + 2? " * (12 if name in ("judge", "sft", "joint") else 1)
     error = refused(capsys, command(name, learned_positions, tmp_path, question=question), tmp_path / "out")
     assert "a table of 96 positions" in error
-    mends = {"judge": "leave out", "sft": "set max_length=96", "rl": "set max_new_tokens="}
+    mends = {"judge": "leave out", "sft": "take shorter targets", "rl": "set phase.max_new_tokens="}
     assert f" — {mends.get(name, '')}" in error
 
 

@@ -66,7 +66,7 @@ def run(
     folder = run_dir or Path("runs") / loaded.name
     if dry_run:
         from dereason.cli.show import show_plan
-        from dereason.pipeline.plan import make_plan
+        from dereason.pipeline.plan import check_memory, make_plan
         from dereason.pipeline.recipe import resolved_yaml
 
         plan = make_plan(loaded, folder, path.parent)
@@ -75,6 +75,7 @@ def run(
         else:
             sys.stdout.write(resolved_yaml(loaded) + "\n")
             show_plan(plan)
+        check_memory(plan)
         return
     from dereason.cli.show import show_result
     from dereason.pipeline.run import run_recipe
@@ -411,17 +412,18 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def recipes(as_json: Json = False) -> None:
     """List the shipped recipes."""
+    from dereason.cli.show import show_recipes
     from dereason.pipeline.recipe import load_recipe, shipped
 
     rows = [
-        {"name": name, "path": str(path), "description": load_recipe(path).description}
+        {"name": name, "path": str(path), "description": found.description, "tried": found.tried}
         for name, path in shipped().items()
+        for found in [load_recipe(path)]
     ]
     if as_json:
         print_json(rows)
-        return
-    for row in rows:
-        sys.stdout.write(f"{row['name']}\n    {row['description']}\n    {row['path']}\n")
+    else:
+        show_recipes(rows)
 
 
 @recipe_app.command("explain")

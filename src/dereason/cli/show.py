@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ def show_plan(plan: dict[str, Any]) -> None:
     out.print(f"[bold]Plan of {plan['name']}[/] in {escape(plan['run_dir'])} (model {escape(plan['model'])})")
     out.print(f"  pool:     {plan['pool']['words']} problems; {escape(plan['pool']['note'])}")
     out.print(f"  held out: {plan['test']['words']} problems; {escape(plan['test']['note'])}")
+    if plan["context"]["tokens"] is not None:
+        out.print(f"  context:  {plan['context']['tokens']:,} tokens, prompt and response together")
     for arm, sets in plan["sets"].items():
         sizes = ", ".join(f"{name}: {count['words']}" for name, count in sets.items())
         out.print(f"  arm {arm}: {sizes}")
@@ -35,6 +38,14 @@ def show_plan(plan: dict[str, Any]) -> None:
         out.print(f"[bold]{escape(row['name'])}[/]  {row['state']}  [dim]{row['key']}[/]")
         for part in row["work"].split("; ") if row["work"] else []:
             out.print(Padding(escape(part), (0, 0, 0, 4)))
+        if row["memory"] is not None:
+            out.print(Padding(escape(f"memory: {row['memory']['words']}"), (0, 0, 0, 4)))
+            for what in row["memory"]["unknown"]:
+                out.print(Padding(escape(f"not in it: {what}"), (0, 0, 0, 4)))
+    if plan["tried"] == "never":
+        out.print("note: this recipe was never run as it stands: look at its plan, and try it small first")
+    for what in plan["unknown"]:
+        out.print(f"note: {escape(what)}")
     for what in plan["left_out"]:
         out.print(f"not planned: {escape(what)}")
     for what in plan["warnings"]:
@@ -159,6 +170,13 @@ def show_findings(found: list[dict[str, Any]]) -> None:
         state = f"[{colour[row['state']]}]{row['state']}[/]"
         table.add_row(row["check"], state, escape(row["found"]), escape(row["mend"]))
     out.print(table)
+
+
+def show_recipes(rows: list[dict[str, Any]]) -> None:
+    """Shipped recipes, and on what each was run."""
+    for row in rows:
+        tried = "never run as it stands; its plan is checked" if row["tried"] == "never" else f"run on {row['tried']}"
+        sys.stdout.write(f"{row['name']}\n    {row['description']}\n    {tried}\n    {row['path']}\n")
 
 
 def show_fields(rows: list[tuple[str, str, str, str]]) -> None:

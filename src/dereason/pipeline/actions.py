@@ -309,7 +309,8 @@ def do_train_sft(
             progress=ctx.progress(),
         )
     words = f"{result.steps} steps, {result.tokens_trained:,} tokens trained"
-    long = f"{result.left_out} of {targets.height} targets are longer than max_length {settings.max_length} tokens"
+    limit = f"{result.longest} tokens ({'its context' if settings.max_length is None else 'max_length'})"
+    long = f"{result.left_out} of {targets.height} targets are longer with their prompts than {limit}"
     warnings = [f"{long}: they were left out"] if result.left_out else []
     return training_facts(work, result, words) | {"kept": kept_models(work), "warnings": warnings}
 

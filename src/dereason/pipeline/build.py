@@ -368,6 +368,8 @@ class _Builder:
         frozen: Info = {"dtype": model.dtype} if phase.adapter is not None or drawn else {}
         if model.attention != "auto":
             frozen["attention"] = model.attention
+        if model.max_positions is not None:  # it decides which targets fit
+            frozen["max_positions"] = model.max_positions
         return {**self.student, **frozen, "device": model.device, "seed": seed, "phase": phase_key(phase)}
 
     def _train_sft(self, phase: SFTPhase, round_: Round, targets: Step, before: Step | None, words: str) -> Step:

@@ -12,7 +12,8 @@ from packaging.requirements import Requirement
 
 from dereason.errors import DereasonError
 from dereason.lm import embedded
-from dereason.lm.local.model import WITHOUT_VLLM, has_vllm
+from dereason.lm.local.footprint import GIB, PROCESS, device_bytes
+from dereason.lm.local.model import WITHOUT_VLLM, ModelSettings, has_vllm
 from dereason.pipeline.environment import cores, cpu_name, gpu_name, memory_bytes
 from dereason.training import stack
 
@@ -161,16 +162,28 @@ def _device(add: Any) -> None:
             "fine for the quickstart and models up to some 100M parameters; larger ones want a GPU and a CUDA build "
             "of torch (make install PIP_ARGS=..., see the docs)",
         )
+    _memory(add, "cuda" if name else "mps" if torch.backends.mps.is_available() else "cpu")
     threads = torch.get_num_threads()
     if threads > cores():
         add("threads", "slow", f"torch uses {threads} threads on {cores()} cores", "set OMP_NUM_THREADS")
-    if memory and memory < 6 * 2**30:
-        add(
-            "memory",
-            "slow",
-            size,
-            "training the embedded model needs about 5 GiB; lower optimiser.micro_batch",
-        )
+
+
+def _memory(add: Any, device: str) -> None:
+    """What the estimate of ``--dry-run`` takes for the device's memory, and what it counts."""
+    here = device_bytes(ModelSettings(), device)
+    if here is None:
+        add("memory", "ok", "unknown: --dry-run checks it where model.device_memory is set")
+        return
+    counted = (
+        f"{PROCESS[device] / GIB:.1f} of them for the process itself; torch's tensors are estimated within a fifth"
+    )
+    state: State = "ok" if device != "cpu" or here >= 6 * GIB else "slow"
+    add(
+        "memory",
+        state,
+        f"{here / GIB:.1f} GiB on {device} for --dry-run (another device: model.device_memory); {counted}",
+        "training the embedded model needs about 5 GiB; lower optimiser.micro_batch",
+    )
 
 
 def _nvidia() -> bool:

@@ -1,4 +1,4 @@
-"""``--dry-run``: what a recipe would do, without loading a model or touching the network.
+"""``--dry-run``: what a recipe would do and what memory it would take, without loading a model or touching the network.
 
 Sizes are exact where the step is cached or the recipe decides them; otherwise they are upper bounds, marked
 ``known after`` the step that decides them.
@@ -11,25 +11,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dereason.lm.local.footprint import device_bytes, planned_device
 from dereason.lm.local.model import WITHOUT_VLLM, has_vllm, on_cuda, resolve_backend
+from dereason.lm.local.shape import shape_of
 from dereason.pipeline.actions import Context
 from dereason.pipeline.audit import planned_warnings
 from dereason.pipeline.build import build
+from dereason.pipeline.contexts import (
+    Ask,
+    Pool,
+    Whose,
+    asks_of,
+    check_contexts,
+    context_of_model,
+    pools_in,
+    unknown_contexts,
+)
 from dereason.pipeline.dates import recorded_date
 from dereason.pipeline.differences import differences
+from dereason.pipeline.estimates import Estimates, refuse
 from dereason.pipeline.graph import Graph, Stage
 from dereason.pipeline.pool import load_problems
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.recipe import Arm, Imitates, Phase, Recipe, SFTPhase, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
-from dereason.problems.sources import FileSource, GymSource, Source
+from dereason.problems.sources import FileSource, GymSource, Source, fingerprint
 from dereason.routing.policies import decided_sizes, needs, sets
 from dereason.supervision.settings import CritiqueTargets, DataTargets, asked_models, responses_per_problem
 from dereason.training.joint.bread import BREAD
 from dereason.training.joint.settings import Joint
 from dereason.training.rewards.asked import unasked
 from dereason.training.rl import RL
+
+MADE_AT_MOST = 5000
+"""Procedural problems that a plan makes to see how long they are, once; of more, nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +87,22 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
     graph = build(recipe, base, Context(recipe.prompt, Screen(quiet=True)))  # steps that a plan never runs
     steps = run_dir / "steps"
     drop = recipe.problems.drop_unanswered
-    pool, pool_note = _size(recipe.problems.train, base, "problems.train", drop, ["duplicates are dropped"])
-    test, test_note = _size(recipe.problems.test, base, "problems.test", drop)
+    pools: dict[Whose, Pool] = {}
+    pool, pool_note = _size(recipe.problems.train, base, "train", drop, pools, ["duplicates are dropped"])
+    test, test_note = _size(recipe.problems.test, base, "test", drop, pools)
     if (record := finished(steps / graph.problems.folder)) is not None:
         pool, test = Count(record["info"]["train"]["n"]), Count(record["info"]["test"]["n"])
         pool_note = test_note = "cached"
+        pools = pools_in(steps / graph.problems.folder)
+    asks, estimates = asks_of(recipe), Estimates(recipe, pools)
+    check_contexts(asks, estimates.prompts.longest)
     set_sizes = {arm.name: _set_sizes(arm, graph, steps, pool) for arm in recipe.arms}
-    phases = _phases(recipe, graph)
+    phases = phases_of(recipe, graph)
     planned = list(graph.steps())
     rows = [_row(s, recipe, graph, steps, pool, test, set_sizes, phases.get(s.folder)) for s in planned]
+    for step, row in zip(planned, rows, strict=True):
+        found = phases.get(step.folder)
+        row["memory"] = estimates.of(step.kind, None if found is None else found[1])
     return {
         "name": recipe.name,
         "run_dir": str(run_dir),
@@ -92,6 +115,9 @@ def make_plan(recipe: Recipe, run_dir: Path, base: Path) -> Info:
         },
         "steps": rows,
         "cached": sum(r["cached"] for r in rows),
+        "tried": recipe.tried,
+        "context": _context(recipe),
+        "unknown": _unknown(recipe, asks),
         "left_out": _left_out(recipe),
         "warnings": [
             *_references(recipe, graph, steps, base),
@@ -116,6 +142,35 @@ def _references(recipe: Recipe, graph: Graph, steps: Path, base: Path) -> list[s
         return list(record["info"]["warnings"])
     made = steps / graph.problems.folder
     return planned_warnings(recipe.problems, base, made if finished(made) else None, recipe.verifier)
+
+
+def check_memory(plan: Info) -> None:
+    """Refuse a plan with a step that the named device has not the memory for.
+
+    Raises:
+        DereasonError: there is one among those that are still to do.
+    """
+    for row in plan["steps"]:
+        if row["memory"] is not None and not row["cached"]:
+            refuse(row["name"], row["memory"])
+
+
+def _context(recipe: Recipe) -> Info:
+    """The room that the student has for a text."""
+    room = context_of_model(recipe.model)
+    return {"tokens": None if room is None else room.tokens, "words": None if room is None else room.words}
+
+
+def _unknown(recipe: Recipe, asks: Sequence[Ask]) -> list[str]:
+    """What could not be checked, and how to have it checked."""
+    found = unknown_contexts(asks)
+    device = planned_device(recipe.model)
+    if shape_of(recipe.model) is not None and device_bytes(recipe.model, device) is None:
+        found.append(
+            f"no {device} device is here: whether its memory suffices is not checked; set model.device_memory to that "
+            "of one in GiB"
+        )
+    return found
 
 
 def _slow(recipe: Recipe) -> list[str]:
@@ -145,13 +200,25 @@ def _left_out(recipe: Recipe) -> list[str]:
     ]
 
 
-def _size(source: Source, base: Path, where: str, drop: bool, dropped: Sequence[str] = ()) -> tuple[Count, str]:
-    """How many problems, and a note; ``dropped`` says what the step drops of them besides. Files are read as by it."""
+def _size(
+    source: Source,
+    base: Path,
+    whose: Whose,
+    drop: bool,
+    pools: dict[Whose, Pool],
+    dropped: Sequence[str] = (),
+) -> tuple[Count, str]:
+    """How many problems, and a note; ``dropped`` says what the step drops of them besides. What is at hand goes into
+    ``pools``; files are read as by the step."""
+    name = f"{fingerprint(source, base)} {drop}"
     if isinstance(source, GymSource):
         total = sum(f.size for f in source.families)
+        if total <= MADE_AT_MOST:
+            pools[whose] = Pool(name, lambda: load_problems(source, base, f"problems.{whose}", drop)[0])
         return Count(total, "problems"), "; ".join(["made by reasoning-gym, each once", *dropped])
     if isinstance(source, FileSource):
-        table, _, notes = load_problems(source, base, where, drop)
+        table, _, notes = load_problems(source, base, f"problems.{whose}", drop)
+        pools[whose] = Pool(name, lambda: table)
         return Count(table.height, "problems"), "; ".join([source.path, *dropped, *notes])
     from datasets import config
 
@@ -319,7 +386,7 @@ def _generation(responses: Count, limit: int) -> Info:
     }
 
 
-def _phases(recipe: Recipe, graph: Graph) -> dict[str, tuple[Stage, Phase]]:
+def phases_of(recipe: Recipe, graph: Graph) -> dict[str, tuple[Stage, Phase]]:
     """The phase that each step of training or of targets belongs to, the first that has it, by the step's folder."""
     arms = {arm.name: arm for arm in recipe.arms}
     found: dict[str, tuple[Stage, Phase]] = {}

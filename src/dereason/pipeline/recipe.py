@@ -231,6 +231,9 @@ class Recipe(Settings):
     """Name of the run directory; letters, digits, dot, dash and underscore."""
     description: str = ""
     """One or two sentences for the report."""
+    tried: str | None = None
+    """On what it has been run as it stands, for `dereason recipes`; `never`: on nothing, its plan alone is checked;
+    null: not said."""
     model: Student = ModelSettings()
     """The student: the model that is profiled, trained and evaluated."""
     prompt: Prompt = Prompt()

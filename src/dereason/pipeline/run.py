@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dereason.errors import DereasonError
 from dereason.lm.load import check_model
+from dereason.lm.local.context import fetch_config
 from dereason.memory import peak_bytes
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import build
+from dereason.pipeline.contexts import asks_of, check_contexts, pools_in
 from dereason.pipeline.dates import settled_date
 from dereason.pipeline.differences import differences, say_differences
 from dereason.pipeline.environment import environment
+from dereason.pipeline.estimates import Estimates, refuse
 from dereason.pipeline.graph import Graph
+from dereason.pipeline.plan import phases_of
 from dereason.pipeline.progress import Screen
 from dereason.pipeline.reasoning import check_analysis
 from dereason.pipeline.recipe import Arm, Recipe, resolved_yaml, set_names
-from dereason.pipeline.store import Info, Log, digest, execute, locked, read_json, write_json
+from dereason.pipeline.store import Info, Log, Step, digest, execute, finished, locked, read_json, write_json
 from dereason.pipeline.summary import summarise
 from dereason.training.adapters import check_adapter
 from dereason.training.joint.settings import Joint, check_processes_of
@@ -46,6 +51,7 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
     device = check_model(recipe.model)
     for model in recipe.models():
         check_model(model)  # a GPU that is not there is refused before any work
+        fetch_config(model)
     check_launch(recipe.launch, device)
     if recipe.analysis is not None:
         check_analysis(recipe.analysis)
@@ -55,6 +61,7 @@ def run_recipe(recipe: Recipe, run_dir: Path, base: Path, screen: Screen | None 
             phase.vllm.check(phase.rollouts, device)
         if isinstance(phase, Joint):
             check_processes_of(phase, recipe.launch.processes)
+    check_contexts(asks_of(recipe))
     recipe = recipe.model_copy(update={"prompt": settled_date(recipe.prompt, recipe.models(), run_dir)})
     verifier = Verifier(recipe.verifier)
     calls = run_dir / "calls"
@@ -88,7 +95,8 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
     routed: dict[str, list[Arm]] = {}
     for arm in recipe.arms:
         routed.setdefault(graph.first_round(arm.name).route.folder, []).append(arm)
-    for step in graph.steps():
+    planned = list(graph.steps())
+    for step in planned:
         ctx.label = step.label
         try:
             inputs = {role: steps / s.folder for role, s in step.inputs.items()}
@@ -96,6 +104,8 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
         finally:
             ctx.screen.stop()
         cached[step.folder] = was_there
+        if step is graph.problems:
+            _check_room(recipe, graph, planned, steps)
         for arm in routed.get(step.folder, []):
             _check_sets(arm, record["info"])
         how = "cached" if was_there else f"{record['seconds']:.0f} s"
@@ -107,6 +117,23 @@ def _steps(recipe: Recipe, graph: Graph, run_dir: Path, ctx: Context, log: Log) 
             ctx.screen.say(f"  warning: {warning}", style="yellow")
     ctx.release()
     return cached
+
+
+def _check_room(recipe: Recipe, graph: Graph, planned: Sequence[Step], steps: Path) -> None:
+    """Once the problems are there, refuse prompts that a model has no context for, and steps without the memory.
+
+    An estimate is right within a fifth: what it finds a little too large is tried.
+    """
+    folder = steps / graph.problems.folder
+    estimates, phases = Estimates(recipe, pools_in(folder)), phases_of(recipe, graph)
+    check_contexts(asks_of(recipe), estimates.prompts.longest)
+    for step in planned:
+        folder = steps / step.folder
+        if finished(folder) is None:
+            found = phases.get(folder.name)
+            info = estimates.of(step.kind, None if found is None else found[1])
+            if info is not None:
+                refuse(step.label, info, spare=1.2)
 
 
 def _check_sets(arm: Arm, info: Info) -> None:
@@ -135,6 +162,7 @@ def _manifest(recipe: Recipe, graph: Graph, run_dir: Path, device: str) -> None:
         "recipe_hash": digest(recipe.model_dump(mode="json")),
         "seeds": recipe.seeds,
         "date": recipe.prompt.date,
+        "max_positions": {m.name: m.max_positions for m in (recipe.model, *recipe.models()) if m.max_positions},
         "environment": environment(device),
         "commits": {str(r): commit for s in graph.steps() for r in s.repositories if (commit := r.commit())},
         "steps": {s.folder: {"label": s.label, "inputs": [i.folder for i in s.inputs.values()]} for s in graph.steps()},

@@ -17,11 +17,13 @@ import polars as pl
 from dereason.content import file_digest
 from dereason.errors import DereasonError
 from dereason.lm.load import check_model
+from dereason.lm.local.context import fetch_config
 from dereason.lm.local.model import ModelSettings, model_identity, repositories, resolve_device
 from dereason.lm.prompts import Prompt
 from dereason.pipeline import actions
 from dereason.pipeline.actions import Context
 from dereason.pipeline.build import entry_key, model_key, phase_key, phase_notes
+from dereason.pipeline.contexts import asks_of_job, check_contexts
 from dereason.pipeline.dates import settled_date
 from dereason.pipeline.differences import say_differences
 from dereason.pipeline.jobs import EvalJob, JointJob, ProfileJob, RLJob, RouteJob, SFTJob, SuperviseJob
@@ -106,11 +108,15 @@ def run_single(
         if not path.is_file():
             raise DereasonError(f"{path}: no such file ({role})", "check the path")
     config: dict[str, Any] = settings.model_dump(mode="json", exclude={"launch"}) | dict(instead or {})
+    for name in ("device_memory", "config"):  # for plans: no output depends on them
+        config.get("model", {}).pop(name, None)
     # names too: a pool's stem becomes its domain, and an ending says how a file is read
     config["files"] = {role: [path.name, file_digest(path)] for role, path in files.items()}
     for model in _models(settings):
         check_model(model)
+        fetch_config(model)
         config.setdefault("models", []).append(model_key(model))
+    check_contexts(asks_of_job(settings))
     launch = settings.launch if isinstance(settings, SFTJob | RLJob) else Launch()
     if isinstance(settings, SFTJob | RLJob):
         check_adapter(settings.phase.adapter, settings.model)

@@ -81,6 +81,7 @@ class PhaseResult:
         tokens_generated: tokens sampled in rollouts, 0 for SFT.
         template_hash: of the saved tokenizer.
         left_out: targets longer than the phase takes; 0 for RL.
+        longest: tokens of the longest prompt + target that it takes; 0 for RL.
     """
 
     model: Path
@@ -89,6 +90,7 @@ class PhaseResult:
     tokens_generated: int
     template_hash: str
     left_out: int = 0
+    longest: int = 0
 
 
 def load_student(
@@ -126,7 +128,7 @@ def load_student(
     else:
         weights = load_weights(model.model_copy(update={"dtype": "float32"}))
     stops = stop_ids(weights.generation_config, tokenizer, prompt.chat_template_kwargs)
-    check_room(weights, tokenizer, [[i] for i in (tokenizer.pad_token_id, *stops)], model.name)
+    check_room(weights, tokenizer, [[i] for i in (tokenizer.pad_token_id, *stops)], model)
     weights.generation_config.eos_token_id = list(stops)  # where TRL looks for what ends a rollout
     student = weights if adapter is None else attach(weights, adapter, model, seed)
     return student, tokenizer, found

@@ -19,11 +19,11 @@ from dereason.errors import DereasonError
 from dereason.lm.base import LEAST_TEMPERATURE, Filters, Progress
 from dereason.lm.endings import stop_ids
 from dereason.lm.load import load_model
+from dereason.lm.local.context import longest_target
 from dereason.lm.local.model import ModelSettings, has_vllm, load_weights, on_cuda, resolve_device
-from dereason.lm.local.room import check_room, is_tight
+from dereason.lm.local.room import check_length, check_room, encode_long, room_of
 from dereason.lm.local.sampling import twins
 from dereason.lm.prompts import Prompt
-from dereason.lm.rendering import chat_ids
 from dereason.problems.schema import Verdict
 from dereason.training.drift import NAMES, Alarm, Drift, drift_warnings, signal_warnings
 from dereason.training.early_warning import EarlyWarning, Measures
@@ -39,6 +39,7 @@ from dereason.training.phase import (
     train,
     trainer_arguments,
 )
+from dereason.training.processes import check_processes, prepare_reference
 from dereason.training.readings import Readings
 from dereason.training.rewards.rules import Combined
 from dereason.training.rewards.settings import RLPR, Overlong, Rewards, VeriFree, build, is_verifier_free
@@ -314,14 +315,10 @@ def run_rl(
         }
         for r in problems.select("id", "question", "answer", "options", "source", "metadata").iter_rows(named=True)
     ]
-    asked: dict[str, list[int]] = {}
-    if is_tight(student, tokenizer):
-        for row in rows:
-            asked[row["problem_id"]] = chat_ids(
-                tokenizer, row["prompt"], prompt.chat_template_kwargs, reply_follows=True
-            )
-        prompts, limit = list(asked.values()), settings.max_new_tokens
-        check_room(student, tokenizer, prompts, model.name, new_tokens=limit, setting="max_new_tokens")
+    chats = {row["problem_id"]: row["prompt"] for row in rows}
+    limit = settings.max_new_tokens
+    asked = encode_long(student, tokenizer, chats, prompt.chat_template_kwargs, model, new_tokens=limit)
+    check_room(student, tokenizer, asked.values(), model, new_tokens=limit, setting="max_new_tokens")
     # A checkpoint between two updates of one generation would lose the rollouts of the second.
     whole = settings.updates_per_generation * settings.iterations
     every = -(-settings.optimiser.checkpoint_every // whole) * whole
@@ -368,10 +365,11 @@ def run_rl(
             assert isinstance(settings, Joint)
             method = settings.method
             make_class = method.trainer_class
-            shown = encode_demonstrations(tokenizer, problems, demonstrations, prompt, settings)
-            if asked:
-                texts = [[*asked[name], *reply] for name, reply in shown.items()]
-                check_room(student, tokenizer, texts, model.name, setting="max_length")
+            room = room_of(student, model)
+            check_length(model.name, room, settings.max_length, 0, "max_length")
+            longest = longest_target(settings.max_length, room)
+            shown = encode_demonstrations(tokenizer, problems, demonstrations, prompt, settings, longest)
+            check_room(student, tokenizer, shown.values(), model)
             student = method.wrap(student, model, seed)
         trainer = make_class()(
             model=student,
@@ -433,44 +431,6 @@ def run_rl(
         tokens_generated=round(sum(row.get("generated_tokens", 0) for row in logged)),
         template_hash=found_hash,
     )
-
-
-def prepare_reference(trainer: Any, model: Any) -> Any:
-    """The reference of the KL term, as the trainer's processes share it."""
-    from trl.models import prepare_deepspeed, prepare_fsdp
-
-    if trainer.is_deepspeed_enabled:
-        return prepare_deepspeed(model, trainer.accelerator)
-    if trainer.is_fsdp_enabled:
-        return prepare_fsdp(model, trainer.accelerator)
-    return trainer.accelerator.prepare_model(model, evaluation_mode=True)
-
-
-def check_processes(trainer: Any, settings: RL) -> None:
-    """Refuse what several processes cannot do.
-
-    Raises:
-        DereasonError: a generation does not divide among them, or the engine's weights are spread over them.
-    """
-    processes = trainer.accelerator.num_processes
-    if settings.prompts_per_generation % processes:
-        raise DereasonError(
-            f"prompts_per_generation {settings.prompts_per_generation} is not a multiple of the {processes} processes",
-            "change one of the two: a process draws whole groups",
-        )
-    if processes > 1 and settings.dynamic_sampling and settings.rollouts != "engine":
-        raise DereasonError(
-            f"dynamic_sampling draws for some processes and not for others, and rollouts: {settings.rollouts} needs "
-            "all of them",
-            "set dynamic_sampling: null, or rollouts: engine, or launch one process",
-        )
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    spread = trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
-    if spread and settings.rollouts == "engine":
-        raise DereasonError(
-            "rollouts: engine needs the whole weights on each process, and FSDP or ZeRO-3 spreads them",
-            "set rollouts: vllm-colocate (or vllm-server), or launch with DDP or ZeRO-2",
-        )
 
 
 def draw_warnings(work: Path, settings: RL, *, joint: bool = False) -> list[str]:

@@ -13,9 +13,10 @@ from pydantic import Field
 
 from dereason.errors import DereasonError
 from dereason.lm.base import Message, Progress
+from dereason.lm.local.context import longest_target
 from dereason.lm.local.model import ModelSettings
 from dereason.lm.local.packing import Row
-from dereason.lm.local.room import check_room
+from dereason.lm.local.room import check_length, check_room, room_of
 from dereason.lm.prompts import Prompt, encode_reply
 from dereason.training.phase import (
     PhaseResult,
@@ -41,8 +42,9 @@ class SFT(PhaseSettings):
     """Passes over the targets."""
     batch: int = Field(default=128, gt=0)
     """Targets per optimiser step, over all processes."""
-    max_length: int = Field(default=4096, gt=0)
-    """Longest prompt + response in tokens; a longer target is left out and counted, not cut."""
+    max_length: int | None = Field(default=None, gt=0)
+    """Longest prompt + response in tokens; a longer target is left out and counted, not cut. null takes 4096, or the
+    model's context where that is less."""
     keep_checkpoints: int = Field(default=1, gt=0)
     """Models kept, evenly spaced over the steps, the last among them; an RL phase can choose its start among them."""
 
@@ -75,7 +77,8 @@ def run_sft(
         progress: told of each optimiser step.
 
     Raises:
-        DereasonError: no target within ``max_length``, a template that differs, out of memory.
+        DereasonError: no target within ``max_length``, a ``max_length`` beyond the model's context, a template that
+            differs, out of memory.
     """
     from datasets import Dataset
     from trl import SFTConfig
@@ -92,15 +95,24 @@ def run_sft(
             chats, targets.select("response", "problem_id", "prefix").iter_rows(), strict=True
         )
     ]
-    rows = [row for row in every if len(row.prompt) + len(row.response) <= settings.max_length]
+    room = room_of(student, model)
+    check_length(model.name, room, settings.max_length, 0, "max_length")
+    longest = longest_target(settings.max_length, room)
+    rows = [row for row in every if len(row.prompt) + len(row.response) <= longest]
     if not rows:
         shortest = min(len(row.prompt) + len(row.response) for row in every)
+        if room is not None and longest == room.tokens:
+            raise DereasonError(
+                f"{model.name} has {room.words}, and all {len(every)} targets are longer with their prompts (the "
+                f"shortest has {shortest} tokens)",
+                "take shorter targets, or a model with a longer context",
+            )
         raise DereasonError(
-            f"all {len(every)} targets are longer with their prompts than max_length {settings.max_length} (the "
-            f"shortest has {shortest} tokens)",
+            f"all {len(every)} targets are longer with their prompts than max_length {longest} (the shortest has "
+            f"{shortest} tokens)",
             "raise max_length; a cut target would teach the model not to answer",
         )
-    check_room(student, tokenizer, [[*r.prompt, *r.response] for r in rows], model.name, setting="max_length")
+    check_room(student, tokenizer, [[*r.prompt, *r.response] for r in rows], model, setting="max_length")
     with guarded(settings.optimiser.micro_batch, work):
         resume = last_checkpoint(work)
         resumed_at = int(resume.name.rsplit("-", 1)[-1]) if resume else 0
@@ -131,6 +143,7 @@ def run_sft(
         tokens_generated=0,
         template_hash=found_hash,
         left_out=len(every) - len(rows),
+        longest=longest,
     )
 
 

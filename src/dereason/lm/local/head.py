@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from dereason.lm.local.footprint import BLOCK_CPU, BLOCK_GPU
+
 if TYPE_CHECKING:
     from dereason.lm.local.forward import Entropy
 
@@ -32,9 +34,6 @@ Post = Callable[[Tensor], Tensor]
 Scored = tuple[Tensor, Tensor | None, Tensor | None]
 """Log-probability, entropy and hit of each token, as in :class:`~dereason.lm.local.forward.TokenScores`."""
 
-BLOCK_CPU = 1 << 25
-"""Logits of a block on a CPU, in numbers (128 MiB in float32): enough for its matrix products to be fast."""
-_SHARE = 64  # a block on a GPU takes this part of its memory; with its gradient and copies about three times that
 _known: WeakKeyDictionary[Any, Post | None] = WeakKeyDictionary()
 
 
@@ -42,7 +41,7 @@ def block_tokens(vocabulary: int, device: Any) -> int:
     """Tokens of a block: their logits in float32 are a 64th of a GPU's memory, or 128 MiB elsewhere."""
     numbers = BLOCK_CPU
     if device.type == "cuda":
-        numbers = torch.cuda.get_device_properties(device).total_memory // (4 * _SHARE)
+        numbers = int(torch.cuda.get_device_properties(device).total_memory * BLOCK_GPU) // 4
     return max(1, numbers // max(1, vocabulary))
 
 

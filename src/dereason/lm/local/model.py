@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.util import find_spec
@@ -82,6 +84,14 @@ class ModelSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where it runs; `auto` takes CUDA, else the CPU. Apple's `mps` has no float64, which sums and streams of random
     numbers are in; nothing has been run there."""
+    device_memory: float | None = Field(default=None, gt=0)
+    """Memory of one such device in GiB, for the estimate of `--dry-run`; null takes that of the device here."""
+    max_positions: int | None = Field(default=None, gt=0)
+    """Longest prompt + response in tokens, in place of what its configuration says (rope scaling included); at your own
+    risk where it is more. Weights stay as they are, and a learned table of positions cannot be exceeded."""
+    config: dict[str, Any] | None = None
+    """What its `config.json` says (`model_type` and sizes), for a plan on a machine that does not have the file; the
+    file counts where it is there."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "auto"
     """How transformers computes attention; `auto` is its choice for the model (`sdpa` where it has it). With flash
     attention (16 bits on CUDA, a package of its own) an RL phase runs each rollout with its own copy of the prompt."""
@@ -189,7 +199,13 @@ def resolve_backend(settings: ModelSettings) -> Literal["local", "vllm", "api"]:
 
 def on_cuda(device: str) -> bool:
     """Whether ``device`` names a CUDA GPU, on this machine where it is `auto`: a plan may be made for another one."""
-    return device == "cuda" or (device == "auto" and resolve_device(device) == "cuda")
+    return device == "cuda" or (device == "auto" and may_have_gpu() and resolve_device(device) == "cuda")
+
+
+def may_have_gpu() -> bool:
+    """Whether torch, which takes seconds to import, has to be asked: on Linux not without a GPU's driver."""
+    drivers = ("/proc/driver/nvidia/version", "/dev/kfd")  # NVIDIA's and AMD's
+    return sys.platform != "linux" or any(map(os.path.exists, drivers)) or shutil.which("nvidia-smi") is not None
 
 
 def has_vllm() -> bool:
@@ -374,7 +390,7 @@ class LocalModel(ChatModel):
 
     def _check(self, *sequences: Sequence[int], new_tokens: int = 0) -> None:
         setting = "max_new_tokens" if new_tokens else None
-        check_room(self.model, self.tokenizer, sequences, self.settings.name, new_tokens=new_tokens, setting=setting)
+        check_room(self.model, self.tokenizer, sequences, self.settings, new_tokens=new_tokens, setting=setting)
 
     def choice_probabilities(
         self, prompts: Sequence[Sequence[Message]], choices: Sequence[str], batch_size: int

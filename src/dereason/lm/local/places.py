@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from dereason.lm.local.footprint import CACHE_CPU, CACHE_GPU
 from dereason.memory import free_bytes
 
 _SPARE = 128  # columns allocated beyond those in use
-_SHARE_GPU, _SHARE = 0.7, 0.5
 
 
 class PlaceLayer(CacheLayerMixin):
@@ -218,4 +218,4 @@ class PlaceCache(Cache):
 
 def cache_bytes(device: Any) -> float:
     """Memory for the cache: a share of what is free; the rest is for what a forward pass makes."""
-    return free_bytes(device) * (_SHARE_GPU if device.type == "cuda" else _SHARE)
+    return free_bytes(device) * (CACHE_GPU if device.type == "cuda" else CACHE_CPU)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def encode_demonstrations(
-    tokenizer: Any, problems: pl.DataFrame, targets: pl.DataFrame, prompt: Prompt, settings: RL
+    tokenizer: Any, problems: pl.DataFrame, targets: pl.DataFrame, prompt: Prompt, settings: RL, longest: int
 ) -> dict[str, list[int]]:
     """Each problem's demonstration: its first target (ours: no paper says which of several).
 
@@ -25,8 +25,8 @@ def encode_demonstrations(
         problems: PROBLEM table: the set.
         targets: TARGET table; problems outside the set are passed over.
         prompt: how questions are put.
-        settings: of the phase; its ``max_length`` bounds prompt and demonstration, and where rollouts continue
-            demonstrations, ``max_new_tokens`` the demonstration.
+        settings: of the phase; where rollouts continue demonstrations, its ``max_new_tokens`` bounds them.
+        longest: tokens of prompt and demonstration, at most.
 
     Returns:
         token ids of the reply (its end token included) by problem id.
@@ -45,7 +45,6 @@ def encode_demonstrations(
     rows = problems.join(first, left_on="id", right_on="problem_id", maintain_order="left")
     if rows.is_empty():
         raise DereasonError("no problem of the set has a demonstration", "build targets for the sets of the phase")
-    limit = int(getattr(settings, "max_length", 0)) or None
     continued = bool(getattr(getattr(settings, "method", None), "prefixes", False))
     out = {}
     for row in rows.iter_rows(named=True):
@@ -54,11 +53,11 @@ def encode_demonstrations(
             head, tail = encode_reply(tokenizer, chat, row["response"], prompt.chat_template_kwargs)
         except DereasonError as exc:
             raise DereasonError(f"the demonstration of problem {row['id']!r}: {exc.cause}", exc.mend) from exc
-        if limit is not None and len(head) + len(tail) > limit:
+        if len(head) + len(tail) > longest:
             raise DereasonError(
                 f"the demonstration of problem {row['id']!r} is {len(head) + len(tail)} tokens long with its prompt, "
-                f"over max_length {limit}",
-                "raise max_length or drop the target",
+                f"over max_length {longest}",
+                "raise max_length as far as the model's context allows, or drop the target",
             )
         if continued and len(tail) > settings.max_new_tokens:
             raise DereasonError(

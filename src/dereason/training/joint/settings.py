@@ -17,8 +17,9 @@ class Joint(RL):
 
     method: JointMethod = Weighted()
     """How demonstrations enter; its `name` selects it."""
-    max_length: int = Field(default=4096, gt=0)
-    """Longest prompt + demonstration in tokens; a longer one is refused, not cut."""
+    max_length: int | None = Field(default=None, gt=0)
+    """Longest prompt + demonstration in tokens; a longer one is refused, not cut. null takes 4096, or the model's
+    context where that is less."""
 
     @model_validator(mode="after")
     def _fits_the_frame(self) -> Self:
