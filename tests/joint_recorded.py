@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from trl import GRPOConfig
 
 from dereason.lm.local.model import ModelSettings, load_tokenizer
+from dereason.lm.local.sampling import Drawn
 from dereason.lm.prompts import Prompt, encode_reply
 from dereason.problems.schema import frame
 from dereason.training.joint.settings import Joint
@@ -32,13 +34,38 @@ REWARDS = {"a": [1.0, 0.0, 0.0, 1.0], "b": [0.0, 0.0, 0.0, 0.0], "c": [1.0, 0.0,
 SHOWN = {"a": r"3 + 4 = 7, that is \boxed{7}", "b": r"4 + 6 = 10 \boxed{10}"}
 
 
+@dataclass(frozen=True)
+class Script:
+    """What is drawn, what it earns and what is shown, by problem.
+
+    Attributes:
+        texts: four rollouts of each problem.
+        rewards: of them, by (problem, number of the rollout, tokens that it was given).
+        shown: demonstrations.
+        limit: of a rollout's tokens.
+        said: log-probabilities of drawn tokens by the engine.
+    """
+
+    texts: Mapping[str, Sequence[str]] = field(default_factory=lambda: TEXTS)
+    rewards: Callable[[str, int, int], float | None] = lambda id, i, given: REWARDS[id][i]
+    shown: Mapping[str, str] = field(default_factory=lambda: SHOWN)
+    limit: int = LIMIT
+    said: float = -1.0
+
+    def tokens(self, tokenizer: Any) -> tuple[dict[str, list[int]], dict[str, list[list[int]]], dict[str, list[int]]]:
+        """Prompts, rollouts and demonstrations as token ids, by problem."""
+        prompts, rollouts, shown = {}, {}, {}
+        for id, texts in self.texts.items():
+            chat = PROMPT.messages(f"Problem {id}?")
+            prompts[id], shown[id] = encode_reply(tokenizer, chat, self.shown.get(id, "x"), {})
+            every = [[*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id] for text in texts]
+            rollouts[id] = [ids[: self.limit] for ids in every]
+        return prompts, rollouts, {id: shown[id] for id in self.shown}
+
+
 def tokens(tokenizer: Any) -> tuple[dict[str, list[int]], dict[str, list[list[int]]], dict[str, list[int]]]:
-    """Prompts, rollouts and demonstrations as token ids, by problem."""
-    prompts, rollouts, shown = {}, {}, {}
-    for id, texts in TEXTS.items():
-        prompts[id], shown[id] = encode_reply(tokenizer, PROMPT.messages(f"Problem {id}?"), SHOWN.get(id, "x"), {})
-        rollouts[id] = [[*tokenizer.encode(t, add_special_tokens=False), tokenizer.eos_token_id][:LIMIT] for t in texts]
-    return prompts, rollouts, {id: shown[id] for id in SHOWN}
+    """Those of the plain script."""
+    return Script().tokens(tokenizer)
 
 
 def recorded(
@@ -48,25 +75,33 @@ def recorded(
     make_class: Callable[[], Any],
     *,
     wrap: Callable[[Any], Any] = lambda model: model,
-    rewards: dict[str, list[float]] = REWARDS,
+    reference: Callable[[Any], Any] = lambda model: model,
+    script: Script | None = None,
     shown: Sequence[str] = ("a", "b"),
     **arguments: Any,
 ) -> Any:
-    """A trainer in float64 that is given the recorded rollouts.
+    """A trainer in float64 that is given the recorded rollouts; ``arguments`` are TRL's.
 
     Its ``before`` has the weights before its last step, ``grads`` the gradients of it.
     """
+    script = script or Script()
     tokenizer = load_tokenizer(ModelSettings(name=str(folder)))
     model = wrap(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64))
-    prompts, rollouts, demonstrations = tokens(tokenizer)
+    prompts, rollouts, demonstrations = script.tokens(tokenizer)
     rows = [
-        {"prompt": PROMPT.messages(f"Problem {id}?"), "problem_id": id, "answer": "0", "options": []} for id in TEXTS
+        {"prompt": PROMPT.messages(f"Problem {id}?"), "problem_id": id, "answer": "7", "options": []}
+        for id in script.texts
     ]
-    by_prompt = {tuple(ids): id for id, ids in prompts.items()}
 
     class Recorded(make_class()):  # type: ignore[misc]
-        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kw: Any) -> Any:
-            return [rollouts[by_prompt[tuple(ids)]][i % 4] for i, ids in enumerate(prompt_ids)], None
+        def _decode(self, asked: Any, n: int, limits: Any, seed: int | None = None) -> list[list[Drawn]]:
+            drawn = []
+            for k, ids in enumerate(asked):
+                id = next(id for id, head in prompts.items() if ids[: len(head)] == head)
+                limit = [limits] * n if isinstance(limits, int) else limits[k]
+                replies = [rollouts[id][i][: limit[i]] for i in range(n)]
+                drawn.append([Drawn(reply, [script.said] * len(reply)) for reply in replies])
+            return drawn
 
         def training_step(self, *args: Any, **kw: Any) -> Any:
             self.before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
@@ -74,30 +109,35 @@ def recorded(
             self.grads = {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
             return value
 
-    def reward(problem_id: list[str], **_: Any) -> list[float]:
-        return [rewards[id][i % 4] for i, id in enumerate(problem_id)]
+    def reward(problem_id: list[str], given: list[int], **_: Any) -> list[float | None]:
+        return [script.rewards(id, i % 4, given[i]) for i, id in enumerate(problem_id)]
 
-    options = {"optim": "sgd", "learning_rate": 1e-9, "max_grad_norm": 1e9, "max_steps": 1} | arguments
+    options = {
+        "output_dir": str(work),
+        "optim": "sgd",
+        "learning_rate": 1e-9,
+        "max_grad_norm": 1e9,
+        "max_steps": 1,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+    }
+    fixed = {
+        "per_device_train_batch_size": 4 * len(rows),
+        "steps_per_generation": 1,
+        "num_generations": 4,
+        "max_completion_length": script.limit,
+        "beta": 0.0,
+        "disable_dropout": True,
+    }
     trainer = Recorded(
         model=model,
         reward_funcs=reward,
-        args=GRPOConfig(
-            output_dir=str(work),
-            per_device_train_batch_size=12,
-            steps_per_generation=1,
-            num_generations=4,
-            max_completion_length=LIMIT,
-            beta=0.0,
-            use_cpu=True,
-            bf16=False,
-            report_to=[],
-            disable_tqdm=True,
-            save_strategy="no",
-            logging_strategy="steps",
-            logging_steps=1,
-            disable_dropout=True,
-            **options,
-        ),
+        args=GRPOConfig(**{**options, **arguments, **fixed}),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
@@ -105,8 +145,8 @@ def recorded(
     trainer.problems = {row["problem_id"]: row for row in rows}
     trainer.demonstrations = {id: demonstrations[id] for id in shown}
     trainer.buffer = []
-    if phase.needs_reference:
-        trainer.ref_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    if phase.needs_reference and phase.adapter is None:
+        trainer.ref_model = reference(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)).eval()
     return trainer
 
 

@@ -15,7 +15,7 @@ from dereason.training.adapters import LoRA
 from dereason.training.joint.dypo import DYPO
 from dereason.training.joint.settings import Joint
 from dereason.training.rl import RLOptimiser
-from joint_recorded import REWARDS, TOKENS, advantages, logps, recorded, reward_every_third, run_tiny
+from joint_recorded import REWARDS, TOKENS, Script, advantages, logps, recorded, reward_every_third, run_tiny
 from rounding import assert_same_gradient
 
 UNDECIDED = {"a": [1.0, math.nan, 0.0, 1.0], "b": [0.0] * 4, "c": [1.0, 0.0, 1.0, 0.0]}
@@ -34,7 +34,9 @@ def stepped(folder: Path, work: Path, method: DYPO, rewards: dict[str, list[floa
         iterations=kw.pop("iterations", 1),
         optimiser=RLOptimiser(micro_batch=kw.pop("micro_batch", 4)),
     )
-    trainer = recorded(folder, work, phase, method.trainer_class, rewards=rewards, **kw)
+    trainer = recorded(
+        folder, work, phase, method.trainer_class, script=Script(rewards=lambda id, i, given: rewards[id][i]), **kw
+    )
     torch.manual_seed(5)
     with torch.no_grad():
         for p in trainer.ref_model.parameters():
