@@ -15,6 +15,7 @@ import argparse
 import gc
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedTokenizerFast, PrinterCallback
+from transformers import AutoModelForCausalLM, GPT2Config, MixtralConfig, PreTrainedTokenizerFast, PrinterCallback
 from trl import SFTConfig
 
 from dereason.lm.local.model import ModelSettings, load_tokenizer
@@ -100,22 +101,34 @@ def make_models(folder: Path) -> dict[str, Path]:
     core.add_special_tokens(marks)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>")
     tokenizer.chat_template = TEMPLATE
-    shape = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "tie_word_embeddings": False,
-    }
+    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     kinds = {
-        "dense": LlamaConfig(**shape),
-        "moe": MixtralConfig(**shape, num_local_experts=4, num_experts_per_tok=2, output_router_logits=True),
+        # Llama's norm passes through float32, and so does a router
+        "dense": GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=256,
+            n_embd=16,
+            n_layer=2,
+            n_head=4,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            tie_word_embeddings=False,
+            **ids,
+        ),
+        "moe": MixtralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            output_router_logits=True,
+            **ids,
+        ),
     }
     for name, config in kinds.items():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
@@ -131,7 +144,7 @@ def scatter(weights: Mapping[str, Any], scale: float) -> None:
     with torch.no_grad():
         for name in sorted(weights):
             drawn = torch.from_numpy(stream.uniform(-scale, scale, tuple(weights[name].shape)))
-            weights[name].copy_(drawn + 1 if "norm" in name else drawn)
+            weights[name].copy_(drawn + 1 if re.search(r"(norm|ln_\w+)\.weight$", name) else drawn)
 
 
 def prepared(case: Case, folder: Path, model: Any) -> Any:
@@ -234,10 +247,10 @@ def make_cases() -> dict[str, Case]:
         "rl dapo, other engine": Case("rl", {"rollouts": "vllm-server"}, rewards=shares, said=-5.5),
         "rl rloo, verifree": Case("rl", {"algorithm": "rloo", "rewards": [{"name": "verifree"}]}, rewards=shares),
         "rl dapo, lora": Case("rl", {"kl": 0.1}, adapter=True, rewards=shares),
-        "rl dapo, moe": Case("rl", {}, model="moe", rewards=shares),
+        "rl dapo, moe": Case("rl", {}, model="moe", rewards=shares, single=True),
         "sft": Case("sft"),
         "sft, lora": Case("sft", adapter=True),
-        "sft, moe": Case("sft", model="moe"),
+        "sft, moe": Case("sft", model="moe", single=True),
     }
     for name, settings in METHODS.items():
         method = {"name": name.split(",")[0], **settings}
