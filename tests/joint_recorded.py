@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,14 +44,14 @@ class Script:
         rewards: of them, by (problem, number of the rollout, tokens that it was given).
         shown: demonstrations.
         limit: of a rollout's tokens.
-        said: log-probabilities of drawn tokens by the engine.
+        said: log-probabilities of drawn tokens by the engine; NaN: it tells none.
     """
 
     texts: Mapping[str, Sequence[str]] = field(default_factory=lambda: TEXTS)
     rewards: Callable[[str, int, int], float | None] = lambda id, i, given: REWARDS[id][i]
     shown: Mapping[str, str] = field(default_factory=lambda: SHOWN)
     limit: int = LIMIT
-    said: float = -1.0
+    said: float = math.nan
 
     def tokens(self, tokenizer: Any) -> tuple[dict[str, list[int]], dict[str, list[list[int]]], dict[str, list[int]]]:
         """Prompts, rollouts and demonstrations as token ids, by problem."""
@@ -94,7 +95,7 @@ def recorded(
     ]
 
     class Recorded(make_class()):  # type: ignore[misc]
-        def _decode(self, asked: Any, n: int, limits: Any, seed: int | None = None) -> list[list[Drawn]]:
+        def _decode(self, asked: Any, n: int, limits: Any, *_: Any) -> list[list[Drawn]]:
             drawn = []
             for k, ids in enumerate(asked):
                 id = next(id for id, head in prompts.items() if ids[: len(head)] == head)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import re
 import socket
@@ -187,7 +188,7 @@ class Case:
         adapter: whether a LoRA is trained in place of the weights.
         rewards: of rollouts.
         single: numbers in it pass through float32.
-        said: log-probabilities of drawn tokens by the engine.
+        said: log-probabilities of drawn tokens by the engine; NaN: it tells none.
     """
 
     kind: str
@@ -196,7 +197,7 @@ class Case:
     adapter: bool = False
     rewards: Callable[[str, int, int], float | None] = verdicts
     single: bool = False
-    said: float = -1.0
+    said: float = math.nan
 
 
 LOSSES = ("dapo", "grpo", "dr_grpo", "rloo")
