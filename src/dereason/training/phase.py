@@ -48,7 +48,8 @@ class Optimiser(Settings):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     micro_batch: int = Field(default=8, gt=0)
-    """Sequences per forward pass and device; lower it when memory runs out: the result changes by rounding alone."""
+    """Sequences per forward pass and device; lower it when memory runs out: the result changes by rounding alone (and
+    by the router's own loss, in a mixture of experts)."""
     gradient_checkpointing: bool = False
     """Trade computation for memory."""
     checkpoint_every: int = Field(default=50, gt=0)
