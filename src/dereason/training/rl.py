@@ -39,8 +39,8 @@ from dereason.training.phase import (
 from dereason.training.readings import Readings
 from dereason.training.rewards.rules import Combined
 from dereason.training.rewards.settings import RLPR, Correctness, Overlong, Reward, VeriFree, build, is_verifier_free
-from dereason.training.rewards.verifier_free import Bound, RLPRReward
-from dereason.training.rollouts import Rollouts
+from dereason.training.rewards.verifier_free import Bound, RLPRReward, short
+from dereason.training.rollouts import FLAT, Rollouts
 from dereason.training.selection import Bands, DynamicSampling, Selection
 from dereason.training.trainer import SELECTION_FILE, make_trainer_class
 from dereason.training.vllm_rollouts import VllmRollouts
@@ -70,6 +70,7 @@ METRICS = (
     "generated_tokens",
     "trained_tokens",
     "dropped_groups",
+    "std_mean",
     "std_threshold",
     "gain",
     "gain_ess",
@@ -205,8 +206,6 @@ class RL(PhaseSettings):
     def _rewards_fit(self) -> Self:
         if self.verifree and len(self.rewards) > 1:
             raise ValueError("verifree is a method with its own loss term: it cannot be summed with other rewards")
-        if self.dynamic_sampling and any(isinstance(reward, RLPR) and reward.drop_flat for reward in self.rewards):
-            raise ValueError("rlpr.drop_flat and dynamic_sampling both deal with flat groups: switch one of them off")
         names = [reward.name for reward in self.rewards if is_verifier_free(reward)]
         if len(set(names)) < len(names):
             raise ValueError("two rewards without a verifier have the same name, and would share one line in the log")
@@ -222,6 +221,16 @@ class RL(PhaseSettings):
     def verifree(self) -> bool:
         """Whether the phase trains by VeriFree, on the reference in place of the rollouts' own answers."""
         return any(isinstance(reward, VeriFree) for reward in self.rewards)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a reward leaves whole groups out, in whose place others are to be drawn."""
+        return any(isinstance(reward, RLPR) and reward.drop_flat for reward in self.rewards)
+
+    @property
+    def redraws(self) -> DynamicSampling | None:
+        """How other problems are drawn in place of groups that are not mixed, or that a reward has left out."""
+        return self.dynamic_sampling or (DynamicSampling() if self.filtered else None)
 
     @property
     def needs_reference(self) -> bool:
@@ -328,6 +337,8 @@ def run_rl(
             verifier or default_verifier(),
             group_size=settings.group_size,
             by_spread=any(map(is_verifier_free, settings.rewards)),
+            # RLPR's own filter, which leaves groups without a reward, says which are drawn anew
+            flat=FLAT if settings.dynamic_sampling or not settings.filtered else -1.0,
         )
         readings = None
         if settings.early_warning is not None and measures is not None:
@@ -388,7 +399,12 @@ def run_rl(
             if isinstance(function, Bound):
                 function.bind(trainer)
             if isinstance(function, RLPRReward):
-                function.threshold = last_threshold(work, resumed_at)
+                kwargs = prompt.chat_template_kwargs
+                heads = [chat_ids(tokenizer, row["prompt"], kwargs, reply_follows=True) for row in rows]
+                table = {row["problem_id"]: (h, row["answer"]) for row, h in zip(rows, heads, strict=True)}
+                function.prepare(table, work / "without_reasoning.json")
+                earlier = [row for row in logged_metrics(work) if row["step"] <= resumed_at and "std_mean" in row]
+                function.means = [short(row["std_mean"]) for row in earlier]
         train(trainer, resume)
         save_model(trainer, tokenizer, out, model, adapter=settings.adapter)
     logged = logged_metrics(work)
@@ -424,11 +440,11 @@ def check_processes(trainer: Any, settings: RL) -> None:
             f"prompts_per_generation {settings.prompts_per_generation} is not a multiple of the {processes} processes",
             "change one of the two: a process draws whole groups",
         )
-    if processes > 1 and settings.dynamic_sampling and settings.rollouts != "engine":
+    if processes > 1 and settings.redraws and settings.rollouts != "engine":
         raise DereasonError(
             f"dynamic_sampling draws for some processes and not for others, and rollouts: {settings.rollouts} needs "
             "all of them",
-            "set dynamic_sampling: null, or rollouts: engine, or launch one process",
+            "set dynamic_sampling: null (and rlpr.drop_flat: false), or rollouts: engine, or launch one process",
         )
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     spread = trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
@@ -462,9 +478,3 @@ def check_set_size(size: int, settings: RL) -> None:
             f"the RL set has {size} problems, fewer than prompts_per_generation {settings.prompts_per_generation}",
             "lower prompts_per_generation or route more problems to it",
         )
-
-
-def last_threshold(work: Path, step: int) -> float | None:
-    """RLPR's moving threshold as it stood after an optimiser step, from the phase's log; None before the first."""
-    values = [row["std_threshold"] for row in logged_metrics(work) if row["step"] <= step and "std_threshold" in row]
-    return values[-1] if values else None

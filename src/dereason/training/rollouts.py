@@ -43,6 +43,7 @@ class Rollouts:
         verifier: judges.
         group_size: rollouts of a problem, side by side in each call.
         by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by what is right.
+        flat: by how much they have to differ then; below 0: a group with any reward is mixed.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Rollouts:
         *,
         group_size: int,
         by_spread: bool,
+        flat: float = FLAT,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -64,6 +66,7 @@ class Rollouts:
         self.verifier = verifier
         self.group_size = group_size
         self.by_spread = by_spread
+        self.flat = flat
         self.correct: list[bool | None] = []
         self.mixed: list[bool] = []
         self._samples: list[dict[str, object]] = []
@@ -104,7 +107,7 @@ class Rollouts:
         for start in range(0, len(rewards), self.group_size):
             values = (rewards if self.by_spread else self.correct)[start : start + self.group_size]
             known = [float(value) for value in values if value is not None]
-            self.mixed.append(bool(known) and max(known) - min(known) > FLAT)
+            self.mixed.append(bool(known) and max(known) - min(known) > self.flat)
         self._correct += self.correct
         self._mixed += self.mixed
         return rewards
