@@ -385,6 +385,7 @@ def run_rl(
             trainer.ref_model = prepare_reference(trainer, load_weights(model))
         trainer.phase, trainer.rollouts = settings, rollouts
         if shown is not None:
+            assert isinstance(settings, Joint)
             trainer.demonstrations = shown
             trainer.worth = worth_of(shown, rows, rollouts.reward, tokenizer) if settings.method.joins else {}
             if settings.method.supervised is not None:

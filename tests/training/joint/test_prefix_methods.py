@@ -347,6 +347,7 @@ def test_bread_leaves_groups_that_need_nothing() -> None:
     tried = {0: group(False, False), 50: group(True, True), 20: group(False, False), 30: group(True, False)}
     assert BREAD().search(tried, 100) is None
     assert BREAD().settle(tried) is tried[30]
+    assert [BREAD(episodes=n).searches for n in (2, 4, 8, 10, 16)] == [1, 2, 3, 4, 4]  # what the plan counts
     with pytest.raises(ValueError, match="above"):
         BREAD(low=0.6, high=0.5)
 

@@ -45,6 +45,11 @@ class BREAD(Method):
             raise ValueError(f"bread.low {self.low} is above bread.high {self.high}")
         return self
 
+    @property
+    def searches(self) -> int:
+        """Groups that a search draws at most, besides the first."""
+        return (self.episodes - 1).bit_length()
+
     def _rate(self, group: Group) -> float:
         """The success rate of the rollouts that have a verdict; below every range where none has."""
         known = [correct for correct in group.correct if correct is not None]

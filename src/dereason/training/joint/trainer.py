@@ -62,6 +62,7 @@ def make_trainer_class() -> Any:
         demonstrations: dict[str, list[int]]
         worth: dict[str, float]
         waiting: Waiting | None = None
+        _sums: dict[str, Any]
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
