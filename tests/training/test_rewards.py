@@ -18,8 +18,10 @@ from dereason.training.rewards.judge import JudgeReward, asks
 from dereason.training.rewards.rules import (
     Combined,
     CorrectnessReward,
+    FormatReward,
     Judging,
     PatternMatch,
+    boxed_last,
     completion_text,
     question_text,
     weighted_sum,
@@ -35,6 +37,7 @@ from dereason.training.rewards.settings import (
     build,
     combine,
 )
+from dereason.training.rewards.verifier_free import Bound
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import Item
 from scripted_rewards import Scripted, Words, call, every_reward, judgement
@@ -355,3 +358,13 @@ def test_a_buffer_longer_than_the_limit_is_refused() -> None:
 
 def test_a_pattern_that_could_not_tell_is_none() -> None:
     assert PatternMatch("(a|aa)+[yz]", 0.05)("a" * 5000) is None
+
+
+def test_a_demonstration_is_worth_what_a_correct_response_is_paid() -> None:
+    """Whatever its verdict would be; its own text earns the bonus for a format, or does not."""
+    judging = Judging()
+    functions = [CorrectnessReward(judging), FormatReward(judging, "format", boxed_last), Bound()]
+    reward = Combined(functions, [1.0, 0.2, 0.5], judging)
+    rows = [{"prompt": [{"role": "user", "content": "2 + 2?"}], "problem_id": id, "answer": "4"} for id in "ab"]
+    assert reward.worth(rows, [r"so \boxed{4}", "so 5"], [[1, 2], [3]]) == pytest.approx([1.7, 1.5])
+    assert reward.worth([], [], []) == []

@@ -140,7 +140,6 @@ def test_truncated_rollouts_can_leave_the_loss(solvable: set[str], tiny_model: P
         ({"algorithm": "ppo"}, "algorithm"),
         ({"ratio": "sequence", "rewards": {"of": [{"name": "verifree"}]}}, "set ratio to token"),
         ({"dynamic_sampling": {"max_draws": 1}}, "max_draws"),
-        ({"dynamic_sampling": {}, "rewards": {"of": [{"name": "rlpr"}]}}, "both deal with flat groups"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], words: str) -> None:

@@ -405,11 +405,14 @@ def test_the_reference_of_a_kl_term_is_what_the_phase_began_with(tiny_model: Pat
 @pytest.mark.usefixtures("boxing")
 def test_the_threshold_of_rlpr_survives_a_kill(tiny_model: Path, tmp_path: Path) -> None:
     """A phase that stops after two of three steps and goes on: the same threshold as an uninterrupted one."""
-    whole = run(tiny_model, tmp_path / "whole", [RLPR(decay=0.5)])
-    run(tiny_model, tmp_path / "cut", [RLPR(decay=0.5)], steps=2)
-    resumed = run(tiny_model, tmp_path / "cut", [RLPR(decay=0.5)])
+    reward = RLPR(decay=0.5, seen=1, start=2)
+    whole = run(tiny_model, tmp_path / "whole", [reward], steps=4)
+    run(tiny_model, tmp_path / "cut", [reward], steps=2)
+    before = (tmp_path / "cut" / "without_reasoning.json").read_bytes()
+    resumed = run(tiny_model, tmp_path / "cut", [reward], steps=4)
     assert [row["std_threshold"] for row in resumed] == [row["std_threshold"] for row in whole]
-    assert len({row["std_threshold"] for row in whole}) == 3
+    assert len({row["std_threshold"] for row in whole}) == 4
+    assert (tmp_path / "cut" / "without_reasoning.json").read_bytes() == before, "scored by the trained policy"
 
 
 @pytest.mark.usefixtures("boxing")

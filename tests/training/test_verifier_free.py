@@ -25,15 +25,16 @@ from dereason.errors import DereasonError
 from dereason.lm.local.model import ModelSettings, load_tokenizer
 from dereason.training.rewards import scoring
 from dereason.training.rewards.scoring import answer_logps, encode_answer, split_at_box
+from dereason.training.rewards.settings import RLPR
 from dereason.training.rewards.verifier_free import (
     CERReward,
     RLPRReward,
     RuleThenCERReward,
     VeriFreeReward,
     cer_rewards,
+    moving_threshold,
     rlpr_reward,
     splice_reference,
-    update_threshold,
 )
 from dereason.verify.kinds import Kind
 from dereason.verify.verdict import judge_response
@@ -182,12 +183,16 @@ def test_rlpr_by_its_formula() -> None:
     assert rlpr_reward(np.zeros(0), np.zeros(0)) == 0.0
 
 
-def test_the_threshold_is_a_moving_average_that_survives_its_log() -> None:
-    value = None
-    for stds in ([0.1, 0.3], [0.5], []):
-        value = update_threshold(value, stds, 0.9)
-    assert value == pytest.approx(0.9 * (0.9 * 0.2 + 0.1 * 0.5), rel=1e-6)
-    assert float(torch.tensor(value, dtype=torch.float32)) == value
+def test_the_threshold_begins_at_the_eleventh_generation_as_released() -> None:
+    """0.99, from the mean of generations 6 to 10, times beta."""
+    numbers = {"beta": 0.5, "decay": 0.99, "seen": 6, "start": 11}
+    assert RLPR().model_dump(include=set(numbers)) == numbers
+    means = [9.0] * 5 + [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert moving_threshold(means[:9], **numbers) is None
+    assert moving_threshold(means, **numbers) == pytest.approx(0.5 * 0.3)
+    assert moving_threshold([*means, 0.7, 0.2], **numbers) == pytest.approx(
+        0.5 * (0.99 * (0.99 * 0.3 + 0.01 * 0.7) + 0.01 * 0.2)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -246,8 +251,11 @@ def bound(reward: Any, model: Any, tokenizer: Any, group_size: int) -> Any:
             processing_class=tokenizer,
             num_generations=group_size,
             eos_token_ids=[tokenizer.eos_token_id],
+            state=SimpleNamespace(global_step=0),
         )
     )
+    if isinstance(reward, RLPRReward):
+        reward.without = {str(i): [-50.0] for i in range(12)}
     return reward
 
 
@@ -272,6 +280,7 @@ def rows(tokenizer: Any) -> dict[str, Any]:
         "completion_ids": [[*tokenizer.encode(t, add_special_tokens=False), tokenizer.eos_token_id] for t in TEXTS],
         "prompt_ids": [tokenizer.encode(prompts[i // 4]) for i in range(8)],
         "answer": REFERENCES,
+        "problem_id": [str(i // 4) for i in range(8)],
         "options": [[]] * 8,
         "judgements": [judge_response(t, False, a) for t, a in zip(TEXTS, REFERENCES, strict=True)],
     }
@@ -359,10 +368,15 @@ def test_rule_then_cer_asks_the_kind_of_the_reference(tiny: Any, tokenizer: Any)
     assert got == [1, 0, 0, 1, *soft[4:]]
 
 
-def test_rlpr_of_real_rollouts_and_its_dropped_prompts(tiny: Any, tokenizer: Any) -> None:
+def test_rlpr_of_real_rollouts_and_its_dropped_prompts(tiny: Any, tokenizer: Any, tmp_path: Path) -> None:
     batch = rows(tokenizer)
     logged: dict[str, float] = {}
-    reward = bound(RLPRReward(decay=0.5), tiny, tokenizer, 4)
+    reward = bound(RLPRReward(beta=1.0, seen=1, start=2), tiny, tokenizer, 4)
+    reward.gather = lambda local: local
+    reward.trainer.accelerator.num_processes, reward.trainer.accelerator.is_main_process = 1, True
+    reward.trainer.accelerator.wait_for_everyone = lambda: None
+    asked = {batch["problem_id"][i]: (batch["prompt_ids"][i], REFERENCES[i]) for i in range(8)}
+    reward.prepare(asked, tmp_path / "without.json")
     first = reward(**batch, log_metric=logged.__setitem__)
     for i, value in enumerate(first):
         box = tokenizer.encode("\\boxed{", add_special_tokens=False)
@@ -375,11 +389,14 @@ def test_rlpr_of_real_rollouts_and_its_dropped_prompts(tiny: Any, tokenizer: Any
         inside = np.exp(one_by_one(tiny, [*batch["prompt_ids"][i], *cut[0]], answer, 0.8)).mean()
         assert value == pytest.approx(min(max(inside - without, 0), 1), abs=1e-9)
     stds = [float(np.std(first[:4], ddof=1)), float(np.std(first[4:], ddof=1))]
-    assert logged == {"dropped_groups": 0.0, "std_threshold": pytest.approx(np.mean(stds), rel=1e-6)}
+    assert logged == {"dropped_groups": 0.0, "std_mean": pytest.approx(np.mean(stds)), "std_threshold": 0.0}
+    reward.trainer.state.global_step = 1
     second = reward(**batch, log_metric=logged.__setitem__)
     flat = 0 if stds[0] < stds[1] else 4
     assert [r is None for r in second] == [flat <= i < flat + 4 for i in range(8)]
-    assert logged["dropped_groups"] == 0.5
+    assert (logged["dropped_groups"], logged["std_threshold"]) == (0.5, pytest.approx(np.mean(stds)))
+    further = reward(**batch, log_metric=logged.__setitem__)  # a second draw of the generation: the same threshold
+    assert [r is None for r in further] == [r is None for r in second]
 
 
 def test_verifree_puts_the_reference_in_place_of_the_answer(tiny: Any, tokenizer: Any) -> None:
@@ -418,10 +435,12 @@ mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) 
 trainer = SimpleNamespace(
     model=model, accelerator=accelerator, args=SimpleNamespace(temperature=0.8),
     phase=SimpleNamespace(rollout_batch=4), processing_class=tokenizer, num_generations=4,
-    eos_token_ids=[tokenizer.eos_token_id],
+    eos_token_ids=[tokenizer.eos_token_id], state=SimpleNamespace(global_step=1),
 )
 result = {}
-for name, reward in (("cer", CERReward()), ("rlpr", RLPRReward(threshold=float(batch.pop("threshold"))))):
+rlpr = RLPRReward(beta=1.0, seen=1, start=2)
+rlpr.means, rlpr.without = [float(batch.pop("threshold"))], dict.fromkeys(map(str, range(12)), [-50.0])
+for name, reward in (("cer", CERReward()), ("rlpr", rlpr)):
     reward.bind(trainer)
     columns = {k: v[mine] for k, v in batch.items()}
     result[name] = reward(**columns, log_metric=lambda name, value: None)
@@ -437,9 +456,11 @@ def test_a_group_that_two_processes_share_is_one_group(
     batch = rows(tokenizer)
     del batch["judgements"]
     batch = {k: [*v, *v[:4]] for k, v in batch.items()}
+    rlpr = bound(RLPRReward(beta=1.0, seen=1, start=2), tiny, tokenizer, 4)
+    rlpr.means = [1e-3]
     want = {
         "cer": bound(CERReward(), tiny, tokenizer, 4)(**batch),
-        "rlpr": bound(RLPRReward(threshold=1e-3), tiny, tokenizer, 4)(**batch, log_metric=lambda n, v: None),
+        "rlpr": rlpr(**batch, log_metric=lambda n, v: None),
     }
     script, source, out = tmp_path / "script.py", tmp_path / "batch.json", tmp_path / "out"
     script.write_text(SCRIPT)

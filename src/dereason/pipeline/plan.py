@@ -313,9 +313,9 @@ def _work(
         return _supervision(phase, stage, set_sizes, pool)
     if isinstance(phase, RL):
         generations = -(-phase.steps // (phase.updates_per_generation * phase.iterations))
-        draws = phase.dynamic_sampling.max_draws if phase.dynamic_sampling else 1
+        draws = phase.redraws.max_draws if phase.redraws else 1
         if isinstance(phase, Joint) and isinstance(phase.method, BREAD):
-            draws *= 1 + phase.method.draws
+            draws *= 1 + phase.method.searches
         rollouts = generations * phase.prompts_per_generation * phase.group_size * draws
         tokens = rollouts * phase.max_new_tokens
         return {

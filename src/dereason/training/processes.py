@@ -33,11 +33,11 @@ def check_processes(trainer: Any, settings: RL) -> None:
             f"prompts_per_generation {settings.prompts_per_generation} is not a multiple of the {processes} processes",
             "change one of the two: a process draws whole groups",
         )
-    if processes > 1 and settings.dynamic_sampling and settings.rollouts != "engine":
+    if processes > 1 and settings.redraws and settings.rollouts != "engine":
         raise DereasonError(
             f"dynamic_sampling draws for some processes and not for others, and rollouts: {settings.rollouts} needs "
             "all of them",
-            "set dynamic_sampling: null, or rollouts: engine, or launch one process",
+            "set dynamic_sampling: null (and rlpr.drop_flat: false), or rollouts: engine, or launch one process",
         )
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     spread = trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)

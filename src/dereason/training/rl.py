@@ -24,6 +24,7 @@ from dereason.lm.local.model import ModelSettings, has_vllm, load_weights, on_cu
 from dereason.lm.local.room import check_length, check_room, encode_long, room_of
 from dereason.lm.local.sampling import twins
 from dereason.lm.prompts import Prompt
+from dereason.lm.rendering import chat_ids
 from dereason.problems.schema import Verdict
 from dereason.training.drift import NAMES, Alarm, Drift, drift_warnings, signal_warnings
 from dereason.training.early_warning import EarlyWarning, Measures
@@ -43,8 +44,8 @@ from dereason.training.processes import check_processes, prepare_reference
 from dereason.training.readings import Readings
 from dereason.training.rewards.rules import Combined
 from dereason.training.rewards.settings import RLPR, Overlong, Rewards, VeriFree, build, is_verifier_free
-from dereason.training.rewards.verifier_free import Bound, RLPRReward
-from dereason.training.rollouts import Rollouts
+from dereason.training.rewards.verifier_free import Bound, RLPRReward, short
+from dereason.training.rollouts import FLAT, Rollouts
 from dereason.training.selection import Bands, DynamicSampling, Selection
 from dereason.training.trainer import SELECTION_FILE, make_trainer_class
 from dereason.training.vllm_rollouts import VllmRollouts
@@ -74,6 +75,7 @@ METRICS = (
     "generated_tokens",
     "trained_tokens",
     "dropped_groups",
+    "std_mean",
     "std_threshold",
     "gain",
     "gain_ess",
@@ -158,8 +160,8 @@ class RL(PhaseSettings, Filters):
     """Log whether correct responses become alike while pass@k stands still; null logs nothing of it."""
     rollouts: Literal["auto", "engine", "transformers", "vllm-colocate", "vllm-server"] = "auto"
     """Who samples: our in-process engine, `transformers.generate`, or vLLM in the same process or as a server. `auto`
-    is `vllm-colocate` on CUDA where vLLM is installed, and `engine` elsewhere, with `dynamic_sampling`, VeriFree, and
-    joint methods whose rollouts only the engine can draw."""
+    is `vllm-colocate` on CUDA where vLLM is installed, and `engine` elsewhere, with `dynamic_sampling`, RLPR's filter,
+    VeriFree, and joint methods whose rollouts only the engine can draw."""
     vllm: VllmRollouts = VllmRollouts()
     """How vLLM is reached; for `rollouts: vllm-…` only."""
     sampler_cap: float = Field(default=2.0, ge=1)
@@ -218,8 +220,6 @@ class RL(PhaseSettings, Filters):
     def _rewards_fit(self) -> Self:
         if self.verifree and len(self.rewards.of) > 1:
             raise ValueError("verifree is a method with its own loss term: it cannot be summed with other rewards")
-        if self.dynamic_sampling and any(isinstance(reward, RLPR) and reward.drop_flat for reward in self.rewards.of):
-            raise ValueError("rlpr.drop_flat and dynamic_sampling both deal with flat groups: switch one of them off")
         names = [reward.name for reward in self.rewards.of if is_verifier_free(reward)]
         if len(set(names)) < len(names):
             raise ValueError("two rewards without a verifier have the same name, and would share one line in the log")
@@ -239,7 +239,7 @@ class RL(PhaseSettings, Filters):
     @property
     def engine_alone(self) -> bool:
         """Whether the settings ask for what our engine alone can draw, in however many processes."""
-        return self.verifree or self.dynamic_sampling is not None
+        return self.verifree or self.redraws is not None
 
     def settled(self, model: ModelSettings) -> Self:
         """These settings with ``rollouts: auto`` replaced by what it is on this machine."""
@@ -247,6 +247,16 @@ class RL(PhaseSettings, Filters):
             return self
         there = has_vllm() and on_cuda(model.device)
         return self.model_copy(update={"rollouts": "vllm-colocate" if there and not self.engine_alone else "engine"})
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a reward leaves whole groups out, in whose place others are to be drawn."""
+        return any(isinstance(reward, RLPR) and reward.drop_flat for reward in self.rewards.of)
+
+    @property
+    def redraws(self) -> DynamicSampling | None:
+        """How other problems are drawn in place of groups that are not mixed, or that a reward has left out."""
+        return self.dynamic_sampling or (DynamicSampling() if self.filtered else None)
 
     @property
     def needs_reference(self) -> bool:
@@ -346,6 +356,8 @@ def run_rl(
             verifier or default_verifier(),
             group_size=settings.group_size,
             by_spread=any(map(is_verifier_free, settings.rewards.of)),
+            # RLPR's own filter, which leaves groups without a reward, says which are drawn anew
+            flat=FLAT if settings.dynamic_sampling or not settings.filtered else -1.0,
             marks=settings.rewards.counted,
         )
         readings = None
@@ -404,6 +416,7 @@ def run_rl(
             trainer.ref_model = prepare_reference(trainer, load_weights(same))
         trainer.phase, trainer.rollouts = settings, rollouts
         if shown is not None:
+            assert isinstance(settings, Joint)
             trainer.demonstrations = shown
             trainer.worth = worth_of(shown, rows, rollouts.reward, tokenizer) if method.joins else {}
             if method.supervised is not None:
@@ -420,7 +433,12 @@ def run_rl(
             if isinstance(function, Bound):
                 function.bind(trainer)
             if isinstance(function, RLPRReward):
-                function.threshold = last_threshold(work, resumed_at)
+                kwargs = prompt.chat_template_kwargs
+                heads = [chat_ids(tokenizer, row["prompt"], kwargs, reply_follows=True) for row in rows]
+                table = {row["problem_id"]: (h, row["answer"]) for row, h in zip(rows, heads, strict=True)}
+                function.prepare(table, work / "without_reasoning.json")
+                earlier = [row for row in logged_metrics(work) if row["step"] <= resumed_at and "std_mean" in row]
+                function.means = [short(row["std_mean"]) for row in earlier]
         train(trainer, resume)
         save_model(trainer, tokenizer, out, model, adapter=settings.adapter)
     logged = logged_metrics(work)
@@ -465,9 +483,3 @@ def check_set_size(size: int, settings: RL) -> None:
             f"the RL set has {size} problems, fewer than prompts_per_generation {settings.prompts_per_generation}",
             "lower prompts_per_generation or route more problems to it",
         )
-
-
-def last_threshold(work: Path, step: int) -> float | None:
-    """RLPR's moving threshold as it stood after an optimiser step, from the phase's log; None before the first."""
-    values = [row["std_threshold"] for row in logged_metrics(work) if row["step"] <= step and "std_threshold" in row]
-    return values[-1] if values else None

@@ -58,6 +58,7 @@ class Rollouts:
         marks: an answer is paid only at one of these; None: any answer is.
         group_size: rollouts of a problem, side by side in each call.
         by_spread: whether a group counts as mixed by its rewards (verifier-free ones), not by what is right.
+        flat: by how much they have to differ then; below 0: a group with any reward is mixed.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Rollouts:
         marks: Collection[Mark] | None = MARKS,
         group_size: int,
         by_spread: bool,
+        flat: float = FLAT,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -81,6 +83,7 @@ class Rollouts:
         self.marks = marks
         self.group_size = group_size
         self.by_spread = by_spread
+        self.flat = flat
         self.correct: list[bool | None] = []
         self.mixed: list[bool] = []
         self._samples: list[dict[str, object]] = []
@@ -120,7 +123,7 @@ class Rollouts:
         for start in range(0, len(rewards), self.group_size):
             values = (rewards if self.by_spread else self.correct)[start : start + self.group_size]
             known = [float(value) for value in values if value is not None]
-            self.mixed.append(bool(known) and max(known) - min(known) > FLAT)
+            self.mixed.append(bool(known) and max(known) - min(known) > self.flat)
         self._mixed += self.mixed
         return rewards
 

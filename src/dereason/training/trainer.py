@@ -268,7 +268,7 @@ def make_trainer_class() -> Any:
             first = rank * share
             with self._sampler():
                 groups = self._draw_groups(chosen[first : first + share])
-                if self.phase.dynamic_sampling is not None:
+                if self.phase.redraws is not None:
                     self._replace_flat(groups, {p["problem_id"] for p in chosen}, first, step)
             if self.selection is not None:
                 self.selection.observe(step, self.rollouts.finish(step, self._log))
@@ -282,7 +282,7 @@ def make_trainer_class() -> Any:
             draws = 1
             while True:
                 flat = gather_object([first + k for k, g in enumerate(groups) if not g.mixed])
-                if not flat or draws == self.phase.dynamic_sampling.max_draws:
+                if not flat or draws == self.phase.redraws.max_draws:
                     break
                 further = self.selection.more(taken, len(flat), step)
                 if not further:
@@ -404,12 +404,16 @@ def make_trainer_class() -> Any:
                 model=self.accelerator.unwrap_model(self.model),
             )
 
+        def _temperature_of(self, batch: Batch) -> float:
+            """What a micro-batch's logits are divided by."""
+            return float(self.args.temperature)
+
         def _score(self, batch: Batch, model: Any = None, entropy: Any = None) -> TokenScores:
             return score_tokens(
                 self.model_wrapped if model is None else model,
                 self._head if model is None else model.get_output_embeddings(),
                 batch,
-                temperature=self.args.temperature,
+                temperature=self._temperature_of(batch),
                 entropy=entropy or ("gradient" if self.phase.entropy_bonus else "value"),
                 router=self.aux_loss_enabled and model is None,
             )

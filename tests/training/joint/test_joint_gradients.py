@@ -58,8 +58,10 @@ def trained(
         optimiser=RLOptimiser(micro_batch=settings.pop("micro_batch", 4)),
         **settings,
     )
-    script = paid(SHAPED, RIGHT) if shaped else Script()
-    trainer = recorded(folder, work, phase, make_trainer_class, shown=("a", "b") if shown else (), script=script)
+    script, heat = paid(SHAPED, RIGHT) if shaped else Script(), {"temperature": phase.temperature}
+    trainer = recorded(
+        folder, work, phase, make_trainer_class, shown=("a", "b") if shown else (), script=script, **heat
+    )
     trainer.train()
     return dict(trainer.grads)
 
@@ -68,18 +70,18 @@ Scored = dict[str, Any]
 """By problem: logps of each rollout, and of the demonstration; entropies likewise."""
 
 
-def scored(model: Any, tokenizer: Any) -> Scored:
-    """Log-probabilities and entropies, each sequence run by itself."""
+def scored(model: Any, tokenizer: Any, temperature: float = 1.0) -> Scored:
+    """Log-probabilities and entropies, each sequence run by itself; rollouts' at a temperature."""
     prompts, rollouts, shown = tokens(tokenizer)
 
-    def of(prompt: list[int], reply: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
+    def of(prompt: list[int], reply: list[int], divisor: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1] / divisor
         logs = torch.log_softmax(logits, -1)
         return logs[range(len(reply)), reply], -(logs.exp() * logs).sum(-1)
 
     return {
         id: {
-            "rollouts": [of(prompts[id], reply) for reply in rollouts[id]],
+            "rollouts": [of(prompts[id], reply, temperature) for reply in rollouts[id]],
             "shown": of(prompts[id], shown[id]) if id in shown else None,
         }
         for id in TEXTS
@@ -216,6 +218,16 @@ def test_luffys_demonstration_is_a_member_of_its_group(tiny_model: Path, tmp_pat
     assert found[3] == [0.0] * 8
     trainer.worth = {"a": 1.0}
     assert trainer._advantages([group("a", 0.0)])[0] == [-0.125] * 7 + [0.875]
+
+
+def test_a_demonstration_has_no_temperature(tiny_model: Path, tmp_path: Path) -> None:
+    """Rollouts are scored at the temperature that drew them; nobody drew a demonstration at it."""
+    tokenizer = load_tokenizer(ModelSettings(name=str(tiny_model)))
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
+    s = scored(model, tokenizer, 0.6)
+    (mean(on_policy(s)) + 0.3 * mean(nll(s))).backward()
+    wanted = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    same(trained(tiny_model, tmp_path, Weighted(mu=0.3), temperature=0.6), wanted)
 
 
 @pytest.mark.parametrize("name", ["hpt", "superrl", "srft"])

@@ -22,7 +22,7 @@ from dereason.lm.prompts import Prompt, encode_reply
 from dereason.problems.schema import frame
 from dereason.training.joint.bread import BREAD
 from dereason.training.joint.frame import Method
-from dereason.training.joint.prefix_rft import PrefixRFT, highest
+from dereason.training.joint.prefix_rft import PrefixRFT
 from dereason.training.joint.settings import Joint
 from dereason.training.joint.trainer import make_trainer_class
 from dereason.training.joint.uft import UFT
@@ -43,6 +43,10 @@ CASES: dict[str, tuple[Method, dict[str, Any]]] = {
     "prefix_rft": (PrefixRFT(high=0.7, floor=0.7), {}),
     "prefix_rft, again": (PrefixRFT(high=0.7, floor=0.7), {"iterations": 2}),  # stored probabilities
     "prefix_rft, grpo": (PrefixRFT(high=0.7, floor=0.7, top=0.5), {"loss": "grpo"}),
+    "prefix_rft, guided outside": (
+        PrefixRFT(high=0.7, floor=0.7, baseline="rollouts"),
+        {"scale_rewards": "none"},
+    ),
     "prefix_rft, kl": (PrefixRFT(high=0.7, floor=0.7), {"kl": 0.1}),
     "uft": (UFT(sft_weight=0.7, high=0.5, low=0.5), {}),
     "bread": (BREAD(), {}),
@@ -172,21 +176,28 @@ def formula(model: Any, groups: list[Group], shown: dict[str, list[int]], method
     reference = other(folder) if s.get("kl") else None
     rows: list[list[torch.Tensor]] = []
     hints: list[torch.Tensor] = []
+    spread = [
+        (value.item(), id(response), t)
+        for group in groups
+        for response, given in zip(group.responses, group.given, strict=True)
+        for t, value in enumerate(of(model, group.prompt, response)[1][:given])
+    ]
+    count = math.ceil(getattr(method, "top", 0) * len(spread) - 1e-9)
+    taken = {place for _, *place in sorted(spread, reverse=True)[:count] for place in [tuple(place)]}
+    outside = isinstance(method, PrefixRFT) and method.baseline == "rollouts"
     for group in groups:
-        centre = sum(group.rewards) / 4
-        std = (sum((r - centre) ** 2 for r in group.rewards) / 3) ** 0.5
+        plain = [r for r, g in zip(group.rewards, group.given, strict=True) if not (outside and g)]
+        centre = sum(plain) / len(plain)
+        std = (sum((r - centre) ** 2 for r in group.rewards) / 3) ** 0.5 if not outside else 1 - 1e-4
         for response, reward, given in zip(group.responses, group.rewards, group.given, strict=True):
             advantage = (reward - centre) / (std + 1e-4)
-            logp, entropy = of(model, group.prompt, response)
+            logp, _ = of(model, group.prompt, response)
             loss = -torch.exp(logp - logp.detach()) * advantage
             if reference is not None:
                 d = of(reference, group.prompt, response)[0].detach() - logp
                 kl = torch.exp(d) - d - 1
                 loss = loss + s["kl"] * torch.cat([0 * kl[:given], kl[given:]])
-            counted = list(range(given, len(response)))
-            if isinstance(method, PrefixRFT):
-                best = sorted(range(given), key=lambda t, e=entropy: -e[t].item())
-                counted += best[: math.ceil(method.top * given)]
+            counted = [t for t in range(len(response)) if t >= given or (id(response), t) in taken]
             rows.append([loss[t] for t in counted])
         if isinstance(method, UFT) and group.problem in shown:
             hints.append(-of(model, group.prompt, shown[group.problem][: group.given[0]])[0])
@@ -287,58 +298,57 @@ def test_uft_gives_all_rollouts_a_binomial_number_of_fifths_until_hints_end() ->
     assert UFT(share=0).chance(0) == 0
 
 
-def test_bread_draws_again_behind_longer_prefixes_until_one_is_right(tiny_model: Path, tmp_path: Path) -> None:
+def test_bread_searches_for_the_shortest_prefix_with_signal(tiny_model: Path, tmp_path: Path) -> None:
+    """b is solved by one of four behind more than six tokens: what a search through all tenths finds."""
     run = Scripted(tiny_model, tmp_path, BREAD()).train()
-    steps = [round(0.2 * k * run.lengths["b"]) for k in (1, 2, 3, 4)]
-    enough = next(given for given in steps if given > 6)
-    assert enough > steps[0]
-    assert [(id, given) for id, given, *_ in run.calls] == [
-        *[(group.problem, 0) for group in run.groups],
-        *[("b", given) for given in steps if given <= enough],
-    ]
+    cuts = [round(0.1 * k * run.lengths["b"]) for k in range(1, 10)]
+    shortest = next(given for given in cuts if given > 6)
+    assert shortest > cuts[0]
+    tried = [given for id, given, *_ in run.calls if id == "b" and given]
+    assert tried[0] == cuts[4]
+    assert len(tried) <= 4
+    assert sorted(group.problem for group in run.groups) == [id for id, given, *_ in sorted(run.calls) if not given]
     group = next(group for group in run.groups if group.problem == "b")
-    assert group.given == [enough] * 4
+    assert group.given == [shortest] * 4
     assert group.rewards == [0, 1, 0, 0]
     # what was given is run once, as part of the prompt that the four share
-    rows = [row for row in run.update.rows if row.prompt == [*run.prompts["b"], *run.shown["b"][:enough]]]
-    assert [row.response for row in rows] == [response[enough:] for response in group.responses]
+    rows = [row for row in run.update.rows if row.prompt == [*run.prompts["b"], *run.shown["b"][:shortest]]]
+    assert [row.response for row in rows] == [response[shortest:] for response in group.responses]
     assert len({row.group for row in rows}) == 1
     assert {v for values in run.update.sampler.values() for v in values} == {-1.0}
     assert len({row.group for row in run.update.rows}) == 3
 
 
-def test_bread_keeps_the_first_group_where_the_bound_is_reached(tiny_model: Path, tmp_path: Path) -> None:
-    run = Scripted(tiny_model, tmp_path, BREAD(draws=2), right=lambda id, index, given: float(id == "a")).train()
-    assert [given for id, given, *_ in run.calls if id == "b"] == [
-        0,
-        *[round(0.2 * k * run.lengths["b"]) for k in (1, 2)],
-    ]
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+def test_bread_keeps_the_first_group_where_no_prefix_gives_signal(
+    reward: float, tiny_model: Path, tmp_path: Path
+) -> None:
+    """All wrong behind every prefix, or all right behind every one: neither is a gain."""
+    right = lambda id, index, given: float(id == "a" or (given and reward))  # noqa: E731
+    run = Scripted(tiny_model, tmp_path, BREAD(), right=right).train()
+    tried = [given for id, given, *_ in run.calls if id == "b" and given]
+    assert 3 <= len(tried) <= 4
+    assert tried == sorted(tried, reverse=bool(reward))
     assert all(not any(group.given) for group in run.groups)
     assert [given for id, given, *_ in run.calls if id == "c"] == [0]  # all wrong too, and nothing to show
 
 
 def test_bread_leaves_groups_that_need_nothing() -> None:
-    def group(*right: bool | None) -> Group:
-        n = len(right)
-        return Group("q", [1], [[2]] * n, [0] * n, [False] * n, None, [0.5] * n, [*right], True)
+    def group(*correct: bool | None) -> Group:
+        n = len(correct)
+        return Group("q", [1], [[2]] * n, [0] * n, [False] * n, None, [0.0] * n, [*correct], True)
 
-    assert BREAD().retries(group(False, False), 10) == [2, 4, 6, 8]
-    assert BREAD().retries(group(False, None), 3) == [1, 2]
-    assert BREAD().retries(group(False, False), 1) == []  # its only token would be all of it
-    assert BREAD().retries(group(False, True), 10) == []
-    assert BREAD().retries(group(None, None), 10) == []  # the verifier failed: that is no wrong answer
-    with pytest.raises(ValueError, match="nothing left"):
-        BREAD(grow=0.25, draws=4)
-
-
-def test_the_given_tokens_of_highest_entropy_are_chosen_in_each_row() -> None:
-    row = torch.tensor([0, 0, 0, 0, 1, 1, 1])
-    among = torch.tensor([1, 1, 1, 0, 1, 1, 0], dtype=torch.bool)
-    values = torch.tensor([0.1, 0.3, 0.2, 9.0, 0.5, 0.5, 9.0])
-    chosen = highest(values, among, row, torch.tensor([2, 1]))
-    assert chosen[:4].tolist() == [False, True, True, False]
-    assert chosen[4:].sum() == 1
-    assert not chosen[6]
+    assert BREAD().search({0: group(False, False)}, 10) == 5
+    assert BREAD().search({0: group(False, None)}, 3) == 1
+    assert BREAD().search({0: group(False, False)}, 1) is None  # its only token would be all of it
+    assert BREAD().search({0: group(False, True)}, 10) is None
+    assert BREAD().search({0: group(None, None)}, 10) is None  # the verifier failed: that is no wrong answer
+    tried = {0: group(False, False), 50: group(True, True), 20: group(False, False), 30: group(True, False)}
+    assert BREAD().search(tried, 100) is None
+    assert BREAD().settle(tried) is tried[30]
+    assert [BREAD(episodes=n).searches for n in (2, 4, 8, 10, 16)] == [1, 2, 3, 4, 4]  # what the plan counts
+    with pytest.raises(ValueError, match="above"):
+        BREAD(low=0.6, high=0.5)
 
 
 @pytest.mark.parametrize("change", [{"rollouts": "transformers"}, {"ratio": "sequence"}])
@@ -403,8 +413,8 @@ def test_a_phase_of_bread(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
     judge_by(monkeypatch, lambda place, text: place % 3 == 0 and text.startswith("We take 4"))
     table = phase(tiny_model, tmp_path, BREAD())
     guided = table.filter(purpose="guided").group_by("problem_id", "step").len().sort("problem_id", "step")
-    # a is drawn again to the bound; b until its prefix is long enough
-    assert guided.rows() == [("a", 0, 12), ("a", 1, 12), ("b", 0, 3), ("b", 1, 3)]
+    # a is drawn again to the bound; b is solved behind a half, a third, and not behind less
+    assert guided.rows() == [("a", 0, 12), ("a", 1, 12), ("b", 0, 9), ("b", 1, 9)]
     assert table.filter(purpose="rollout").height == 18
 
 

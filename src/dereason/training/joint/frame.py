@@ -52,8 +52,8 @@ class JointRow:
         terms: the terms of the loss that its tokens belong to; none: the row is left out.
         advantage: of its tokens.
         rollout: number of the rollout in its group; None for a demonstration.
-        given: how many of its leading tokens were given to a rollout. They carry no loss,
-        taken: but for so many of them; which ones says :meth:`Method.takes`.
+        given: how many of its leading tokens were given to a rollout. They carry no loss but where the method takes
+            some (:attr:`Method.taken_share`).
     """
 
     response: Sequence[int]
@@ -61,7 +61,6 @@ class JointRow:
     advantage: float = 0.0
     rollout: int | None = None
     given: int = 0
-    taken: int = 0
 
 
 @dataclass
@@ -77,7 +76,7 @@ class JointUpdate(Update):
         counts_of: loss tokens and rows of each term, over all processes.
         shares: w_k of each term, where it is not 1.
         given: leading tokens of each row that were given to it (those of a row that takes none are in its prompt).
-        taken: how many of those carry loss.
+        taken: places of those that carry loss.
         contexts: numbers of the contexts that rows share, by the problem's place and what stands behind its prompt.
         present: log-probabilities of the rows that are run by the policy before this step, for a loss over pairs.
         pair_weights: coefficient of each row's log-probability in the loss over pairs.
@@ -91,7 +90,7 @@ class JointUpdate(Update):
     counts_of: dict[str, BatchCounts] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     given: list[int] = field(default_factory=list)
-    taken: list[int] = field(default_factory=list)
+    taken: list[list[int]] = field(default_factory=list)
     contexts: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
     present: dict[int, Any] = field(default_factory=dict)
     pair_weights: list[float] = field(default_factory=list)
@@ -99,7 +98,7 @@ class JointUpdate(Update):
     def tokens(self) -> list[int]:
         """How many tokens of each row carry loss, where the row does."""
         rows = zip(self.rows, self.given, self.taken, strict=True)
-        return [len(row.response) - given + taken for row, given, taken in rows]
+        return [len(row.response) - given + len(taken) for row, given, taken in rows]
 
     def totals_of(self) -> dict[str, tuple[float, float]]:
         """This process's share of ``counts_of``: loss tokens and rows by term."""
@@ -134,7 +133,6 @@ class View:
         lengths: (R,) tokens of each row.
         progress: how far the phase is, 0 at its first step, 1 at its last.
         given: (N,) bool, whether the token was given to its rollout, not drawn.
-        taken: (R,) how many of the given tokens of each row carry loss.
         pair_weight: (N,) coefficient of each token's row in the loss over pairs; 0 outside it.
     """
 
@@ -148,7 +146,6 @@ class View:
     lengths: Tensor
     progress: float
     given: Tensor
-    taken: Tensor
     pair_weight: Tensor
 
     def row_mean(self, values_N: Tensor) -> Tensor:
@@ -209,19 +206,32 @@ class Method(Settings):
         """
         return [0] * size
 
-    def retries(self, group: Group, length: int) -> list[int]:
-        """How many leading tokens a group of rollouts is given that takes the place of this one.
+    def search(self, tried: Mapping[int, Group], length: int) -> int | None:
+        """How many leading tokens of the demonstration a further group of a problem's rollouts is given.
 
-        One after the other, until a group has a success; where none has, the first group stays. Each is more than the
-        one before: the same prefix would be continued in the same way. Empty: the group stays.
+        Args:
+            tried: the groups so far by what they were given, in the order of drawing; the first is what :meth:`given`
+                says.
+            length: tokens of the demonstration before its end token.
+
+        Returns:
+            a number that was not tried: the same prefix would be continued in the same way; None: no further group.
         """
-        return []
+        return None
 
-    def takes(self, view: View) -> Tensor:
-        """Which given tokens (N,) bool carry loss: as many of each row as its ``taken``."""
-        import torch
+    def settle(self, tried: Mapping[int, Group]) -> Group:
+        """The group that is trained on, of those that were drawn."""
+        return next(iter(tried.values()))
 
-        return torch.zeros_like(view.given)
+    @property
+    def taken_share(self) -> float:
+        """Share of the given tokens of a step, those of highest entropy, that carry loss."""
+        return 0.0
+
+    @property
+    def guided_outside(self) -> bool:
+        """Whether a rollout that was given something is no part of its group's baseline."""
+        return False
 
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
         """The rows of a problem that has a demonstration.

@@ -2,29 +2,34 @@ r"""Prefix-RFT (arXiv 2507.01679): one rollout of each group goes on from the be
 
     share that it is given:  U(low, high), where low falls from `high` to `floor` by a cosine
     loss:                    the RL loss on what all rollouts drew and, with the same advantage, on the `top` share of
-                             the given tokens that have the highest entropy
+                             the given tokens of the *step* that have the highest entropy
 
 The guided rollout is a member of its group: its reward is in the mean and the standard deviation. Where it does better
 than the others its beginning is learned, at the tokens where the policy was undecided; where it does worse that is
-unlearned. Given tokens have a ratio and a clip as drawn ones have, and count in the same normaliser (ours); KL is about
-drawn tokens alone. The paper's RL loss is Dr. GRPO, as we know it at second hand: ``algorithm: dr_grpo``.
+unlearned. Given tokens have a ratio and a clip as drawn ones have, and the taken ones count in the same normaliser
+(ours); KL is about drawn tokens alone. Entropies are the policy's that draws, over all processes (the released code,
+ZeroYuHuang/prefix_rft, ``recipe/prefix_rft/dp_actor.py``, ranks within each device's batch, anew at each update).
+
+``baseline: rollouts`` leaves the guided rollout out of its group's baseline, as the released estimators
+``dr_grpo_prefix`` and ``dr_grpo_prefix_v2`` do (``recipe/prefix_rft/core_algos.py``): its advantage is its reward less
+the others' mean. (They give that to the given tokens; what the guided rollout drew has its bare reward in the first and
+nothing in the second. Which of them the paper ran its code does not say.) The paper's RL loss is Dr. GRPO:
+``algorithm: dr_grpo``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dereason.training.joint.frame import JointRow, Method, View, rollout_rows
+from dereason.training.joint.frame import JointRow, Method, rollout_rows
 from dereason.training.policy import Group
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
 
 class PrefixRFT(Method):
@@ -41,7 +46,9 @@ class PrefixRFT(Method):
     floor: float = Field(default=0.05, ge=0, le=1)
     """The smallest share at the end of the phase; at its beginning it is `high`. The paper's is 0.05."""
     top: float = Field(default=0.2, ge=0, le=1)
-    """Share of the given tokens that are trained on; the paper's is 0.2. Rounded up in each rollout (ours)."""
+    """Share of a step's given tokens that are trained on; the paper's is 0.2."""
+    baseline: Literal["group", "rollouts"] = "group"
+    """Whether the guided rollout's reward is in its group's baseline; `rollouts` needs `scale_rewards: none`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -58,29 +65,16 @@ class PrefixRFT(Method):
         low = self.low(progress)
         return [0] * (size - 1) + [int((low + (self.high - low) * stream.random()) * length)]
 
+    @property
+    def taken_share(self) -> float:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        return self.top
+
+    @property
+    def guided_outside(self) -> bool:
+        """See :class:`~dereason.training.joint.frame.Method`."""
+        return self.baseline == "rollouts"
+
     def rows(self, group: Group, advantages: Sequence[float], demonstration: Sequence[int]) -> list[JointRow]:
         """See :class:`~dereason.training.joint.frame.Method`."""
-        rows = rollout_rows(group, advantages)
-        return [replace(row, taken=math.ceil(self.top * row.given - 1e-9)) for row in rows]  # 0.2 * 35 is above 7
-
-    def takes(self, view: View) -> Tensor:
-        """See :class:`~dereason.training.joint.frame.Method`."""
-        return highest(view.entropy, view.given, view.row, view.taken)
-
-
-def highest(values_N: Tensor, among_N: Tensor, row_N: Tensor, count_R: Tensor) -> Tensor:
-    """The tokens (N,) bool that have the highest values of their row, so many of each row.
-
-    Args:
-        values_N: what is compared.
-        among_N: bool, the tokens that may be chosen.
-        row_N: each token's row, 0..R-1.
-        count_R: how many of each row, at most as many as may be chosen.
-    """
-    import torch
-
-    chosen = torch.zeros_like(among_N)
-    for row, count in enumerate(count_R.tolist()):
-        places = (among_N & (row_N == row)).nonzero()[:, 0]
-        chosen[places[values_N[places].topk(count).indices]] = True
-    return chosen
+        return rollout_rows(group, advantages)

@@ -37,6 +37,11 @@ class Joint(RL):
             raise ValueError(f"{self.method.name} has rollouts continue demonstrations: set rollouts to engine")
         if self.method.prefixes and self.ratio == "sequence":
             raise ValueError(f"{self.method.name}'s rollouts are not the policy's as a whole: set ratio to token")
+        if self.method.guided_outside and (self.scale_rewards != "none" or self.leave_one_out):
+            raise ValueError(
+                f"{self.method.name}.baseline: rollouts has a mean and no standard deviation: set scale_rewards: none "
+                "and leave_one_out: false, as algorithm: dr_grpo does"
+            )
         return self
 
     def _fits_bridge(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +21,19 @@ from dereason.training.joint.frame import (
     demonstration_row,
     reduce,
     rollout_rows,
-    successes,
 )
 from dereason.training.joint.queue import Waiting
 from dereason.training.losses import BatchCounts
 from dereason.training.policy import Group, Update, of_tokens, token_losses, tokens_before
 from dereason.training.trainer import make_trainer_class as make_rl_class
-from dereason.training.update import run_step
+from dereason.training.update import MicroBatch, run_step
+
+
+def outside_baseline(rewards: Sequence[float], given: Sequence[int]) -> list[float]:
+    """Advantages of a group: rewards less the mean of the rollouts that were given nothing; 0 where undecided."""
+    plain = [r for r, g in zip(rewards, given, strict=True) if not g and r == r]
+    centre = sum(plain) / max(1, len(plain))
+    return [r - centre if r == r and plain else 0.0 for r in rewards]
 
 
 def make_trainer_class() -> Any:
@@ -96,23 +103,23 @@ def make_trainer_class() -> Any:
                 return list(super()._draw_groups(problems, prefixes))
             ids = [p["problem_id"] for p in problems]
             groups = list(super()._draw_groups(problems, [self._prefixes(id) for id in ids]))
-            pending = {
-                k: method.retries(group, self._length(group.problem))
-                for k, group in enumerate(groups)
-                if group.problem in self.demonstrations
-            }
+            tried = [{group.given[0] if group.given else 0: group} for group in groups]
             while True:
-                pending = {k: lengths for k, lengths in pending.items() if lengths}
+                asked = {
+                    k: method.search(tried[k], self._length(group.problem))
+                    for k, group in enumerate(groups)
+                    if group.problem in self.demonstrations
+                }
+                pending = {k: length for k, length in asked.items() if length is not None}
                 if not sum(gather_object([len(pending)])):
                     break
-                shown = [self.demonstrations[ids[k]][: lengths[0]] for k, lengths in pending.items()]
                 drawn = super()._draw_groups(
-                    [problems[k] for k in pending], [[prefix] * self.num_generations for prefix in shown]
+                    [problems[k] for k in pending],
+                    [[self.demonstrations[ids[k]][:length]] * self.num_generations for k, length in pending.items()],
                 )
-                for k, group in zip(list(pending), drawn, strict=True):
-                    pending[k] = pending[k][1:]
-                    if successes(group):
-                        groups[k], pending[k] = group, []
+                for (k, length), group in zip(pending.items(), drawn, strict=True):
+                    tried[k][length] = group
+            groups = [method.settle(groups_of) for groups_of in tried]
             given = [float(g) for group in groups for g in group.given]
             self._logs_of_step.setdefault("given_tokens", []).append((sum(given) / max(1, len(given)), len(given)))
             return groups
@@ -138,6 +145,9 @@ def make_trainer_class() -> Any:
 
         def _advantages(self, groups: Sequence[Group]) -> list[list[float]]:
             """With a column for the demonstration where it is a member of its group."""
+            if self.phase.method.guided_outside:
+                own = [outside_baseline(group.rewards, group.given) for group in groups]
+                return list(gather_object(own))
             if not self.phase.method.joins:
                 return list(super()._advantages(groups))
             rewards = [[*group.rewards, self._worth_of(group.problem)] for group in groups]
@@ -165,7 +175,25 @@ def make_trainer_class() -> Any:
             if self.waiting is not None:
                 self.waiting.join([problem for part in gather_object([later]) for problem in part])
             self._log("demonstrations", sum(gather_object([sum(update.demonstration)])))
+            if method.taken_share:
+                self._take(update, method.taken_share)
             return self._counted(update)
+
+        def _take(self, update: JointUpdate, share: float) -> None:
+            """Choose, of all given tokens of the step, those where the policy is most undecided."""
+            guided = [i for i, kept in enumerate(update.kept) if kept and update.given[i]]
+            found: list[tuple[float, int, int]] = []
+            with torch.no_grad():
+                for each in self._cut(update, guided):
+                    batch = each.tensors(self.accelerator.device)
+                    parts = self._score(batch, entropy="value").entropy.split(list(batch.lengths))
+                    for i, part in zip(batch.rows, parts, strict=True) if each.real else ():
+                        found += [(value, i, place) for place, value in enumerate(part[: update.given[i]].tolist())]
+            every = sorted((value for part in gather_object([found]) for value, *_ in part), reverse=True)
+            count = math.ceil(share * len(every) - 1e-9)  # 0.2 * 35 is above 7
+            for value, i, place in found:
+                if count and value >= every[count - 1]:
+                    update.taken[i].append(place)
 
         def _supervised(self, chosen: Sequence[str]) -> JointUpdate:
             """An update on these problems' demonstrations, this process's share of them."""
@@ -189,7 +217,7 @@ def make_trainer_class() -> Any:
             supervised: bool,
         ) -> None:
             # given tokens without loss are context: the rows that have them in common share them as they do the prompt
-            context = 0 if row.taken else row.given
+            context = 0 if self.phase.method.taken_share else row.given
             head, response = [*prompt, *row.response[:context]], row.response[context:]
             shared = update.contexts.setdefault((place, tuple(head[len(prompt) :])), len(update.contexts))
             number = len(update.rows)
@@ -207,7 +235,7 @@ def make_trainer_class() -> Any:
             update.places.append(place)
             update.terms.append(row.terms)
             update.given.append(row.given - context)
-            update.taken.append(row.taken)
+            update.taken.append([])
             update.demonstration.append(row.rollout is None)
             update.supervised.append(supervised)
             if group is not None and group.logps is not None:
@@ -230,6 +258,21 @@ def make_trainer_class() -> Any:
                 for name in update.counts_of:
                     update.shares[name] = sum(name in terms for terms in problems) / len(problems)
             return update
+
+        def _cut(self, update: Update, members: Sequence[int] | None = None) -> list[MicroBatch]:
+            """Demonstrations by themselves where rollouts are scored at another temperature."""
+            assert isinstance(update, JointUpdate)  # this class makes no other
+            self._cut_last = update
+            if self.args.temperature == 1:
+                return list(super()._cut(update, members))
+            every = update.run if members is None else members
+            parts = [[i for i in every if update.demonstration[i] == shown] for shown in (False, True)]
+            return [each for part in parts for each in super(JointTrainer, self)._cut(update, part)]
+
+        def _temperature_of(self, batch: Batch) -> float:
+            """1 for demonstrations, which nobody drew at the rollouts' temperature."""
+            shown = bool(batch.rows) and self._cut_last.demonstration[batch.rows[0]]
+            return 1.0 if shown else float(super()._temperature_of(batch))
 
         def _run(self, model: Any, update: Update) -> Any:
             assert isinstance(update, JointUpdate)  # this class makes no other
@@ -282,11 +325,14 @@ def make_trainer_class() -> Any:
                 lengths=lengths,
                 progress=self._progress(),
                 given=given,
-                taken=torch.tensor([update.taken[i] for i in batch.rows], device=loss.device),
                 pair_weight=of_tokens(update.pair_weights or [0.0] * len(update.rows), batch, scores.logp),
             )
             losses = self.phase.method.terms(view)
-            counted = ~given | self.phase.method.takes(view)
+            taken = torch.zeros_like(given)
+            ends = [0, *itertools.accumulate(batch.lengths)]
+            for start, i in zip(ends, batch.rows, strict=False):
+                taken[[start + place for place in update.taken[i]]] = True
+            counted = ~given | taken
             membership = {
                 name: counted & (of_tokens([float(name in terms) for terms in update.terms], batch, scores.logp) > 0)
                 for name in losses

@@ -432,7 +432,7 @@ class Combined:
             ids: their token ids.
         """
         columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else {"prompt": [], "answer": []}
-        correct = [Judgement(Verdict.CORRECT, answer, "boxed") for answer in columns["answer"]]
+        correct = [Judgement(Verdict.CORRECT, answer, "taken as correct", how="boxed") for answer in columns["answer"]]
         columns |= {"judgements": correct, "hit_limits": [False] * len(texts)}
         completions = [[{"role": "assistant", "content": text}] for text in texts]
         rollouts = self.judging.rollouts(columns.pop("prompt"), completions, ids, columns)

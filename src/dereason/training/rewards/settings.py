@@ -150,9 +150,15 @@ class RLPR(Weighted):
     name: Literal["rlpr"] = "rlpr"
     """The name of this reward."""
     drop_flat: bool = True
-    """Whether prompts whose reward standard deviation lies below the moving threshold are left out of the update."""
-    decay: float = Field(default=0.9, ge=0, lt=1)
-    """Decay of that threshold, an exponential moving average of the mean standard deviation of a generation."""
+    """Whether prompts whose reward standard deviation lies below a moving threshold are left out, others in place."""
+    beta: float = Field(default=0.5, gt=0)
+    """The threshold is so many times a moving average; the paper's runs have 0.5 (Qwen), 0.9 (Llama), 1.0 (Gemma)."""
+    decay: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of that average, over the mean standard deviation of each generation's groups."""
+    seen: int = Field(default=6, gt=0)
+    """First generation, from 1, that is in the average."""
+    start: int = Field(default=11, gt=1)
+    """First generation, from 1, that is filtered."""
 
 
 class VeriFree(Weighted):
@@ -326,7 +332,8 @@ def _build_one(
         case RuleThenCER():
             return RuleThenCERReward(no_rule=reward.no_rule, keep_unboxed=reward.keep_unboxed)
         case RLPR():
-            return RLPRReward(drop_flat=reward.drop_flat, decay=reward.decay)
+            numbers = reward.model_dump(include={"drop_flat", "beta", "decay", "seen", "start"})
+            return RLPRReward(**numbers)
         case VeriFree():
             return VeriFreeReward()
         case _:

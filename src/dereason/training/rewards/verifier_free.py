@@ -8,7 +8,9 @@ whole group, which several processes may share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,14 +63,30 @@ def rlpr_reward(with_reasoning: np.ndarray, without: np.ndarray) -> float:
     return float(np.clip(np.exp(with_reasoning).mean() - np.exp(without).mean(), 0.0, 1.0))
 
 
-def update_threshold(threshold: float | None, stds: Sequence[float], decay: float) -> float:
-    """RLPR's moving threshold: an exponential moving average of the mean reward std of a generation's groups.
+def moving_threshold(means: Sequence[float], *, beta: float, decay: float, seen: int, start: int) -> float | None:
+    """RLPR's threshold for the generation that follows; None before generation ``start`` (from 1).
 
-    Rounded to float32, so that the value read back from the log is the value that was used.
+    ``beta`` times a moving average of the mean reward std of the generations so far. It begins as their plain mean over
+    those from ``seen`` up to ``start``; each later one moves it by ``1 - decay``.
+
+    Args:
+        means: mean reward std of each generation's groups, in order.
+        beta: how far below the average a group may lie.
+        decay: of the average.
+        seen: first generation that is in it, from 1.
+        start: first generation that has a threshold.
     """
-    mean = float(np.mean(stds)) if len(stds) else 0.0
-    value = mean if threshold is None else decay * threshold + (1 - decay) * mean
-    return float(np.float32(value))
+    if len(means) < start - 1:
+        return None
+    average = float(np.mean(means[seen - 1 : start - 1]))
+    for mean in means[start - 1 :]:
+        average = decay * average + (1 - decay) * mean
+    return beta * average
+
+
+def short(mean: float) -> float:
+    """As float32 has it: what is read back from a log is then what was used."""
+    return float(np.float32(mean))
 
 
 class Bound:
@@ -220,37 +238,90 @@ class RuleThenCERReward(CERReward):
 
 
 class RLPRReward(Bound):
-    """See :func:`rlpr_reward`; prompts whose reward hardly varies are left out (None for the whole group)."""
+    """See :func:`rlpr_reward`; prompts whose reward hardly varies are left out (None for the whole group).
+
+    Args:
+        drop_flat: whether they are.
+        beta: see :func:`moving_threshold`, and so are the next three.
+        decay: of the moving average.
+        seen: first generation in it.
+        start: first generation that is filtered.
+    """
 
     __name__ = "rlpr"
 
-    def __init__(self, *, drop_flat: bool = True, decay: float = 0.9, threshold: float | None = None) -> None:
+    def __init__(
+        self, *, drop_flat: bool = True, beta: float = 0.5, decay: float = 0.99, seen: int = 6, start: int = 11
+    ) -> None:
         self.drop_flat = drop_flat
-        self.decay = decay
-        self.threshold = threshold
+        self.numbers = {"beta": beta, "decay": decay, "seen": seen, "start": start}
+        self.means: list[float] = []
+        self.without: dict[str, list[float]] = {}
+        self._step, self._stds = -1, [0.0]
+
+    def prepare(self, asked: Mapping[str, tuple[Sequence[int], str]], file: Path) -> None:
+        """Score every reference without reasoning, by the policy as the phase begins with it; once.
+
+        Every process calls this, before training. The scores are kept in a file, which a phase that goes on reads: by
+        then the policy is another one.
+
+        Args:
+            asked: problem id -> token ids of its prompt, reference.
+            file: where the scores are.
+        """
+        if not file.is_file():
+            accelerator, tokenizer = self.trainer.accelerator, self.trainer.processing_class
+            box, found = encode(tokenizer, BOX), {}
+            for id in [*asked][accelerator.process_index :: accelerator.num_processes]:
+                prompt, answer = asked[id]
+                found[id] = self.score([[*prompt, *box]], [encode_answer(tokenizer, answer)])[0][0].tolist()
+            parts = self.gather([found])
+            if accelerator.is_main_process:
+                part = file.with_name(file.name + ".part")
+                part.write_text(json.dumps({id: logps for each in parts for id, logps in each.items()}))
+                part.replace(file)
+            accelerator.wait_for_everyone()
+        self.without = json.loads(file.read_text())
+
+    @property
+    def threshold(self) -> float | None:
+        """Of the present generation."""
+        return moving_threshold(self.means, **self.numbers) if self.drop_flat else None  # type: ignore[arg-type]
 
     def __call__(
-        self, *, completion_ids: Any, prompt_ids: Any, answer: Sequence[str], log_metric: Log, **_: Any
+        self,
+        *,
+        completion_ids: Any,
+        prompt_ids: Any,
+        answer: Sequence[str],
+        log_metric: Log,
+        problem_id: Sequence[str] = (),
+        **_: Any,
     ) -> list[float | None]:
         """RLPR's reward of each row, None for the rows of a prompt that is dropped."""
+        step = int(self.trainer.state.global_step)
+        if step != self._step:  # the draws of one generation have one threshold
+            if self._step >= 0:
+                self.means.append(short(float(np.mean(self._stds))))
+            self._step, self._stds = step, []
         tokenizer = self.trainer.processing_class
         cut = [split_at_box(tokenizer, ids) for ids in completion_ids]
         rewards = [0.0] * len(cut)
-        box = encode(tokenizer, BOX)
         for members in self.groups(len(cut)).values():
             reference = [encode_answer(tokenizer, answer[members[0]])]
             boxed = [(i, c[0]) for i in members if (c := cut[i])]
-            heads = [[*prompt_ids[members[0]], *box], *([*prompt_ids[i], *head] for i, head in boxed)]
-            scored = self.score(heads, reference)
-            for (i, _head), logps in zip(boxed, scored[1:], strict=True):
-                rewards[i] = rlpr_reward(logps[0], scored[0][0])
+            scored = self.score([[*prompt_ids[i], *head] for i, head in boxed], reference)
+            for (i, _head), logps in zip(boxed, scored, strict=True):
+                rewards[i] = rlpr_reward(logps[0], np.array(self.without[problem_id[i]]))
         every = np.array(self.gather(rewards)).reshape(-1, int(self.trainer.num_generations))
         stds = every.std(axis=1, ddof=1)
-        dropped = stds < self.threshold if self.drop_flat and self.threshold is not None else stds < 0
-        log_metric("dropped_groups", float(dropped.mean()))
-        if self.drop_flat:
-            self.threshold = update_threshold(self.threshold, list(stds), self.decay)
-            log_metric("std_threshold", self.threshold)
+        threshold = self.threshold
+        dropped = stds < threshold if threshold is not None else stds < 0
+        self._stds += stds.tolist()
+        if len(stds):
+            log_metric("dropped_groups", float(dropped.mean()))
+            log_metric("std_mean", float(stds.mean()))
+            log_metric("std_threshold", threshold or 0.0)
         return [None if dropped[group] else rewards[i] for group, rows in self.groups(len(cut)).items() for i in rows]
 
 
