@@ -125,8 +125,7 @@ def recorded(
     Its ``before`` has the weights before its last step, ``grads`` the gradients of it.
     """
     script = script or Script()
-    model_settings = ModelSettings(name=str(folder), device="cpu")
-    tokenizer = load_tokenizer(model_settings)
+    tokenizer = load_tokenizer(ModelSettings(name=str(folder)))
     model = wrap(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64))
     prompts, rollouts, demonstrations = script.tokens(tokenizer)
     rows = [
@@ -183,7 +182,7 @@ def recorded(
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    trainer.phase, trainer.rollouts, trainer.selection = phase.settled(model_settings), reward, None
+    trainer.phase, trainer.rollouts, trainer.selection = phase, reward, None
     trainer.problems = {row["problem_id"]: row for row in rows}
     trainer.demonstrations = {id: demonstrations[id] for id in shown}
     trainer.worth = dict.fromkeys(shown, script.worth)

@@ -259,6 +259,11 @@ class RL(PhaseSettings, Filters):
         return self.dynamic_sampling or (DynamicSampling() if self.filtered else None)
 
     @property
+    def by_engine(self) -> bool:
+        """Whether our engine draws the rollouts; `auto` that was not settled is the engine too."""
+        return self.rollouts in ("auto", "engine")
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the loss has the starting model in it."""
         return self.kl > 0
