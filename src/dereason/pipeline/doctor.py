@@ -141,8 +141,6 @@ def _device(add: Any) -> None:
         add("vllm", "ok", have)
     if name:
         add("device", "ok", f"cuda: {name}; {cpu_name()}, {cores()} cores, {size}")
-    elif torch.backends.mps.is_available():
-        add("device", "ok", f"mps; {cpu_name()}, {cores()} cores, {size}")
     elif _nvidia():
         built = torch.version.cuda
         add(
@@ -162,7 +160,7 @@ def _device(add: Any) -> None:
             "fine for the quickstart and models up to some 100M parameters; larger ones want a GPU and a CUDA build "
             "of torch (make install PIP_ARGS=..., see the docs)",
         )
-    _memory(add, "cuda" if name else "mps" if torch.backends.mps.is_available() else "cpu")
+    _memory(add, "cuda" if name else "cpu")
     threads = torch.get_num_threads()
     if threads > cores():
         add("threads", "slow", f"torch uses {threads} threads on {cores()} cores", "set OMP_NUM_THREADS")
