@@ -87,9 +87,9 @@ BEYOND = {"max_new_tokens": 64}
             "arms.0.phases.0.max_new_tokens",
         ),
         (
-            RL | {"rewards": [{"name": "judge", "model": ELSEWHERE, "prompt": BEYOND}]},
+            RL | {"rewards": {"of": [{"name": "judge", "model": ELSEWHERE, "prompt": BEYOND}]}},
             {},
-            "arms.0.phases.0.rewards.0.prompt.max_new_tokens",
+            "arms.0.phases.0.rewards.of.0.prompt.max_new_tokens",
         ),
         (
             SFT | {"targets": {"style": "teacher", "teacher": SERVED | {"max_positions": 60}, "sampling": BEYOND}},

@@ -428,9 +428,10 @@ class Phase:
             add_callback=lambda callback: None,
         )
         verifier = SimpleNamespace(
+            rewarded=lambda items, judged, marks: judged,
             judge_many=lambda items: [
                 Judgement(Verdict.CORRECT if item.response else Verdict.WRONG, None, "planted") for item in items
-            ]
+            ],
         )
         self.readings = Readings(
             RL(early_warning=warning, group_size=4),

@@ -222,9 +222,9 @@ def _of_phase(phase: SFT | RL, model: ModelSettings, where: str) -> Iterator[Ask
         yield Ask(model, f"{where}.vllm.max_length", whole=phase.vllm.max_length)
         served = {"backend": "vllm", "vllm": VllmSettings(max_length=phase.vllm.max_length)}
         yield replace(rollouts, model=model.model_copy(update=served))
-    for r, reward in enumerate(phase.rewards):
+    for r, reward in enumerate(phase.rewards.of):
         if isinstance(reward, Judge):
-            yield Ask(reward.model, f"{where}.rewards.{r}.prompt.max_new_tokens", reward.prompt.max_new_tokens)
+            yield Ask(reward.model, f"{where}.rewards.of.{r}.prompt.max_new_tokens", reward.prompt.max_new_tokens)
 
 
 def _of_targets(entry: Targets, student: ModelSettings, where: str, attempt: int) -> Iterator[Ask]:

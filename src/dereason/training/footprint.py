@@ -169,7 +169,7 @@ def _state(
     if phase.needs_reference and phase.adapter is None:
         size = element_bytes(model.dtype, device)
         parts["reference"] = float(shape.parameters * size) / share.weights
-    for reward in phase.rewards:
+    for reward in phase.rewards.of:
         if isinstance(reward, Judge) and reward.model.backend == "local":
             judge = shape_of(reward.model)
             if judge is None:
