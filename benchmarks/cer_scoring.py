@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights, quiet_libraries
+from dereason.lm.library_log import quiet_libraries
+from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights
 from dereason.training.rewards.scoring import answer_logps
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from dereason.lm.local.model import ModelSettings, quiet_libraries
+from dereason.lm.library_log import quiet_libraries
+from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.pipeline.early_warning import MEASURES
 from dereason.problems.sources import Source, load_source

@@ -22,7 +22,8 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights, quiet_libraries
+from dereason.lm.library_log import quiet_libraries
+from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights
 from dereason.lm.prompts import Prompt
 from dereason.problems.sources import load_source
 from dereason.training.rl import RL, RLOptimiser

@@ -28,7 +28,8 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights, quiet_libraries
+from dereason.lm.library_log import quiet_libraries
+from dereason.lm.local.model import ModelSettings, load_tokenizer, load_weights
 from dereason.lm.prompts import Prompt
 from dereason.training import update
 from dereason.training.phase import Optimiser

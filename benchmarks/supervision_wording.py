@@ -23,8 +23,9 @@ import polars as pl
 import reasoning_gym
 
 from dereason.lm.base import LanguageModel, Sampling
+from dereason.lm.library_log import quiet_libraries
 from dereason.lm.load import load_model
-from dereason.lm.local.model import ModelSettings, quiet_libraries
+from dereason.lm.local.model import ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import frame
 from dereason.supervision.bridge import bridge_candidates, bridge_facts
