@@ -175,9 +175,9 @@ def test_the_rollout_fields_become_arguments_of_trl(vllm: SimpleNamespace) -> No
 
     known = {f.name for f in dataclasses.fields(GRPOConfig)}
     chosen = RL(rollouts="vllm-colocate", vllm={"memory": 0.5, "max_length": 99, "tensor_parallel": 2}).vllm
-    colocate, server = chosen.arguments("vllm-colocate"), chosen.arguments("vllm-server")
+    colocate, server = chosen.arguments("vllm-colocate", "cpu"), chosen.arguments("vllm-server", "cuda")
     assert known >= colocate.keys() | server.keys()
-    assert chosen.arguments("engine") == {}
+    assert chosen.arguments("engine", "cuda") == {}
     with pytest.raises(DereasonError, match="NCCL"):
         chosen.check("vllm-server", "cpu")
     assert colocate["vllm_mode"] == "colocate"

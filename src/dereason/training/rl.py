@@ -235,6 +235,11 @@ class RL(PhaseSettings):
         return self.model_copy(update={"rollouts": "vllm-colocate" if there and not self.engine_alone else "engine"})
 
     @property
+    def by_engine(self) -> bool:
+        """Whether our engine draws the rollouts; `auto` that was not settled is the engine too."""
+        return self.rollouts in ("auto", "engine")
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the loss has the starting model in it."""
         return self.kl > 0
@@ -430,7 +435,7 @@ def check_processes(trainer: Any, settings: RL) -> None:
             f"prompts_per_generation {settings.prompts_per_generation} is not a multiple of the {processes} processes",
             "change one of the two: a process draws whole groups",
         )
-    if processes > 1 and settings.dynamic_sampling and settings.rollouts != "engine":
+    if processes > 1 and settings.dynamic_sampling and not settings.by_engine:
         raise DereasonError(
             f"dynamic_sampling draws for some processes and not for others, and rollouts: {settings.rollouts} needs "
             "all of them",
@@ -438,7 +443,7 @@ def check_processes(trainer: Any, settings: RL) -> None:
         )
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     spread = trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
-    if spread and settings.rollouts == "engine":
+    if spread and settings.by_engine:
         raise DereasonError(
             "rollouts: engine needs the whole weights on each process, and FSDP or ZeRO-3 spreads them",
             "set rollouts: vllm-colocate (or vllm-server), or launch with DDP or ZeRO-2",

@@ -79,7 +79,7 @@ def make_trainer_class() -> Any:
             self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, *args: Any, **kw: Any
         ) -> Any:
             """Rollouts of prompts that stand ``num_generations`` times side by side, with log-probabilities."""
-            if self.phase.rollouts != "engine":
+            if not self.phase.by_engine:
                 return super()._generate_single_turn(
                     prompt_ids, images, multimodal_fields, num_generations, *args, **kw
                 )
@@ -111,7 +111,7 @@ def make_trainer_class() -> Any:
             prompts = [self._prompt_ids(problem) for problem in problems]
             device = self.accelerator.device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                if self.phase.rollouts == "engine":
+                if self.phase.by_engine:
                     drawn = self._decode(prompts, n, self.args.max_completion_length, seed)
                     return [(p, [(s.ids, s.logps) for s in of]) for p, of in zip(prompts, drawn, strict=True)]
                 torch.manual_seed(seed - self.accelerator.process_index)
@@ -144,7 +144,7 @@ def make_trainer_class() -> Any:
             """
             model = self.accelerator.unwrap_model(self.model)
             dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
-            if self.phase.rollouts != "engine":  # TRL's generation, with what it changes around it
+            if not self.phase.by_engine:  # TRL's generation, with what it changes around it
                 yield model
             elif dtype is None:
                 training = model.training

@@ -33,7 +33,7 @@ class Joint(RL):
             )
         if self.method.name == "bridge":
             self._fits_bridge()
-        if self.method.prefixes and self.rollouts not in ("auto", "engine"):
+        if self.method.prefixes and not self.by_engine:
             raise ValueError(f"{self.method.name} has rollouts continue demonstrations: set rollouts to engine")
         if self.method.prefixes and self.ratio == "sequence":
             raise ValueError(f"{self.method.name}'s rollouts are not the policy's as a whole: set ratio to token")
@@ -47,7 +47,7 @@ class Joint(RL):
     def _fits_bridge(self) -> None:
         if self.adapter is not None:
             raise ValueError("bridge has a LoRA of its own beside the weights: set adapter: null, and method.rank")
-        if self.rollouts not in ("auto", "engine"):
+        if not self.by_engine:
             raise ValueError("bridge draws from weights and LoRA together in this process: set rollouts: engine")
         if self.updates_per_generation * self.iterations > 1:
             raise ValueError("bridge takes one step a batch: set updates_per_generation and iterations to 1")
