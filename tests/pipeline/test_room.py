@@ -118,6 +118,16 @@ def test_an_override_is_taken_and_recorded(tmp_path: Path, capsys: pytest.Captur
     assert plan["recipe"]["model"]["max_positions"] == 100
 
 
+def test_a_plan_knows_the_end_of_a_table_which_no_setting_moves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = {"model_type": "gpt2", "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 500}
+    path = recipe_file(tmp_path, ELSEWHERE | {"config": table, "max_positions": 500}, [RL | BEYOND])
+    error = errors(capsys, "run", path, "--dry-run")
+    assert "has a table of 64 positions, and a prompt and 64 new tokens" in error
+    assert "model.max_positions" not in error
+
+
 def test_a_long_prompt_is_found_where_the_problems_are(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,7 +233,7 @@ def test_a_plan_refuses_what_the_device_does_not_hold_and_names_what_to_lower(
     path = recipe_file(tmp_path, model, [phase])
     error = errors(capsys, "run", path, "--dry-run")
     assert "train a, seed 0, 1-rl: about " in error
-    assert "the cuda has 2.0 GiB" in error
+    assert "the cuda device has 2.0 GiB" in error
     assert " — lower optimiser.micro_batch (now 8), set optimiser.gradient_checkpointing=true" in error
     assert main(["run", str(path), "--dry-run", "--json", "--set", "model.device_memory=64"]) == 0
     rows = {row["kind"]: row["memory"] for row in json.loads(capsys.readouterr().out)["steps"]}

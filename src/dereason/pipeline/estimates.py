@@ -195,7 +195,7 @@ def refuse(label: str, info: Info, *, spare: float = 1.0) -> None:
         return
     parts = words(info["parts"])
     raise DereasonError(
-        f"{label}: about {info['needed'] / GIB:.1f} GiB are needed, and the {info['device']} has "
+        f"{label}: about {info['needed'] / GIB:.1f} GiB are needed, and the {info['device']} device has "
         f"{info['available'] / GIB:.1f} GiB ({info['moment']}: {parts})",
         info["lower"],
     )
