@@ -1,4 +1,4 @@
-r"""CHORD (arXiv 2508.11408): (1 - μ) L_RL + μ L_SFT, with a μ that decays; and CHORD-φ.
+r"""CHORD (arXiv 2508.11408): (1 - μ) L_RL + μ L_SFT, with a μ that decays; and CHORD-φ::
 
     μ(s): rises linearly from 0 to ``peak`` over the first ``warmup`` share of the steps, then falls by a cosine to
     ``floor``

@@ -12,7 +12,7 @@ the one over pairs over all pairs of it. A rollout without a verdict is in no pa
 
 The released code (Tocci-Zhu/DYPO, ``examples/run_dypo_math.sh``, ``verl/trainer/ppo/core_algos.py``) is another form,
 ``form: released``: mixed groups train on L_RL + 0.1 · L_GAL without a reference (π_ref = 1), and all-wrong problems
-wait in a queue for SFT updates of their own, as in :mod:`~dereason.training.joint.relift`.
+wait in a queue for SFT updates of their own, as in ReLIFT.
 
 The two rollouts of a pair may be in different micro-batches. L_GAL's gradient is linear in theirs::
 

@@ -1,7 +1,7 @@
 """SuperRL (arXiv 2506.01096, version 2): policy gradient for a problem with any success, else SFT on its demonstration.
 
 This is version 2 of the paper, whose switch is the problem's: each problem weighs the same (``per: problem``), as in
-:mod:`~dereason.training.joint.hpt` with a gate of 0. Version 1 was another method, a weighted sum of both losses.
+HPT with a gate of 0. Version 1 was another method, a weighted sum of both losses.
 """
 
 from __future__ import annotations
