@@ -174,7 +174,7 @@ def test_a_phase_that_computes_in_16_bits_is_decoded_by_the_engine_from_a_copy_i
     monkeypatch.setattr(PlaceCache, "allocate", note)
     monkeypatch.setattr(WorkingCopy, "filled", count)
     format_ = [{"name": "format"}, {"name": "overlong", "buffer": 6}]
-    logged = run(tmp_path, tiny_model, dynamic_sampling={"max_draws": 2}, rewards=format_)
+    logged = run(tmp_path, tiny_model, dynamic_sampling={"max_draws": 2}, rewards={"of": format_})
     assert not [r.getMessage() for r in caplog.records if "generate" in r.getMessage() or "own copy" in r.getMessage()]
     assert len(logged) == 2
     assert set(caches) == {torch.float32, torch.bfloat16}, "the trial's, and all others"
@@ -213,8 +213,8 @@ def test_vllm_is_the_default_on_cuda_where_it_is_installed(monkeypatch: pytest.M
         assert RL(rollouts="vllm-server").settled(settings).rollouts == "vllm-server"
         assert Judge(model=settings).model.backend == "local", "it shares its GPU with training"
     arguments = RL().vllm.arguments
-    assert arguments("vllm-colocate", "cuda")["vllm_enable_sleep_mode"]
-    assert not arguments("vllm-colocate", "cpu")["vllm_enable_sleep_mode"]
+    assert arguments("vllm-colocate", (2,), "cuda")["vllm_enable_sleep_mode"]
+    assert not arguments("vllm-colocate", (2,), "cpu")["vllm_enable_sleep_mode"]
 
 
 def test_adams_numbers_and_the_attention_reach_the_trainer(tiny_model: Path, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Scripted:
         shown: bool = True,
         plain: bool = False,
         right: Callable[[str, int, int], float] | None = None,
+        said: float = math.nan,  # the engine's log-probabilities: no sampler drew the tokens
         **settings: Any,
     ) -> None:
         tokenizer = load_tokenizer(ModelSettings(name=str(folder)))
@@ -87,7 +88,7 @@ class Scripted:
                     limit = [limits] * n if isinstance(limits, int) else limits[k]
                     outer.calls.append((id, len(ids) - len(outer.prompts[id]), n, limit))
                     cut = [replies[j][: limit[j]] for j in range(n)]
-                    drawn.append([Drawn(ids, [math.nan] * len(ids)) for ids in cut])  # no sampler drew them
+                    drawn.append([Drawn(ids, [said] * len(ids)) for ids in cut])
                 return drawn
 
             def _make_update(self, groups: Any, places: Any, advantages: Any) -> Any:
@@ -236,7 +237,7 @@ def test_without_demonstrations_the_three_are_grpo(tiny_model: Path, tmp_path: P
 
 
 def test_responses_hold_what_was_given_and_stay_within_the_limit(tiny_model: Path, tmp_path: Path) -> None:
-    run = Scripted(tiny_model, tmp_path, PrefixRFT(high=0.7, floor=0.7)).train()
+    run = Scripted(tiny_model, tmp_path, PrefixRFT(high=0.7, floor=0.7), said=-1.0).train()
     for group in run.groups:
         given, response = group.given[-1], group.responses[-1]
         assert group.given[:-1] == [0, 0, 0]
@@ -300,7 +301,7 @@ def test_uft_gives_all_rollouts_a_binomial_number_of_fifths_until_hints_end() ->
 
 def test_bread_searches_for_the_shortest_prefix_with_signal(tiny_model: Path, tmp_path: Path) -> None:
     """b is solved by one of four behind more than six tokens: what a search through all tenths finds."""
-    run = Scripted(tiny_model, tmp_path, BREAD()).train()
+    run = Scripted(tiny_model, tmp_path, BREAD(), said=-1.0).train()
     cuts = [round(0.1 * k * run.lengths["b"]) for k in range(1, 10)]
     shortest = next(given for given in cuts if given > 6)
     assert shortest > cuts[0]

@@ -50,6 +50,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class DYPOQueue(Queue):
+    """SFT updates of the released form."""
+
+    batch: int = Field(default=16, gt=0)
+    """Demonstrations of one update; when as many wait, it follows the batch's RL updates, and the others wait on."""
+
+
 class DYPO(Method):
     """SFT on problems that are never solved, RL and a pairwise loss on those that sometimes are."""
 
@@ -63,7 +70,7 @@ class DYPO(Method):
     """Weight of the RL loss on mixed groups, the pairwise loss having the rest (ours); in the paper's form alone."""
     gal_weight: float = Field(default=0.1, ge=0)
     """Weight of the pairwise loss in the released form."""
-    queue: Queue = Queue(batch=16)
+    queue: DYPOQueue = DYPOQueue()
     """SFT updates of the released form (their size, rate and clip are ours: one batch of its script, and ReLIFT's)."""
     pair_beta: float = Field(default=0.1, gt=0)
     """Scale beta' of the log-ratios in the pairwise loss (ours)."""
