@@ -135,7 +135,7 @@ def test_a_phase_without_signal_says_what_to_do(verdict: str, reward: float, men
     (words,) = signal_warnings(lines, joint=False)
     assert "in any of 3 generations" in words
     assert mend in words
-    assert "the model is as it began" in words
+    assert "the rewards taught nothing" in words
     assert "demonstrations alone" in signal_warnings(lines, joint=True)[0]
     assert signal_warnings([*lines, {"step": 4, "signal_groups": 0.25}], joint=False) == []
     assert signal_warnings([{"step": 1, "loss": 1.0}], joint=True) == []

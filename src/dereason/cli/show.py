@@ -50,7 +50,7 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
     note = summary["model"]["note"] or summary["model"]["name"]
     out.print()
     out.print(f"[bold]Accuracy on {summary['problems']['test']['n']} held-out problems[/] ({escape(note)})")
-    table = _table("arm", "seed", "stage", "accuracy", "interval", "strict", "of answered", "verdicts")
+    table = _table("arm", "seed", "stage", "accuracy", "interval", "strict", "interval", "of answered", "verdicts")
     shown: set[str] = set()
     for row in summary["results"]:
         base = row["stage"] == "base"
@@ -65,7 +65,7 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
             "" if base else str(row["seed"]),
             row["stage"],
             *_accuracy(row),
-            " ".join(_accuracy(row["strict"])),
+            *_accuracy(row["strict"]),
             "–" if answered is None else f"{100 * answered:.1f} %",
             verdicts,
         )

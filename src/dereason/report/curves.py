@@ -38,6 +38,7 @@ _RULES: list[tuple[str, str, bool]] = [
     ("how/letter", "concluding letters", True),
     ("how/number", "last numbers, unmarked", True),
     ("how/alone", "answers standing alone, unmarked", True),
+    ("how/response", "read whole by a check", True),
     ("how/none", "no answer", True),
 ]
 """Shares of the rollouts by the rule that found their answer."""
