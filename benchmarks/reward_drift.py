@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4, help="problems of a generation")
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("--held-out", type=int, default=64, help="problems")
+    parser.add_argument("--held-out", type=int, default=64, help="problems, fewer where some are alike")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--learning-rate", type=float, default=1.5e-5)
     parser.add_argument("--suffix", default=SUFFIX, help="what the prompt asks for")
@@ -120,13 +120,15 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     for step in range(options.steps):
         cells = [spread([seed[step][k] for seed in curves[arm]]) for arm in ARMS for k in (0, 1)]
         print(f"| {step + 1} | " + " | ".join(cells) + " |")
-    print(f"\n{options.held_out} held-out problems, one answer each, at temperature {options.temperature}:")
-    stages: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    stages: dict[str, list[tuple[float, float]]] = {}
     for of in artifacts["samples"]:
-        arm = "before" if of["stage"] == "base" else of["arm"]
-        stages.setdefault((arm, of["stage"]), []).append(shares(pl.read_parquet(run_dir / of["path"])))
-    for (arm, _), found in stages.items():
-        each = ", ".join(f"{100 * lenient:.0f}/{100 * strict:.0f}" for lenient, strict in dict.fromkeys(found))
+        answers = pl.read_parquet(run_dir / of["path"])
+        stages.setdefault("before" if of["stage"] == "base" else of["arm"], []).append(shares(answers))
+    print(f"\n{answers.height} held-out problems, one answer each, at temperature {options.temperature}:")
+    for arm, found in stages.items():
+        if arm == "before":
+            found = found[:1]  # one model answers once, for all arms and seeds
+        each = ", ".join(f"{100 * lenient:.0f}/{100 * strict:.0f}" for lenient, strict in found)
         lenient, strict = ([pair[k] for pair in found] for k in (0, 1))
         gap = [a - b for a, b in found]
         print(f"{arm}: lenient {spread(lenient)}, strict {spread(strict)}, gap {spread(gap)} ({each})")

@@ -428,6 +428,7 @@ class Phase:
             add_callback=lambda callback: None,
         )
         verifier = SimpleNamespace(
+            rewarded=lambda items, judged, marks: judged,
             judge_many=lambda items: [
                 Judgement(Verdict.CORRECT if item.response else Verdict.WRONG, None, "planted") for item in items
             ]

@@ -483,7 +483,7 @@ def test_kl_and_clip_are_about_sampled_tokens_alone() -> None:
 def test_verifree_stands_alone() -> None:
     with pytest.raises(ValidationError, match="cannot be summed"):
         RL(rewards=Rewards(of=[VeriFree(), Correctness()]))
-    with pytest.raises(ValidationError, match="rewards"):
+    with pytest.raises(ValidationError, match="at least 1 item"):
         RL(rewards=Rewards(of=[]))
     with pytest.raises(ValidationError, match="same name"):
         RL(rewards=Rewards(of=[RLPR(), RLPR(weight=2)]))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Any, get_args
 
@@ -52,7 +53,7 @@ class Drift(Settings):
     rise: float = Field(default=0.05, ge=0, le=1)
     """A share has moved where it rose by more than this (0.05: five rollouts of a hundred),"""
     errors: float = Field(default=4.0, ge=0)
-    """and by more than so many standard errors of the difference between the two means."""
+    """and by more than so many standard errors of the difference of the two means, as generations in a row differ."""
 
 
 def drift_shares(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -124,8 +125,10 @@ class Alarm:
         first, last = self._values[name][:size], self._values[name][-size:]
         before, after = fmean(first), fmean(last)
         rise = after - before
-        squares = sum((v - before) ** 2 for v in first) + sum((v - after) ** 2 for v in last)
-        error = math.sqrt(squares / (size - 1) / size)
+        # From successive differences (von Neumann): a share that is already drifting within a window would hide itself
+        # in the variance around the window's mean.
+        squares = sum((b - a) ** 2 for part in (first, last) for a, b in pairwise(part))
+        error = math.sqrt(squares / 2 / (size - 1) / size)
         if rise <= max(self.settings.rise, self.settings.errors * error):
             return None
         steps = self._steps
