@@ -80,6 +80,8 @@ def test_shares_by_hand() -> None:
     by_rule = {name: found[name] for name in HOW if found[name]}
     assert by_rule == {"how/boxed": 0.4, "how/number": 0.2, "how/alone": 0.2, "how/none": 0.2}
     assert drift_shares([row("error", None)]) == {}
+    whole = drift_shares([row("correct", "response")])  # a check reads the response, and asks for no mark
+    assert (whole["strict"], whole["unmarked"], whole["how/response"]) == (1.0, 0.0, 1.0)
 
 
 # -- when it warns -------------------------------------------------------------------------------------------------

@@ -431,7 +431,7 @@ class Phase:
             rewarded=lambda items, judged, marks: judged,
             judge_many=lambda items: [
                 Judgement(Verdict.CORRECT if item.response else Verdict.WRONG, None, "planted") for item in items
-            ]
+            ],
         )
         self.readings = Readings(
             RL(early_warning=warning, group_size=4),
