@@ -200,7 +200,7 @@ def test_a_phase_that_drifts_says_so_once_also_where_it_was_killed(
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
         phase(0, until=11)
     said = [record.getMessage() for record in caplog.records if record.name == "dereason.training.watch"]
-    assert [words[:7] for words in said] == ["step 11"] * 2, "the gap and unmarked answers, once each"
+    assert [words[:7] for words in said] == ["step 10"] * 2, "the gap and unmarked answers, once each"
     assert shown[-1].endswith("drift: gap, unmarked")
     caplog.clear()
     with caplog.at_level(logging.WARNING):
