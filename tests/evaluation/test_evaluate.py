@@ -39,6 +39,7 @@ def test_score_by_hand() -> None:
     result = score(samples(VERDICTS), problems(), SAMPLED)
     assert outcomes(samples(VERDICTS)) == {"a": (2, 3), "b": (0, 4), "c": (4, 4), "d": (1, 4)}
     assert result["accuracy"] == pytest.approx((2 / 3 + 0 + 1 + 1 / 4) / 4)
+    assert result["strict"] is None  # samples from elsewhere that do not say so: not known, which is not 0
     assert (result["n_problems"], result["n_samples"]) == (4, 15)
     assert result["verdicts"] == {"correct": 7, "wrong": 6, "unparsable": 1, "truncated": 1, "error": 1}
     assert result["answered_accuracy"] == pytest.approx(7 / 13)

@@ -52,5 +52,5 @@ def test_the_terminal_shows_both_accuracies_and_the_rules(tmp_path: Path, capsys
     shown = capsys.readouterr().out
     assert "44.3 %" in shown
     assert "25.1 %" in shown
-    assert "base: answers found by number 70 %, tag 30 %" in shown
+    assert "answers found by number 70 %, tag 30 %" in shown
     assert shown.count("strict: +12.3 points [+8.0, +16.0]") == 1

@@ -156,7 +156,7 @@ def check_confusion(table: dict[str, dict[str, dict[str, int]]], verdicts: dict[
 
 def test_summary_keeps_its_contract(whole: Path) -> None:
     found = summary(whole)
-    assert found["schema_version"] == 3
+    assert found["schema_version"] == 4
     for result in found["results"]:  # type: ignore[attr-defined]
         assert {"arm", "seed", "stage", "accuracy", "low", "high", "n_problems", "n_samples"} <= result.keys()
         assert sum(result["verdicts"].values()) == result["n_samples"]

@@ -13,10 +13,13 @@ from safetensors.torch import load_file
 
 from dereason.cli.main import main
 from dereason.errors import DereasonError
-from dereason.evaluation.evaluate import Outcomes
+from dereason.evaluation.evaluate import Outcomes, outcomes
 from dereason.evaluation.statistics import accuracy_interval, paired_difference, pass_at_k
 from dereason.pipeline.recipe import Arm
-from dereason.pipeline.start import Start, choose, draw_problems
+from dereason.pipeline.start import Start, choose, draw_problems, under_marks
+from dereason.problems.schema import frame
+from dereason.verify.span import MARKS
+from dereason.verify.verifier import Verifier
 
 COUNTS = [(0, 4), (1, 4), (4, 4), (2, 4)]
 
@@ -70,6 +73,16 @@ def test_problems_are_drawn_with_the_seed_and_keep_their_order() -> None:
     assert drawn == draw_problems(pool, 10, 1)["id"].to_list() == sorted(drawn, key=int)
     assert drawn != draw_problems(pool, 10, 2)["id"].to_list()
     assert draw_problems(pool, 99, 1).equals(pool)
+
+
+def test_an_answer_that_the_phase_would_not_pay_is_not_solved() -> None:
+    texts = ["so it is 4", "The answer is 4.", r"\boxed{4}", r"\boxed{5}"]
+    problems = frame("problem", [{"id": "p", "question": "2 + 2?", "answer": "4", "domain": "d", "source": "s"}])
+    rest = {"problem_id": "p", "model": "m", "purpose": "start", "tokens": 1, "hit_limit": False, "verdict": "correct"}
+    samples = frame("sample", [rest | {"index": i, "response": text} for i, text in enumerate(texts)])
+    with Verifier() as verifier:
+        counted = [outcomes(under_marks(samples, problems, verifier, marks)) for marks in (None, MARKS, ["boxed"])]
+    assert counted == [{"p": (4, 4)}, {"p": (2, 4)}, {"p": (1, 4)}]
 
 
 def test_a_start_needs_models_to_choose_from() -> None:

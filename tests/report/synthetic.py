@@ -105,7 +105,7 @@ def write_run(
                 before = result
             last[seed].append(result)
     summary = {
-        "schema_version": 3,
+        "schema_version": 4,
         "name": f"synthetic {SCRIPT}",
         "description": f"A made-up run with hostile text: {CLOSE} {MARKUP} {UNICODE} {LATEX}",
         "finished": "2026-11-21T12:00:00+00:00",

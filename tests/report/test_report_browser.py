@@ -27,7 +27,7 @@ def test_figures_are_drawn_and_nothing_is_refused(made: Any, tmp_path: Path) -> 
     assert page.drawn("fig-agreement") > made.summary["profile"]["spearman"]["n"]
     # Four phases; with 120 steps each panel has a faint raw and a strong averaged line for each of two seeds;
     # the legend adds one line a seed.
-    assert [page.drawn(f"fig-curve-{i}", "js-line") for i in (1, 2, 3, 4)] == [22, 54, 22, 54]
+    assert [page.drawn(f"fig-curve-{i}", "js-line") for i in (1, 2, 3, 4)] == [22, 78, 22, 78]
     assert "alert(1)" in page.dom
     assert "<img" not in page.dom.split("<body>")[1].split("</main>")[0]
 

@@ -19,15 +19,15 @@ def test_no_summary(tmp_path: Any) -> None:
 
 
 def test_summary_is_no_json(tmp_path: Any) -> None:
-    (tmp_path / "summary.json").write_text('{"schema_version": 3,', encoding="utf-8")
+    (tmp_path / "summary.json").write_text('{"schema_version": 4,', encoding="utf-8")
     with pytest.raises(DereasonError, match=r"summary\.json: not readable as JSON"):
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("version", [2, 4, "3", None])
+@pytest.mark.parametrize("version", [3, 5, "4", None])
 def test_unknown_version(fresh: Any, version: object) -> None:
     fresh.summary["schema_version"] = version
-    with pytest.raises(DereasonError, match=r"schema_version is .* reads 3 — write the report with the version"):
+    with pytest.raises(DereasonError, match=r"schema_version is .* reads 4 — write the report with the version"):
         fresh.write()
 
 

@@ -44,7 +44,7 @@ problems:
 arms:
   - name: rl
     route: {policy: all, set: rl}
-    phases: [{kind: rl, set: rl, steps: 1, prompts_per_generation: 2, rewards: {REWARDS}}]
+    phases: [{kind: rl, set: rl, steps: 1, prompts_per_generation: 2, rewards: REWARDS}]
 """
 
 
@@ -55,6 +55,8 @@ arms:
         ("End with ####.", "marks: [boxed, tag]", 2, "asks for no such mark"),
         ("Use a box.", "marks: [box]", 2, "'box' is no mark (they are tag, boxed, final_answer, hash, letter)"),
         ("Use a box.", "marks: []", 2, "no mark counts"),
+        ("Use a box.", "marks: boxed", 2, "one mark is a list too: write [boxed]"),
+        ("Use a box.", "[{name: correctness}]", 2, "write {of: [...]}, with marks beside of"),
         ("Use \\boxed{}.", "marks: [boxed]", 0, ""),
         ("Solve it.", "", 0, "neither prompt.suffix nor prompt.system asks for a mark"),
         ("Solve it.", "marks: any", 0, ""),
@@ -65,7 +67,8 @@ def test_a_dry_run_refuses_or_warns(
     suffix: str, rewards: str, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE.replace("SUFFIX", repr(suffix)).replace("REWARDS", rewards), encoding="utf-8")
+    written = rewards if rewards.startswith("[") else f"{{{rewards}}}"
+    path.write_text(RECIPE.replace("SUFFIX", repr(suffix)).replace("REWARDS", written), encoding="utf-8")
     assert main(["run", str(path), "--dry-run", "--run-dir", str(tmp_path / "out")]) == code
     shown = capsys.readouterr()
     text = " ".join((shown.err if code else shown.out).split())

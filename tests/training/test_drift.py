@@ -80,6 +80,8 @@ def test_shares_by_hand() -> None:
     by_rule = {name: found[name] for name in HOW if found[name]}
     assert by_rule == {"how/boxed": 0.4, "how/number": 0.2, "how/alone": 0.2, "how/none": 0.2}
     assert drift_shares([row("error", None)]) == {}
+    whole = drift_shares([row("correct", "response")])  # a check reads the response, and asks for no mark
+    assert (whole["strict"], whole["unmarked"], whole["how/response"]) == (1.0, 0.0, 1.0)
 
 
 # -- when it warns -------------------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ def test_a_phase_without_signal_says_what_to_do(verdict: str, reward: float, men
     (words,) = signal_warnings(lines, joint=False)
     assert "in any of 3 generations" in words
     assert mend in words
-    assert "the model is as it began" in words
+    assert "the rewards taught nothing" in words
     assert "demonstrations alone" in signal_warnings(lines, joint=True)[0]
     assert signal_warnings([*lines, {"step": 4, "signal_groups": 0.25}], joint=False) == []
     assert signal_warnings([{"step": 1, "loss": 1.0}], joint=True) == []

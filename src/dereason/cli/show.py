@@ -63,28 +63,24 @@ def show_result(summary: dict[str, Any], folder: Path) -> None:
     note = summary["model"]["note"] or summary["model"]["name"]
     out.print()
     out.print(f"[bold]Accuracy on {summary['problems']['test']['n']} held-out problems[/] ({escape(note)})")
-    table = _table("arm", "seed", "stage", "accuracy", "interval", "strict", "of answered", "verdicts")
-    shown: set[str] = set()
-    for row in summary["results"]:
+    table = _table("arm", "seed", "stage", "accuracy", "interval", "strict", "interval", "of answered")
+    bases = [row for row in summary["results"] if row["stage"] == "base"]  # one model, for every arm and seed
+    rows = bases[:1] + [row for row in summary["results"] if row["stage"] != "base"]
+    for row in rows:
         base = row["stage"] == "base"
-        if base and "base" in shown:
-            continue  # the base is the same model for every arm and seed
-        shown.add(row["stage"])
-        total = max(1, sum(row["verdicts"].values()))
-        verdicts = ", ".join(f"{100 * n / total:.0f} % {v}" for v, n in row["verdicts"].items() if n)
         answered = row["answered_accuracy"]
         table.add_row(
             "" if base else row["arm"],
             "" if base else str(row["seed"]),
             row["stage"],
             *_accuracy(row),
-            " ".join(_accuracy(row["strict"])),
+            *_accuracy(row["strict"]),
             "–" if answered is None else f"{100 * answered:.1f} %",
-            verdicts,
         )
     out.print(table)
     out.print("Strict: the response marks its answer (a box, a tag, ####, “the answer is”, a concluding letter).")
-    _show_found_by(out, summary["results"])
+    for row in rows:
+        out.print(Padding(escape(_responses(row)), (0, 0, 0, 2)))
     out.print(f"Paired differences, {100 * summary['results'][0]['level']:.0f} % intervals:")
     for row in summary["comparisons"]:
         sure = "" if row["low"] > 0 or row["high"] < 0 else "  (not distinguishable from zero)"
@@ -117,17 +113,13 @@ def _accuracy(found: dict[str, Any]) -> tuple[str, str]:
     return f"{100 * found['accuracy']:.1f} %", f"\\[{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
 
 
-def _show_found_by(out: Console, rows: list[dict[str, Any]]) -> None:
-    """By which rules the answers of each stage were found."""
-    shown: set[str] = set()
-    for row in rows:
-        base = row["stage"] == "base"
-        if base and "base" in shown:
-            continue
-        shown.add(row["stage"])
-        rules = ", ".join(f"{rule} {100 * share:.0f} %" for rule, share in row["found_by"].items() if share >= 0.005)
-        who = "base" if base else f"{row['arm']}, seed {row['seed']}, {row['stage']}"
-        out.print(Padding(escape(f"{who}: answers found by {rules or 'no rule: there are none'}"), (0, 0, 0, 2)))
+def _responses(row: dict[str, Any]) -> str:
+    """What was said of a stage's responses, and by which rules their answers were found."""
+    total = max(1, sum(row["verdicts"].values()))
+    verdicts = ", ".join(f"{100 * n / total:.0f} % {verdict}" for verdict, n in row["verdicts"].items() if n)
+    rules = ", ".join(f"{rule} {100 * share:.0f} %" for rule, share in row["found_by"].items() if share >= 0.005)
+    who = "base" if row["stage"] == "base" else f"{row['arm']}, seed {row['seed']}, {row['stage']}"
+    return f"{who}: {verdicts}; answers found by {rules or 'no rule: there are none'}"
 
 
 def show_analysis(found: dict[str, Any]) -> None:

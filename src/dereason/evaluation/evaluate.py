@@ -64,12 +64,16 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
     """Accuracy with its interval (bootstrap clustered by problem), overall and by domain, and verdict counts.
 
     Returns:
-        The fields of one entry of ``summary.json``'s ``results`` that do not name the arm.
+        The fields of one entry of ``summary.json``'s ``results`` that do not name the arm; ``strict`` is null where a
+        sample came without.
     """
     found = outcomes(samples)
     overall = accuracy_interval(list(found.values()), level=settings.level, seed=settings.seed)
-    marked = list(outcomes(samples, strict=True).values())
-    strict = accuracy_interval(marked, level=settings.level, seed=settings.seed)
+    strict = None
+    if not samples["strict"].has_nulls():
+        marked = list(outcomes(samples, strict=True).values())
+        interval = accuracy_interval(marked, level=settings.level, seed=settings.seed)
+        strict = {"accuracy": interval.estimate, "low": interval.low, "high": interval.high}
     by_kind = confusion(samples)
     verdicts = verdict_counts(samples["verdict"].to_list())
     answered = verdicts["correct"] + verdicts["wrong"]
@@ -91,7 +95,7 @@ def score(samples: pl.DataFrame, problems: pl.DataFrame, settings: Evaluation) -
         "low": overall.low,
         "high": overall.high,
         "level": settings.level,
-        "strict": {"accuracy": strict.estimate, "low": strict.low, "high": strict.high},
+        "strict": strict,
         "n_problems": overall.n_problems,
         "n_samples": overall.n_samples,
         "problems_left_out": overall.left_out,

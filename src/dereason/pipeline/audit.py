@@ -213,10 +213,10 @@ def sample(items: Sequence[tuple[str, Item]], size: int, seed: int) -> list[tupl
 def do_audit(problems: Path, size: int, ctx: Context) -> Info:
     """What a run says of the references of its pool and its test set, by an audit of a sample of each."""
     warnings: list[str] = []
-    audited = 0
+    audited, progress = 0, ctx.progress()
     for name in ("train", "test"):
         table = read_table("problem", problems / f"{name}.parquet")
-        warnings += reference_warnings(table, f"problems.{name}", size, ctx.verifier, ctx.progress())
+        warnings += reference_warnings(table, f"problems.{name}", size, ctx.verifier, progress)
         audited += min(size, table.height)
     found = f"{len(warnings)} warnings" if warnings else "nothing found"
     return {"warnings": warnings, "audited": audited, "words": f"{audited:,} looked at, {found}"}

@@ -458,6 +458,7 @@ class _Builder:
                 {name: last.model_copy(update={"name": str(at["before"] / name)}) for name in kept},
                 start,
                 sampling,
+                marks=phase.rewards.counted,
                 identity=identity or "",
                 expected_hash=expected,
                 ctx=ctx,
@@ -466,7 +467,7 @@ class _Builder:
         settings: dict[str, Any] = start.model_dump(mode="json") | {"sampling": sampling.model_dump(mode="json")}
         inputs = _given(problems=self.problems, routes=round_.route, before=before)
         rooms = (*_SAMPLING, "evaluation", "pipeline/start.py")
-        config = {**self.sampled, "set": list(names), "start": settings}
+        config = {**self.sampled, "set": list(names), "start": settings, "marks": phase.rewards.marks}
         if round_.number > 1:  # with fewer problems, nothing is chosen
             config["fewest"] = phase.prompts_per_generation
         return Step("choose-start", config, inputs, rooms, label, action, self.of_student)

@@ -1,12 +1,13 @@
 """Choosing where an RL phase begins: the kept model of the SFT phase before it with the best pass@k.
 
 An SFT model that answers best greedily need not be the best start for RL, which learns from problems that some of
-several samples solve. pass@k on problems of the RL set itself, drawn as the phase's rollouts are, measures that.
+several samples solve. pass@k on problems of the RL set itself, drawn as the phase's rollouts are and judged under the
+marks that its rewards count, measures that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -25,6 +26,8 @@ from dereason.problems.schema import write_table
 from dereason.settings import Settings
 from dereason.verify.confusion import confusion
 from dereason.verify.samples import draw_samples
+from dereason.verify.span import Mark
+from dereason.verify.verifier import Verifier, item_of
 
 if TYPE_CHECKING:
     from dereason.pipeline.actions import Context
@@ -62,6 +65,7 @@ def do_choose_start(
     settings: Start,
     sampling: Sampling,
     *,
+    marks: Collection[Mark] | None,
     identity: str,
     expected_hash: str | None,
     ctx: Context,
@@ -74,6 +78,7 @@ def do_choose_start(
         candidates: the kept models by the name of their folder, the last one last.
         settings: see :class:`Start`.
         sampling: how responses are drawn.
+        marks: those that the phase's rewards count; None: any answer counts.
         identity: name of the step that kept the models.
         expected_hash: template hash of the run.
         ctx: what steps share.
@@ -100,10 +105,30 @@ def do_choose_start(
         )
     samples = pl.concat(list(tables.values()))
     write_table(samples, work / "samples.parquet")
-    found = choose({name: outcomes(table) for name, table in tables.items()}, settings)
+    paid = {name: outcomes(under_marks(table, subset, ctx.verifier, marks)) for name, table in tables.items()}
+    found = choose(paid, settings)
     write_table(pl.DataFrame(found["candidates"]), work / "candidates.parquet")
     tokens = int(samples["tokens"].sum())
     return found | {SCRATCH: ["batches"], "confusion": confusion(samples), "tokens_generated": tokens}
+
+
+def under_marks(
+    samples: pl.DataFrame, problems: pl.DataFrame, verifier: Verifier, marks: Collection[Mark] | None
+) -> pl.DataFrame:
+    """The samples with the verdicts that a phase which counts these marks would learn from.
+
+    Args:
+        samples: SAMPLE table.
+        problems: PROBLEM table with the problems of all samples.
+        verifier: judges.
+        marks: None: any answer counts, and the verdicts stay.
+    """
+    if marks is None:
+        return samples
+    known = {row["id"]: row for row in problems.iter_rows(named=True)}
+    asked = samples.select("problem_id", "response", "hit_limit").iter_rows()
+    judged = verifier.judge_many([item_of(response, limit, known[p]) for p, response, limit in asked], marks)
+    return samples.with_columns(pl.Series("verdict", [str(judgement.verdict) for judgement in judged]))
 
 
 def draw_problems(problems: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:

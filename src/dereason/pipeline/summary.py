@@ -25,7 +25,7 @@ from dereason.pipeline.recipe import Arm, Recipe, set_names
 from dereason.pipeline.store import Info, Step, finished
 from dereason.problems.schema import read_table
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def summarise(recipe: Recipe, graph: Graph, run_dir: Path, cached: dict[str, bool], peak_memory: int) -> Info:

@@ -38,6 +38,7 @@ _RULES: list[tuple[str, str, bool]] = [
     ("how/letter", "concluding letters", True),
     ("how/number", "last numbers, unmarked", True),
     ("how/alone", "answers standing alone, unmarked", True),
+    ("how/response", "read whole by a check", True),
     ("how/none", "no answer", True),
 ]
 """Shares of the rollouts by the rule that found their answer."""
@@ -55,6 +56,7 @@ _PANELS: dict[str, list[tuple[str, str, bool]]] = {
         ("lenient", "right by any answer (lenient)", True),
         ("strict", "right by a marked answer (strict)", True),
         ("gap", "lenient less strict", True),
+        ("unmarked", "answers without a mark", True),
         *_RULES,
         ("several_answers", "several different marked answers", True),
         ("at_limit", "responses at the length limit", True),
@@ -89,7 +91,7 @@ _ABOUT_READINGS = (
     "Early warning: diversity is one minus the mean similarity (chrF) of two correct responses to a problem. The probe "
     "asks the same problems at each reading; rollouts are those since the reading before. Readings are not smoothed."
 )
-_RARE = {"error", "kl", "clip_share", "several_answers", "at_limit", *(key for key, _, _ in _RULES)}
+_RARE = {"error", "kl", "clip_share", "unmarked", "several_answers", "at_limit", *(key for key, _, _ in _RULES)}
 """Panels that are left out where they would show a line at zero."""
 _ASKED = {"sft": ["loss"], "rl": ["reward", "mixed_groups", "completion_length", "entropy"], "joint": ["reward"]}
 

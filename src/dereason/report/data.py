@@ -15,7 +15,7 @@ import polars as pl
 from dereason.errors import DereasonError
 from dereason.report import contract, findings
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 VERDICTS = ("correct", "wrong", "unparsable", "truncated", "error")
 
 _AGAIN = "finish the run with `dereason run` (finished steps are not repeated), then write the report again"

@@ -112,12 +112,13 @@ def _accuracy(blocks: list[tuple[str, list[Any]]], top: float) -> Figure:
         )
         for at, row, _ in rows
     ]
-    legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "itemclick": False}
-    bottom, above = 52, 40
-    height = position * ROW + bottom + above
-    legends = {
-        "legend": {**legend, "x": 0, "xanchor": "left", "traceorder": "reversed"},
-        "legend2": {**legend, "x": 1, "xanchor": "right", "traceorder": "normal"},
+    legend = {"orientation": "h", "yanchor": "bottom", "itemclick": False}
+    bottom, above = 52, 62
+    plot = position * ROW
+    height = plot + bottom + above
+    legends = {  # one above the other: side by side they meet in a narrow window
+        "legend": {**legend, "x": 0, "y": 1 + 22 / plot, "xanchor": "left", "traceorder": "reversed"},
+        "legend2": {**legend, "x": 1, "y": 1, "xanchor": "right", "traceorder": "normal"},
     }
     return {
         "data": data,

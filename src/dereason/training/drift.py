@@ -6,8 +6,8 @@ extraction and badly by another. What is logged of each generation of rollouts, 
 - ``lenient`` and ``strict``: right by an answer found by any rule, and by a marked one; ``gap``, the first less the
   second;
 - ``several_answers``: rollouts that mark several different answers;
-- ``how/RULE``: rollouts whose answer was found by that rule of :mod:`dereason.verify.locate`, and ``how/none``;
-  ``unmarked``, those found without a mark;
+- ``how/RULE``: rollouts whose answer was found by that rule of :mod:`dereason.verify.locate` (``how/response``: a check
+  read the whole of them), and ``how/none``; ``unmarked``, those found without a mark;
 - ``at_limit``: rollouts that reached the length limit.
 
 An alarm compares the last generations with the phase's first ones. The rule and its numbers are ours. All of it is pure
@@ -28,6 +28,7 @@ from dereason.problems.schema import Verdict
 from dereason.settings import Settings
 from dereason.training.stops import advice
 from dereason.verify.span import MARKS, How
+from dereason.verify.verdict import WHOLE
 
 LEAST = 5
 """Generations in a window at least: a standard error of fewer says little."""
@@ -38,7 +39,7 @@ WATCHED = {
     "at_limit": "responses at the length limit",
 }
 """What warns when it rises, and what it is."""
-HOW = (*(f"how/{rule}" for rule in get_args(How)), "how/none")
+HOW = tuple(f"how/{rule}" for rule in (*get_args(How), WHOLE, "none"))
 NAMES = ("lenient", "strict", *WATCHED, *HOW)
 """Names of what :func:`drift_shares` gives."""
 
@@ -77,7 +78,7 @@ def drift_shares(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "lenient": lenient,
         "strict": strict,
         "gap": lenient - strict,
-        "unmarked": share([rule is not None and rule not in MARKS for rule in rules]),
+        "unmarked": share([rule not in (*MARKS, WHOLE, None) for rule in rules]),
         "several_answers": share([s["several"] for s in judged]),
         "at_limit": share([s["hit_limit"] for s in judged]),
         **{name: share([name == f"how/{rule or 'none'}" for rule in rules]) for name in HOW},
@@ -173,11 +174,11 @@ def signal_warnings(rows: Sequence[Mapping[str, Any]], *, joint: bool) -> list[s
     if not drawn or any(row["signal_groups"] for row in drawn):
         return []
     shares = {v: fmean(row.get(v) or 0.0 for row in drawn) for v in map(str, Verdict)}
-    learned = "the model learned from demonstrations alone" if joint else "the model is as it began"
+    taught = "the rewards taught nothing" + (" and the model learned from demonstrations alone" if joint else "")
     paid = any((row.get("reward") or 0.0) > 0 for row in drawn)
     mend = "the problems are too easy for this model (or all responses earn the same): route harder ones to RL"
     n = len(drawn)
     return [
-        f"no group of rollouts had signal in any of {n} generation{'s' * (n > 1)} (the rollouts of each problem earned "
-        f"the same), so RL taught nothing and {learned}: {mend if paid else advice(shares)}"
+        f"no group of rollouts had signal in any of {n} generation{'s' * (n > 1)} (no two rollouts of a problem earned "
+        f"differently), so {taught}: {mend if paid else advice(shares)}"
     ]

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from dereason.verify.equivalence import option_index
+from dereason.verify.options import labels
 from dereason.verify.span import MAX_TAIL, MAX_TRIES, How, Span, trim
 from dereason.verify.text import strip_markup
 
@@ -74,6 +75,14 @@ _CLAUSE = re.compile(
     r"|\s*[-\u2013\u2014]\s.*|\s*:\s.*)?[.!\s]*",
     re.IGNORECASE,
 )
+_LETTERS = re.compile(r"(?:[^\w'\u2019]*[A-Z](?![\w'\u2019]))+\W*")
+_PARTS = re.compile(r"\s*(?:[,;/|]|\b(?:and|or)\b)\s*")
+_LABELS = re.compile(r"(?<![^\W_])\(?([A-Z])[.:)]\s*(?=(.*))", re.DOTALL)
+_CALLED_WRONG = re.compile(
+    r"\b(?:wrong|incorrect|false)\s+(?:answers?|options?|choices?|letters?)(?:\s+(?:is|are|would be))?\s*:"
+    r"\s*\(?[A-Z]\)?[.!\s]*\Z",
+    re.IGNORECASE,
+)
 _ALL_BUT = re.compile(r"\b(?:all|any\w*|every\w*|none|nothing) (?:but|except)\b", re.IGNORECASE)
 _SAYS_TEXT = re.compile(
     rf"(?:{_LEAD}[\s,:]+)*{_SUBJECT}\s*{_VERB}\s+(?:{_ADVERB}\s+)*(.{{1,200}}?)[.!\s]*", re.IGNORECASE
@@ -124,6 +133,8 @@ def choice_in(text: str, start: int, end: int, options: Sequence[str], how: How)
         bare = bare[word.end() :]
         if option_index(bare, options) is not None:
             return Span(bare, start, end, how)
+    if _names_several(bare, options):
+        return Span(raw, start, end, how)  # all options said again, or "red, green": an answer, and a wrong one
     head = _HEAD.match(bare)
     told = _REASON.split(bare, maxsplit=1)[0]
     if head is not None and _TWO_LETTERS.search(told):
@@ -145,11 +156,27 @@ def choice_in(text: str, start: int, end: int, options: Sequence[str], how: How)
     return None
 
 
+def _names_several(bare: str, options: Sequence[str]) -> bool:
+    """Whether a tail is a list of options: of letters and nothing else, of texts, or of labels with their texts."""
+    if _LETTERS.fullmatch(bare) is not None:
+        return len(set(re.findall("[A-Z]", bare))) > 1
+    parts = [part for part in _PARTS.split(bare) if len(part) > 1]
+    if len(parts) > 1 and len({option_index(part, options) for part in parts} - {None}) > 1:
+        return True
+    own = [label.casefold().strip() for label in labels(options)]
+    found = {
+        match[1]
+        for match in _LABELS.finditer(bare)
+        if (at := ord(match[1]) - ord("A")) < len(own) and own[at] and match[2].casefold().startswith(own[at])
+    }
+    return len(found) > 1
+
+
 def _in_clauses(bare: str, options: Sequence[str]) -> str | None:
     """The letter of the last clause that says nothing but a letter; clauses that deny one are passed over."""
     if len(bare) > MAX_TAIL:
         return None
-    if _ALL_BUT.search(bare) is not None:
+    if _ALL_BUT.search(bare) is not None or _CALLED_WRONG.search(bare) is not None:
         return None
     leaves = _LEAVES.search(bare)
     if leaves is not None and option_index(leaves[1], options) is not None:
@@ -214,10 +241,17 @@ def _first_line(text: str, options: Sequence[str]) -> Span | None:
     if end < 0 or end - start > MAX_TAIL or option_index(text[start:end], options) is None:
         return None
     below = _DRESS.match(text, end)
-    if _LABEL.match(text, below.end() if below else end):
+    after = below.end() if below else end
+    if _LABEL.match(text, after) or _other_letter(text[start:end], text[after:].split("\n", 1)[0]):
         return None  # a list of options
     start, end = trim(text, start, end)
     return Span(text[start:end], start, end, "letter")
+
+
+def _other_letter(one: str, other: str) -> bool:
+    """Whether two lines are a letter each, and not the same one."""
+    letters = [strip_markup(line).strip(" ()[]\u3010\u3011.:") for line in (one[:MAX_TAIL], other[:MAX_TAIL])]
+    return all(len(letter) == 1 and letter.isalpha() for letter in letters) and letters[0] != letters[1]
 
 
 def _last_line(text: str, options: Sequence[str]) -> Span | None:
@@ -229,6 +263,9 @@ def _last_line(text: str, options: Sequence[str]) -> Span | None:
     start = dress.end() if dress else line
     bare = strip_markup(unicodedata.normalize("NFKC", text[start:end].rstrip("| ")))
     if len(bare.strip("()[]\u3010\u3011 ")) == 1 and option_index(bare, options) is not None:
+        above = text[:line].rstrip()
+        if _other_letter(bare, above[above.rfind("\n") + 1 :]):
+            return None  # "A" above "B" above "C"
         return Span(bare, start, end, "letter")
     if _LABEL.match(text, start, end):
         # The last line of a restated list of options is no conclusion.

@@ -67,7 +67,7 @@ _END_TOKENS = re.compile(r"\s*(?:(?:<\|[a-z_]{2,30}\|>|</s>|<end_of_turn>|<eos>)
 _FORMULA = re.compile(r"\$([^$\n]{1,100})\$|\\\(([^\n]{1,100}?)\\\)|\\\[([^\n]{1,100}?)\\\]")
 _JSON = re.compile(
     r"[{,]\s*[\"'](?:(?:final|correct)?[_ ]?(?:answer|choice|option|letter)|result|label|final)[\"']\s*:\s*"
-    r"(?:\"(?P<text>(?:[^\"\\\n]|\\.){1,400})\"|'(?P<quoted>[^'\n]{1,400})'|(?P<bare>-?[0-9.eE+-]{1,40}|true|false))\s*[,}]",
+    r"(?:\"(?P<text>(?:[^\"\\\n]|\\.){1,400})\"|'(?P<quoted>[^'\n]{1,400})'|(?P<bare>-?[0-9.eE+-]{1,40}|true|false))\s*(?=[,}])",
     re.IGNORECASE,
 )
 _HASH = re.compile(r"(?<!\S)####[ \t]*+(?P<tail>[^\n]*+)")

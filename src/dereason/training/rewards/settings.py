@@ -182,9 +182,18 @@ class Rewards(Settings):
     of: list[Reward] = Field(default=[Correctness()], min_length=1)
     """What is rewarded: the weighted sum of these; a rollout for which one of them is undecided is left out."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _an_object(cls, rewards: Any) -> Any:
+        if isinstance(rewards, list):
+            raise ValueError("a list does not say which answers count: write {of: [...]}, with marks beside of")
+        return rewards
+
     @field_validator("marks", mode="before")
     @classmethod
     def _known(cls, marks: Any) -> Any:
+        if isinstance(marks, str) and marks in MARKS:
+            raise ValueError(f"one mark is a list too: write [{marks}]")
         words = marks if isinstance(marks, list) else []
         if unknown := [word for word in words if word not in MARKS]:
             raise ValueError(f"{unknown[0]!r} is no mark (they are {', '.join(MARKS)})")
