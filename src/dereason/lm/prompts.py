@@ -67,8 +67,7 @@ def encode_reply(
     """Token ids of a chat with a reply: what is given, and what has to be predicted.
 
     The reply stands as the template writes it, but for thoughts: these stand as the target has them, fitted to what
-    the template writes before a reply (:func:`~dereason.lm.thoughts.fit_thoughts`). Some templates leave a reply's
-    thoughts out, or write an empty one.
+    the template writes before a reply. Some templates leave a reply's thoughts out, or write an empty one.
 
     Args:
         tokenizer: with a chat template.
