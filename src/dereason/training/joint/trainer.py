@@ -63,6 +63,7 @@ def make_trainer_class() -> Any:
         worth: dict[str, float]
         waiting: Waiting | None = None
         _sums: dict[str, Any]
+        _cut_last: JointUpdate
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -271,7 +272,8 @@ def make_trainer_class() -> Any:
 
         def _temperature_of(self, batch: Batch) -> float:
             """1 for demonstrations, which nobody drew at the rollouts' temperature."""
-            shown = bool(batch.rows) and self._cut_last.demonstration[batch.rows[0]]
+            # a process without a row keeps step with the others by a pass over none of its update's
+            shown = any(self._cut_last.demonstration[i] for i in batch.rows if i < len(self._cut_last.rows))
             return 1.0 if shown else float(super()._temperature_of(batch))
 
         def _run(self, model: Any, update: Update) -> Any:
