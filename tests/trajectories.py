@@ -271,6 +271,8 @@ def make_cases() -> dict[str, Case]:
 
 
 CASES = make_cases()
+OFTEN = [name for name in CASES if not re.match(r"joint .*, kl$|rl (grpo|dr_grpo|rloo), (kl|twice|masked)$", name)]
+"""Cases that the test replays; the script replays the other ones too: methods with a KL term, losses with options."""
 SHARED = ("rl dapo, kl", "joint luffy", "joint hpt", "joint relift", "joint dypo", "sft")
 """Cases that two processes replay; what they are to give is what one process gave."""
 
