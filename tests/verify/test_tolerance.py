@@ -69,7 +69,8 @@ def test_whose_tolerance_counts() -> None:
         assert right("gsm8k", Tolerance(absolute=4))
         assert not right("scibench", Tolerance())
     assert settings.key() != VerifierSettings().key()
-    assert set(VerifierSettings().key()) == {"time_limit", "memory_limit", "tolerance", "tolerance_by_source"}
+    limits = {"time_limit", "memory_limit", "tolerance", "tolerance_by_source"}
+    assert set(VerifierSettings().key()) == limits | {"answer_check", "answer_check_by_source", "checks"}
 
 
 def test_any_accepted_reference_counts(verifier: Verifier) -> None:
