@@ -227,7 +227,7 @@ def test_verify_reads_every_kind_of_file(name: str, tmp_path: Path, capsys: pyte
         path.write_text(json.dumps(RESPONSES, indent=1))
     else:
         text = "\ufeff" + "\n".join(map(json.dumps, RESPONSES))
-        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+        path.write_bytes(gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode())
     found, _ = ran(capsys, "verify", path, "--out", out)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["verdict"] for row in rows] == ["correct"] * 3
@@ -263,7 +263,7 @@ def test_analyze_reads_every_kind_of_file(name: str, tmp_path: Path, capsys: pyt
         pl.DataFrame(rows).write_parquet(path)
     else:
         text = pl.DataFrame([row | {"task": 7} for row in rows]).write_csv(separator="\t" if "tsv" in name else ",")
-        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+        path.write_bytes(gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode())
     table = read_samples([given(str(path))], fields=SampleFields(problem_id="task", response="text"))["m"]
     assert table.select("problem_id", "index", "response", "hit_limit", "verdict").rows() == [
         ("7", 0, "r0", None, "wrong"),

@@ -78,7 +78,7 @@ def test_every_tool_writes_the_same_rows(name: str, packed: bool, tmp_path: Path
     path = tmp_path / name
     WRITERS[name](path)
     if packed:
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
         path = tmp_path / f"{name}.gz"
     assert [row for _, row in read(path)] == ROWS
 
@@ -139,9 +139,9 @@ def test_an_index_column_without_a_name_is_read(tmp_path: Path) -> None:
         ("a.json", b"[" * 100_000, "nested too deeply"),
         ("a.parquet", b"", "not a readable Parquet file"),
         ("a.parquet", b"PAR1 and no more PAR1", "not a readable Parquet file"),
-        ("a.parquet.gz", gzip.compress(b"no"), "not a readable Parquet file"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999)[:-9], "cannot be read"),
-        ("a.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-8] + b"12345678", "cannot be read"),
+        ("a.parquet.gz", gzip.compress(b"no", mtime=0), "not a readable Parquet file"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:-9], "cannot be read"),
+        ("a.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:-8] + b"12345678", "cannot be read"),
         ("a.xlsx", b"PK", "unknown ending '.xlsx'"),
         ("a", b"{}", "unknown ending ''"),
         (
