@@ -162,7 +162,7 @@ def files(draw: st.DrawFn, rows: st.SearchStrategy[list[dict[str, Any]]]) -> tup
     if draw(st.integers(0, 3)) == 0:
         data = draw(changed(data))
     if draw(st.integers(0, 4)) == 0:
-        data = gzip.compress(data, mtime=0, mtime=0)
+        data = gzip.compress(data, mtime=0)
         ending += ".gz"
         if draw(st.integers(0, 3)) == 0:
             data = draw(changed(data))
