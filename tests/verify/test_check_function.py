@@ -45,16 +45,20 @@ def test_the_guides_example_judges_code(module: Path) -> None:
     block = re.search(r"````python\n# my_checks\.py\n(.*?)````", text, re.DOTALL)
     assert block is not None
     module.write_text(block[1])
-    rows = [
-        {"response": f"```python\ndef double(x):\n    return {body}\n```", "answer": "double", "tests": tests}
-        for body, tests in (("2 * x", "assert double(2) == 4"), ("x", "assert double(2) == 4"))
+    cases = [{"input": "2\n", "output": "4\n"}, {"input": "5\n", "output": "10\n"}]
+    bodies = [
+        "print(2 * int(input()))",
+        "print(4)",
+        "import os\nprint(open(__file__).read(), flush=True)\nos._exit(0)",
+        "",
     ]
+    rows = [{"response": f"```python\n{body}\n```", "answer": "double", "cases": cases} for body in bodies]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["verify", "rows.jsonl", "--out", "out.jsonl", "--set", "time_limit=60"]
     assert main([*command, "--set", "answer_check=my_checks:passes"]) == 0
     found = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [(row["verdict"], row["strict"], row["how"]) for row in found] == [
-        ("correct", True, "response"), ("wrong", False, "response"),
+        ("correct", True, "response"), *[("wrong", False, "response")] * 3,
     ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from dereason.training.rewards.rules import CorrectnessReward, Judging
 from dereason.verify.verifier import Verifier, VerifierSettings, item_of
 
 CHECKED = SCORED | OURS
-AMPLE = ("time_limit=120", "workers=1")
+FORMS = ("<answer>%s</answer>", r"\boxed{%s}")
 MIXED = {"datasets": [{"name": name, "weight": 1, "config": {}} for name in ("countdown", "n_queens")]}
 BOARD = "ooooooooBBBoAAooDoooooDooooCCooooooo"
 
@@ -31,14 +31,6 @@ def problems() -> list[dict[str, Any]]:
     families = [GymFamily(family=name, size=1) for name in sorted(CHECKED | EQUAL)]
     families.append(GymFamily(family=COMPOSITE, size=2, args=MIXED))
     return read_source(GymSource(source="reasoning_gym", families=families, seed=3)).table.to_dicts()
-
-
-def verdicts(folder: Path, rows: list[dict[str, Any]], *settings: str) -> list[dict[str, Any]]:
-    path, out = folder / "rows.jsonl", folder / "out.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    changes = [part for setting in settings for part in ("--set", setting)]
-    assert main(["verify", str(path), "--out", str(out), "--overwrite", *changes]) == 0
-    return [json.loads(line) for line in out.read_text().splitlines()]
 
 
 def row(problem: dict[str, Any], answer: str, form: str = "<answer>%s</answer>") -> dict[str, Any]:
@@ -65,31 +57,44 @@ def test_the_lists_are_reasoning_gyms_families() -> None:
     assert SCORED | OURS | EQUAL | {COMPOSITE} == set(DATASETS)
 
 
-def test_every_reference_is_correct_after_its_way_through_json(problems: list[dict[str, Any]], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def judged(
+    problems: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[dict[str, Any]], Path]:
+    """Every problem with its reference, and then with code, in one call; and the file that the code would write."""
+    folder = tmp_path_factory.mktemp("checks")
+    canary = folder / "canary"
+    run = f"__import__('os').system('touch {canary}')"
+    code = [run, f"[[{run}]]", f"exec({run!r})", f"(lambda: {run})()", f"f'{{{run}}}'", f"[c for c in [{run}]]"]
+    code += ["().__class__.__base__.__subclasses__()", f'["a", {run}]']
+    within = ["{0} + 0*" + run, "{0}\n" + run, "[{0}, " + run + "]"]
+    bombs = ["9**9**9", "{0}**9**9**9", "(" * 5000 + "1" + ")" * 5000, "[" * 3000, "A+99999999999", "1" * 20_000]
+    rows = [row(problem, problem["answer"], form) for problem in problems for form in FORMS]
+    for problem in problems:
+        texts = code + [text.replace("{0}", problem["answer"]) for text in within]
+        if problem["domain"] in CHECKED:
+            texts += [text.replace("{0}", problem["answer"]) for text in bombs]
+        rows += [row(problem, text) for text in texts] + [row(problem, run, FORMS[1])]
+    path, out = folder / "rows.jsonl", folder / "out.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert main(["verify", str(path), "--out", str(out), "--set", "time_limit=120", "--set", "workers=1"]) == 0
+    return [json.loads(line) for line in out.read_text().splitlines()], canary
+
+
+def test_every_reference_is_correct_after_its_way_through_json(judged: tuple[list[dict[str, Any]], Path]) -> None:
     without = {"boxnet", "rush_hour"}  # reasoning-gym gives no answer of these
-    forms = ("<answer>%s</answer>", r"\boxed{%s}")
-    found = verdicts(tmp_path, [row(each, each["answer"], form) for each in problems for form in forms], *AMPLE)
-    assert len(found) == 2 * 107
+    found = judged[0][: 2 * 107]
+    assert len({each["domain"] for each in found}) == 106
     assert {each["domain"] for each in found if each["verdict"] != "correct"} == without
     assert all(each["strict"] for each in found if each["domain"] not in without)
     checked = [each for each in found if each["domain"] in CHECKED | {COMPOSITE}]
     assert all("reasoning_gym:" in each["reason"] for each in checked)
 
 
-def test_no_text_is_run(problems: list[dict[str, Any]], tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    run = f"__import__('os').system('touch {canary}')"
-    code = [run, f"[[{run}]]", f"exec({run!r})", f"(lambda: {run})()", f"f'{{{run}}}'", f"[c for c in [{run}]]"]
-    code += ["().__class__.__base__.__subclasses__()", f'["a", {run}]']
-    within = ["{0} + 0*" + run, "{0}\n" + run, "[{0}, " + run + "]"]
-    bombs = ["9**9**9", "{0}**9**9**9", "(" * 5000 + "1" + ")" * 5000, "[" * 3000, "A+99999999999", "1" * 20_000]
-    rows = []
-    for problem in problems:
-        texts = code + [text.replace("{0}", problem["answer"]) for text in within]
-        if problem["domain"] in CHECKED:
-            texts += [text.replace("{0}", problem["answer"]) for text in bombs]
-        rows += [row(problem, text) for text in texts] + [row(problem, run, r"\boxed{%s}")]
-    found = verdicts(tmp_path, rows, *AMPLE)
+def test_no_text_is_run(judged: tuple[list[dict[str, Any]], Path]) -> None:
+    rows, canary = judged
+    found = rows[2 * 107 :]
+    assert len(found) >= 12 * 107
     assert not canary.exists()
     assert [each["response"] for each in found if each["verdict"] == "correct"] == []
     assert [each["reason"] for each in found if each["verdict"] == "error" and each["domain"] in CHECKED] == []
@@ -134,7 +139,8 @@ def test_metadata_and_references_of_data_are_not_run_either(verifier: Verifier, 
           "denominator": 4}, "$1/2$", [r"\frac{1}{2}", "1/2"], ["2/4", "0.5"]),
         ("graph_color", {"puzzle": {"vertices": [0, 1], "edges": [[0, 1]], "color_options": [1, 2]}}, "{}",
          ['{"0": 2, "1": 1}'], ['{"0": 1, "1": 1}', '{"0": 1, "1": 3}', "{}"]),
-        ("word_sorting", {"sorted_words": ["Let", "a", "b"]}, "Let, a, b", ["Let,a,b"], ["a, b, Let", "let, a, b"]),
+        ("word_sorting", {"sorted_words": ["Let", "a", "b"]}, "Let, a, b", ["Let,a,b"],
+         ["a, b, Let", "let, a, b", "Let, a, b, c", "Let, a, b, Let, a, b"]),
         ("power_function", {}, "897303639322.6414", ["8.97e+11", r"8.97 \times 10^{11}"], ["8.98e+11", "897"]),
     ],
 )  # fmt: skip

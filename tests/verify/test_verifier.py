@@ -18,6 +18,7 @@ from dereason.verify import verifier as module
 from dereason.verify.tolerance import EXACT
 from dereason.verify.verdict import Judgement
 from dereason.verify.verifier import ComparisonError, Item, Verifier, VerifierSettings, default_verifier
+from dereason.verify.workers import Pool
 
 LIMIT = 1.0
 SLACK = 30.0
@@ -75,18 +76,18 @@ REACHED = ["took longer than 1 s", "needed more than 128 MiB"]
 
 
 @pytest.mark.parametrize(("answer", "reference", "reaches"), BOMBS, ids=[a[:20] for a, *_ in BOMBS])
-def test_a_bomb_costs_at_most_its_limit(limited: Verifier, answer: str, reference: str, reaches: bool) -> None:
+def test_a_bomb_costs_at_most_its_limit(
+    limited: Verifier, answer: str, reference: str, reaches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started = time.monotonic()
     judged = limited.judge(f"So \\boxed{{{answer}}}", False, reference)
     assert time.monotonic() - started < LIMIT + SLACK
     assert judged.verdict is Verdict.ERROR if reaches else judged.verdict in (Verdict.ERROR, Verdict.WRONG)
     if judged.verdict is Verdict.ERROR:
-        causes = REACHED if reaches else ["symbolic comparison", "more than the 4,000 that are compared"]
-        assert any(words in judged.reason for words in causes)
+        assert any(words in judged.reason for words in (REACHED if reaches else ["symbolic comparison"]))
     assert judged.extracted is not None
-    again = time.monotonic()
+    monkeypatch.setattr(Pool, "run", lambda *_: pytest.fail("a failure is remembered"))
     assert limited.judge(f"So \\boxed{{{answer}}}", True, reference) == judged
-    assert time.monotonic() - again < 1, "a failure is remembered"
 
 
 def test_bombs_do_not_touch_the_rest_of_a_batch(limited: Verifier) -> None:

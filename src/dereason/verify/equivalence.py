@@ -28,7 +28,7 @@ from functools import lru_cache
 
 from dereason.verify.expressions import parse_expression, same_expression, same_relation, value_of, variables
 from dereason.verify.forms import same_form
-from dereason.verify.kinds import MAX_LENGTH, Answer, Kind
+from dereason.verify.kinds import MAX_LENGTH, Answer, Kind, too_large
 from dereason.verify.notation import NotMath, TooHard
 from dereason.verify.numbers import Number, parse_number, same_number
 from dereason.verify.options import labels, named_option
@@ -102,7 +102,7 @@ def compare(
     kind = kind_of(reference)
     if kind in _FORMAL and same_form(answer, reference):
         return _equal(answer, "the same notation as", reference)
-    if kind is not Kind.TEXT and _too_large(answer, reference):
+    if kind is not Kind.TEXT and too_large(answer, reference):
         return Comparison(False, f"an answer of {len(answer):,} characters is far larger than {_short(reference)}")
     if len(answer) > MAX_LENGTH and kind is not Kind.TEXT:
         raise ValueError(f"the answer has {len(answer):,} characters, more than the {MAX_LENGTH:,} that are compared")
@@ -116,32 +116,6 @@ def compare(
     if left.kind is not right.kind and Kind.TEXT in (left.kind, right.kind):
         return Comparison(False, f"'{_short(answer)}' is {_name(left.kind)}; the reference is {_short(reference)}")
     return Comparison(False, f"'{_short(answer)}' is not '{_short(reference)}'")
-
-
-MAX_SIZE, MAX_RATIO = 1000, 10
-"""An answer of more characters, and so many times as long as its reference, is wrong."""
-MAX_NESTED = 40
-"""An answer whose brackets are nested deeper than this, and than those of its reference, is wrong."""
-
-
-def _too_large(answer: str, reference: str) -> bool:
-    """Whether an answer is far beyond what the reference needs.
-
-    It is wrong then, not an error: an error counts for nothing, so a model would be spared by writing without end.
-    """
-    size = len(reference)
-    if len(answer) > min(max(MAX_SIZE, MAX_RATIO * size), max(MAX_LENGTH, 2 * size)):
-        return True
-    return sum(map(answer.count, "([{")) > MAX_NESTED and _nested(answer) > max(MAX_NESTED, _nested(reference))
-
-
-def _nested(text: str) -> int:
-    """How deep the brackets of a text are nested."""
-    depth = deepest = 0
-    for sign in text:
-        depth += (sign in "([{") - (sign in ")]}")
-        deepest = max(deepest, depth)
-    return deepest
 
 
 _FORMAL = frozenset({Kind.TEXT, Kind.EXPRESSION, Kind.EQUATION, Kind.LITERAL})

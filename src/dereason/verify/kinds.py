@@ -60,3 +60,29 @@ class Answer:
     without brackets and for a union."""
     quantity: Quantity | None = None
     """The magnitude and the unit of a quantity."""
+
+
+MAX_SIZE, MAX_RATIO = 1000, 10
+"""An answer of more characters, and so many times as long as its reference, is wrong."""
+MAX_NESTED = 40
+"""An answer whose brackets are nested deeper than this, and than those of its reference, is wrong."""
+
+
+def too_large(answer: str, reference: str) -> bool:
+    """Whether an answer is far beyond what the reference needs.
+
+    It is wrong then, not an error: an error counts for nothing, so a model would be spared by writing without end.
+    """
+    size = len(reference)
+    if len(answer) > min(max(MAX_SIZE, MAX_RATIO * size), max(MAX_LENGTH, 2 * size)):
+        return True
+    return sum(map(answer.count, "([{")) > MAX_NESTED and _nested(answer) > max(MAX_NESTED, _nested(reference))
+
+
+def _nested(text: str) -> int:
+    """How deep the brackets of a text are nested."""
+    depth = deepest = 0
+    for sign in text:
+        depth += (sign in "([{") - (sign in ")]}")
+        deepest = max(deepest, depth)
+    return deepest

@@ -265,6 +265,17 @@ def _fraction(text: str, entry: Entry) -> str:
     return f"{found[1] or found[3]}/{found[2] or found[4]}"
 
 
+_WORDS = _pieces(r"[^\s,\[\]()]+", r"\s*,\s*", "words with commas between them", ", ")
+
+
+def _sorted_words(text: str, entry: Entry) -> str:
+    """As many words as were given: the scorer lets others follow the sorted ones."""
+    written = _WORDS(text, entry)
+    if written.count(",") + 1 != len(entry["metadata"]["sorted_words"]):
+        raise NotInGrammar("it has another number of words")
+    return written
+
+
 _GRAMMAR: dict[str, Grammar] = {
     "advanced_geometry": _matching(
         r"-?\d{1,12}(\.\d{1,12})?\s*\u00b0?|\(?\s*-?\d{1,12}(\.\d{1,12})?\s*,\s*-?\d{1,12}(\.\d{1,12})?\s*\)?",
@@ -301,7 +312,7 @@ _GRAMMAR: dict[str, Grammar] = {
         r"Move disk \d{1,3} from Peg \d{1,3} to Peg \d{1,3}", r"\s*\n\s*", "lines of moves", "\n"
     ),
     "word_ladder": _pieces("[A-Za-z]+", r"\s*,\s*", "words with commas between them", ","),
-    "word_sorting": _pieces(r"[^\s,\[\]()]+", r"\s*,\s*", "words with commas between them", ", "),
+    "word_sorting": _sorted_words,
 }
 
 
