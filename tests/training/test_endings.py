@@ -18,7 +18,7 @@ from dereason.lm.local.model import LocalModel, ModelSettings
 from dereason.lm.prompts import Prompt
 from dereason.problems.schema import frame
 from dereason.training.phase import Optimiser, load_student
-from dereason.training.rewards.settings import Format, build
+from dereason.training.rewards.settings import Format, Rewards, build
 from dereason.training.rl import RL, RLOptimiser, run_rl
 from dereason.training.rollouts import rollout_table
 from dereason.training.sft import SFT, run_sft
@@ -118,11 +118,12 @@ def test_the_think_shape_begins_where_the_template_ends() -> None:
     opens = replace(family, template=str(family.template).replace("assistant\n' }}", "assistant\n<think>\n' }}"))
     for opened, of in ((False, family), (True, opens)):
         tokenizer = make_tokenizer(of)
-        (reward,) = build([Format(shape="think")], tokenizer=tokenizer, max_new_tokens=9)
+        (reward,) = build(Rewards(of=[Format(shape="think")]), tokenizer=tokenizer, max_new_tokens=9)
         whole = "<think>5 + 7</think>12"
         scores = reward(["q"] * 2, [whole, whole.removeprefix("<think>")], [[1], [1]], answer=["12"] * 2)
         assert scores == [float(not opened), float(opened)]
+        wrong = Rewards(of=[Format(shape="think", opened_by_prompt=not opened)])
         with pytest.raises(
             DereasonError, match=f"the chat template {'opens' if opened else 'does not open'} a thought"
         ):
-            build([Format(shape="think", opened_by_prompt=not opened)], tokenizer=tokenizer, max_new_tokens=9)
+            build(wrong, tokenizer=tokenizer, max_new_tokens=9)

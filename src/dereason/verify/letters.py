@@ -263,8 +263,8 @@ def _last_line(text: str, options: Sequence[str]) -> Span | None:
     start = dress.end() if dress else line
     bare = strip_markup(unicodedata.normalize("NFKC", text[start:end].rstrip("| ")))
     if len(bare.strip("()[]\u3010\u3011 ")) == 1 and option_index(bare, options) is not None:
-        rest = text[:line].rstrip()
-        if _other_letter(bare, rest[rest.rfind("\n") + 1 :]):
+        lines = text[:line].rstrip()
+        if _other_letter(bare, lines[lines.rfind("\n") + 1 :]):
             return None  # "A" above "B" above "C"
         return Span(bare, start, end, "letter")
     if _LABEL.match(text, start, end):
