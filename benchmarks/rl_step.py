@@ -56,8 +56,13 @@ def seconds(kind: str, options: argparse.Namespace, steps: int, tokens: int) -> 
     rollouts = options.prompts * options.group
     flat_groups = round(options.flat * options.prompts)
 
+    judged = SimpleNamespace(correct=[], mixed=[])  # what our trainer asks of a phase's rollouts
+
     def planted(completions: Any, **_: Any) -> list[float]:
-        return [float(i // options.group >= flat_groups and i % 2) for i in range(len(completions))]
+        rewards = [float(i // options.group >= flat_groups and i % 2) for i in range(len(completions))]
+        judged.correct = [reward == 1 for reward in rewards]
+        judged.mixed = [group >= flat_groups for group in range(len(rewards) // options.group)]
+        return rewards
 
     base = make_trainer_class() if kind == "ours" else GRPOTrainer
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +98,7 @@ def seconds(kind: str, options: argparse.Namespace, steps: int, tokens: int) -> 
                 max_new_tokens=tokens,
                 optimiser=RLOptimiser(micro_batch=options.micro),
             )
-            trainer.rollouts = SimpleNamespace()
+            trainer.rollouts = judged
             trainer.eos_token_ids = []  # rollouts of a fixed length
         started = time.perf_counter()
         trainer.train()
