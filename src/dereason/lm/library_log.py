@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +38,20 @@ class _LibraryHandler(logging.FileHandler):
     """Tells a phase's own handler from others."""
 
 
+class _ErrorsTo(logging.Handler):
+    """Hands errors on to handlers, whose own levels are not touched: other loggers may share them."""
+
+    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
+        super().__init__(logging.ERROR)
+        self.handlers = handlers
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand it on."""
+        for handler in self.handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record)
+
+
 def quiet_libraries() -> None:
     """Keep transformers' bars and notices off the screen; inside :func:`library_log` its warnings go to the file."""
     from transformers.utils import logging as theirs
@@ -60,11 +74,12 @@ def library_log(path: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(_Once())
     loggers = [logging.getLogger(name) for name in _LIBRARIES]
-    before = [(logger, logger.level, logger.propagate, [(h, h.level) for h in logger.handlers]) for logger in loggers]
+    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
     verbosity = theirs.get_verbosity()
-    for logger in loggers:
-        for shown in logger.handlers:
-            shown.setLevel(max(shown.level, logging.ERROR))
+    for logger, _, _, handlers in before:
+        for shown in handlers:
+            logger.removeHandler(shown)
+        logger.addHandler(_ErrorsTo(handlers))
         logger.addHandler(handler)
         logger.propagate = False
         logger.setLevel(logging.WARNING)
@@ -78,10 +93,11 @@ def library_log(path: Path) -> Iterator[None]:
                 logging.captureWarnings(False)
     finally:
         for logger, level, propagate, handlers in before:
-            logger.removeHandler(handler)
+            for ours in [h for h in logger.handlers if h is handler or isinstance(h, _ErrorsTo)]:
+                logger.removeHandler(ours)
+            for shown in handlers:
+                logger.addHandler(shown)
             logger.propagate = propagate
             logger.setLevel(level)
-            for shown, at in handlers:
-                shown.setLevel(at)
         theirs.set_verbosity(verbosity)
         handler.close()
