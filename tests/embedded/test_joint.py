@@ -61,5 +61,6 @@ def test_a_method_takes_real_steps(arm: str, tiny_model: Path, tmp_path: Path, m
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert result.steps == len(logged) == steps
     assert all(math.isfinite(row["loss"]) for row in logged)
-    assert result.tokens_trained > 0
+    # a random model solves nothing, and where no rollout has signal some methods train on none
+    assert (result.tokens_trained if arm in ("bridge", "luffy") else result.tokens_generated) > 0
     shutil.rmtree(tmp_path)

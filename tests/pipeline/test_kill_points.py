@@ -249,7 +249,7 @@ def outputs(run: Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
-        if not path.is_file() or path.suffix == ".html" or path.name in (".lock", "log.jsonl", "manifest.json"):
+        if not path.is_file() or path.suffix == ".html" or path.name in LOGS:
             continue
         if path.name == "step.json":
             record = json.loads(path.read_text())
@@ -266,6 +266,8 @@ def outputs(run: Path) -> dict[str, bytes]:
     return found
 
 
+# what is said once a process (library.log) is said again, or by another one
+LOGS = (".lock", "log.jsonl", "library.log", "manifest.json")
 MEASURED = ("seconds", "tokens_per_second", "memory_gib", "peak_memory_bytes", "early_warning_share", "probe/seconds")
 
 

@@ -243,8 +243,9 @@ def _to_verl(exported: Exported, out: Path) -> Info:
         for table in rows.values()
         for chat in table["prompt"].to_list()
     )
+    theirs = dict(kwargs)
     if (day := given_date(tokenizer)) is not None:  # verl loads the template that would print the day of its own run
-        kwargs["chat_template"] = tokenizer.chat_template
+        theirs["chat_template"] = tokenizer.chat_template
     settings = verl.overrides(
         exported.phase,
         exported.evaluation,
@@ -253,7 +254,7 @@ def _to_verl(exported: Exported, out: Path) -> Info:
         problems=exported.train.height,
         longest_prompt=longest,
         seed=exported.seed,
-        chat_template_kwargs=kwargs,
+        chat_template_kwargs=theirs,
     )
     stops = stop_ids(generation := load_generation_config(exported.model), tokenizer, kwargs)
     known = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
