@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -25,6 +26,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A suite started in the background inherits that Ctrl-C is ignored, and so would every process that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of garbage collections: accelerate makes one for every trainer that is built."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
