@@ -73,7 +73,9 @@ def math_verify_opinion(answer: str, reference: str) -> bool | None:
         return None
     try:
         return math_verify_equal(answer, reference)
-    except Exception:
+    except MemoryError:  # the worker's limit, which the caller is told of
+        raise
+    except Exception:  # it raises of many kinds where it cannot compare: then it has no opinion
         return None
 
 
