@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dereason.cli.shared import Json, Overwrite, Pool, Restart, Sets, job_of, print_json, screen_of
+from dereason.cli.shared import Json, Overwrite, Pool, Restart, Sets, calling, job_of, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Look at problems before they are trained on.")
 
@@ -37,15 +37,7 @@ def audit(
 
     job = job_of("audit", None, None, sets)
     try:
-        found = audit_file(
-            pool,
-            job,
-            out,
-            samples=samples or [],
-            screen=screen_of(as_json),
-            overwrite=overwrite,
-            restart=restart,
-        )
+        found = audit_file(pool, job, out, samples=samples or [], **calling(as_json, overwrite, restart))
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted; an audit begins anew\n")
         raise typer.Exit(130) from None

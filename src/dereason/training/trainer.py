@@ -452,8 +452,10 @@ def make_trainer_class() -> Any:
 
         # -- log -------------------------------------------------------------------------------------------------
 
-        def _log(self, name: str, value: float) -> None:
-            self._metrics["train"][name].append(float(value))
+        def _log(self, name: str, value: float, *, more: bool = False) -> None:
+            """Log a number of the step; ``more`` adds it to the one that stands there."""
+            values = self._metrics["train"][name]
+            values.append(float(value) + (values.pop() if more else 0.0))
 
         def _log_sums(self) -> None:
             """Means over all processes; one that ran nothing has nothing to say."""

@@ -93,7 +93,7 @@ def make_trainer_class() -> Any:
             self._log("sft_grad_norm", self.waiting.step())
             self._log("sft_demonstrations", len(chosen))
             self._log("sft_loss", float(self.accelerator.reduce(loss, "mean")))
-            self._metrics["train"]["trained_tokens"][-1] += sum(gather_object([sum(b.tokens for b in batches)]))
+            self._log("trained_tokens", sum(gather_object([sum(b.tokens for b in batches)])), more=True)
 
         def _draw_groups(
             self, problems: Sequence[dict[str, Any]], prefixes: Sequence[Sequence[Sequence[int]]] | None = None
